@@ -1,0 +1,755 @@
+//! The concrete things a host holds, and how they are named, compared and ordered.
+//!
+//! An [`Object`] leaves nothing to decide: an adapter makes it as it stands. [`Object::facts`] is the flat form in which
+//! an object is compared with what was recorded and what was seen, and shown to people.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::address::{Address, Name, ResourceKind};
+use crate::value::{ByteSize, Mac, Sha256};
+
+/// What kind of thing on a host an object is. The order is the order in which a plan lists the objects of one resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ObjectKind {
+    /// The nft table of the project.
+    Firewall,
+    /// A Linux bridge.
+    Bridge,
+    /// A dnsmasq process serving one bridge.
+    Dhcp,
+    /// A host entry of a dnsmasq: MAC, address, name of one port.
+    HostEntry,
+    /// A file in the image cache.
+    Base,
+    /// The root disk of a server.
+    Disk,
+    /// A libvirt domain.
+    Domain,
+}
+
+impl ObjectKind {
+    /// Every kind, in order.
+    pub const ALL: [Self; 7] =
+        [Self::Firewall, Self::Bridge, Self::Dhcp, Self::HostEntry, Self::Base, Self::Disk, Self::Domain];
+
+    /// The word that plans and errors use.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Firewall => "firewall",
+            Self::Bridge => "bridge",
+            Self::Dhcp => "dhcp",
+            Self::HostEntry => "host entry",
+            Self::Base => "base image",
+            Self::Disk => "disk",
+            Self::Domain => "domain",
+        }
+    }
+}
+
+impl fmt::Display for ObjectKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// The identity of an object within a project. It never changes while the object lives.
+///
+/// | kind | id |
+/// |---|---|
+/// | firewall | the nft table: `novella-default` |
+/// | bridge, dhcp | the network: `private` |
+/// | host entry | server and network: `web/private` |
+/// | base image | the id of its content, a file name in the cache |
+/// | disk, domain | the server: `web` |
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ObjectKey {
+    /// What kind of thing it is.
+    pub kind: ObjectKind,
+    /// Its name among its kind.
+    pub id: String,
+}
+
+impl ObjectKey {
+    /// The key of the object `id` of this kind.
+    pub fn new(kind: ObjectKind, id: impl Into<String>) -> Self {
+        Self { kind, id: id.into() }
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.id)
+    }
+}
+
+/// Something of which a host has only one, so that two objects cannot both have it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Claim {
+    /// The name of a network interface.
+    Link(String),
+    /// An IPv4 address on a network.
+    Address(Name, Ipv4Addr),
+    /// A MAC address on a network.
+    Mac(Name, Mac),
+    /// The name of a libvirt domain.
+    DomainName(String),
+    /// The UUID of a libvirt domain.
+    DomainUuid(Uuid),
+}
+
+impl fmt::Display for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Link(name) => write!(f, "interface `{name}`"),
+            Self::Address(network, address) => write!(f, "address {address} on network.{network}"),
+            Self::Mac(network, mac) => write!(f, "MAC address {mac} on network.{network}"),
+            Self::DomainName(name) => write!(f, "libvirt domain `{name}`"),
+            Self::DomainUuid(uuid) => write!(f, "libvirt domain {uuid}"),
+        }
+    }
+}
+
+/// What is known of an object, attribute by attribute, as text.
+///
+/// A wanted or recorded object gives all its facts; an observed one those that its adapter can read, in the same words.
+/// Only attributes on both sides are compared.
+pub type Facts = BTreeMap<Cow<'static, str>, String>;
+
+/// A Linux bridge with the host's addresses on it (reference D1, D3). STP is off, the forward delay 0.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bridge {
+    /// The network it carries.
+    pub network: Name,
+    /// The device name, at most 15 bytes (`IFNAMSIZ` - 1).
+    pub device: String,
+    /// The bridge's own MAC address. Set, so that it does not follow the first port.
+    pub mac: Mac,
+    /// The MTU in bytes.
+    pub mtu: u32,
+    /// The host's addresses on the bridge with their prefix lengths, sorted.
+    pub addresses: Vec<Ipv4Net>,
+}
+
+/// One rule of the nft table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rule {
+    /// The chain it belongs to: `forward` or `postrouting`.
+    pub chain: RuleChain,
+    /// The rule in nft's own words, without a comment.
+    pub text: String,
+}
+
+/// The base chains of our nft table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RuleChain {
+    /// `type filter hook forward priority filter; policy accept`.
+    Forward,
+    /// `type nat hook postrouting priority srcnat; policy accept`.
+    Postrouting,
+}
+
+impl RuleChain {
+    /// The chain's name in nft.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Forward => "forward",
+            Self::Postrouting => "postrouting",
+        }
+    }
+}
+
+/// The nft table of the project, replaced as a whole in one transaction (reference D4).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Firewall {
+    /// The table's name in family `inet`: `novella-<project>`.
+    pub table: String,
+    /// Whether the host must forward IPv4 packets. It is turned on where needed and never turned off, for others may
+    /// rely on it.
+    pub ip_forward: bool,
+    /// How each network forwards, in words for people.
+    pub networks: BTreeMap<Name, String>,
+    /// The rules, in the order in which they are tried.
+    pub rules: Vec<Rule>,
+}
+
+impl Firewall {
+    /// A short digest of one rule. The rule carries it as its comment, so that it is known again when it is listed.
+    pub fn rule_mark(rule: &Rule) -> String {
+        Sha256::of(format!("{}\n{}", rule.chain.as_str(), rule.text).as_bytes()).short().to_owned()
+    }
+
+    /// The digest of a list of rule marks, in order. What stands in the table is compared with what should by this.
+    pub fn ruleset_digest<'a>(marks: impl IntoIterator<Item = &'a str>) -> String {
+        let joined: Vec<&str> = marks.into_iter().collect();
+        Sha256::of(joined.join("\n").as_bytes()).short().to_owned()
+    }
+}
+
+/// What a dnsmasq tells the ports of one subnet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DhcpRange {
+    /// The subnet.
+    pub subnet: Name,
+    /// Its addresses.
+    pub cidr: Ipv4Net,
+    /// The router to announce (option 3), if there is one.
+    pub router: Option<Ipv4Addr>,
+    /// The DNS servers to announce (option 6); none stands for the dnsmasq itself.
+    pub dns: Vec<Ipv4Addr>,
+}
+
+/// One dnsmasq process serving one bridge (reference D5).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dhcp {
+    /// The network it serves.
+    pub network: Name,
+    /// The bridge it is bound to, and to nothing else.
+    pub bridge: String,
+    /// The directory of its files: `hosts/`, `leases`, `pid`, `log`.
+    pub dir: PathBuf,
+    /// What it serves, by subnet. Addresses are handed out only by host entry.
+    pub ranges: Vec<DhcpRange>,
+    /// The MTU to announce (option 26), in bytes.
+    pub mtu: u32,
+    /// The DNS domain of the guests.
+    pub domain: String,
+    /// How long a lease lasts, in seconds.
+    pub lease_seconds: u32,
+}
+
+/// The host entry of one port in the dnsmasq of its network. The port is known by server and network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostEntry {
+    /// The server the port belongs to.
+    pub server: Name,
+    /// The network the port is on.
+    pub network: Name,
+    /// The port's MAC address.
+    pub mac: Mac,
+    /// The port's address.
+    pub address: Ipv4Addr,
+    /// The name the guest is told, and is known by in DNS.
+    pub hostname: String,
+}
+
+/// Where the bytes of an image file come from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// A file on the host, as an absolute path.
+    File(PathBuf),
+    /// An `https://` or `http://` URL.
+    Url(String),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Url(url) => f.write_str(url),
+        }
+    }
+}
+
+/// The format of a disk image. It is declared, never guessed: guessing lets a guest choose (reference E4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskFormat {
+    /// QEMU copy-on-write, version 2 or 3.
+    Qcow2,
+    /// Plain bytes.
+    Raw,
+}
+
+impl DiskFormat {
+    /// The word that qemu-img and libvirt use.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Qcow2 => "qcow2",
+            Self::Raw => "raw",
+        }
+    }
+}
+
+/// What a cached file is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BaseRole {
+    /// A disk under overlays, in this format.
+    Disk(DiskFormat),
+    /// A kernel for direct boot.
+    Kernel,
+    /// An initial ramdisk for direct boot.
+    Initrd,
+}
+
+impl fmt::Display for BaseRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Disk(format) => format.as_str(),
+            Self::Kernel => "kernel",
+            Self::Initrd => "initrd",
+        })
+    }
+}
+
+/// A file in the image cache, fetched once and never changed after (reference E1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Base {
+    /// Names the content: the SHA-256 of the file where the spec pins it, else that of its source. A file name.
+    pub id: String,
+    /// The image that asks for it; the first by name if several do.
+    pub image: Name,
+    /// Where it is kept.
+    pub path: PathBuf,
+    /// Where it comes from.
+    pub source: Source,
+    /// What it must hash to, where the spec says so.
+    pub sha256: Option<Sha256>,
+    /// What it is for.
+    pub role: BaseRole,
+}
+
+/// A base image as a disk refers to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BaseRef {
+    /// The [`Base::id`].
+    pub id: String,
+    /// Its path.
+    pub path: PathBuf,
+    /// Its format.
+    pub format: DiskFormat,
+}
+
+/// The root disk of a server: a qcow2 overlay over a base image, or an empty qcow2 (reference E2).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    /// The server whose disk it is.
+    pub server: Name,
+    /// Where it is kept.
+    pub path: PathBuf,
+    /// What it lies over.
+    pub base: Option<BaseRef>,
+    /// Its virtual size.
+    pub size: ByteSize,
+}
+
+/// How a domain is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VirtType {
+    /// With the processor's help.
+    Kvm,
+    /// By emulation (TCG).
+    Qemu,
+}
+
+impl VirtType {
+    /// libvirt's `<domain type=…>`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Qemu => "qemu",
+        }
+    }
+}
+
+/// Whether a server is to run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Power {
+    /// Running.
+    #[default]
+    On,
+    /// Defined and shut off.
+    Off,
+}
+
+impl Power {
+    /// `on` or `off`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::On => "on",
+            Self::Off => "off",
+        }
+    }
+}
+
+/// One network interface of a domain, in the order of the request (reference C4).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nic {
+    /// The network it is on; a server has one interface a network.
+    pub network: Name,
+    /// The bridge it is plugged into.
+    pub bridge: String,
+    /// The host side of it, `tap` and 11 characters of the port's id (reference C12).
+    pub tap: String,
+    /// Its MAC address.
+    pub mac: Mac,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+}
+
+/// A kernel that is booted without a boot loader.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirectBoot {
+    /// The [`Base::id`] and path of the kernel.
+    pub kernel: (String, PathBuf),
+    /// The [`Base::id`] and path of the initial ramdisk.
+    pub initrd: Option<(String, PathBuf)>,
+    /// The kernel's command line.
+    pub cmdline: String,
+}
+
+/// A libvirt domain (reference F2).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Domain {
+    /// The server it is.
+    pub server: Name,
+    /// The project, kept in the domain's metadata as part of our mark.
+    pub project: Name,
+    /// libvirt's name for it, `<project>.<server>`.
+    pub name: String,
+    /// Its UUID.
+    pub uuid: Uuid,
+    /// How it is run.
+    pub virt_type: VirtType,
+    /// How many processors it has.
+    pub vcpus: u32,
+    /// How much memory it has.
+    pub memory: ByteSize,
+    /// Its root disk.
+    pub disk: PathBuf,
+    /// What the root disk lies over: written into the domain, so that QEMU never reads a chain from a disk.
+    pub base: Option<BaseRef>,
+    /// Its network interfaces.
+    pub nics: Vec<Nic>,
+    /// The kernel to boot, where the image has one.
+    pub boot: Option<DirectBoot>,
+    /// The file its console is logged to.
+    pub console_log: PathBuf,
+    /// Whether it is to run.
+    pub power: Power,
+    /// How long it may take to shut down by ACPI before it is forced off, in seconds.
+    pub shutdown_timeout: u32,
+}
+
+impl Domain {
+    /// The facts that a running guest has no part in.
+    const LIVE: [&'static str; 2] = ["power", "shutdown_timeout"];
+
+    /// A digest of all that makes up the definition but what can change under a running guest. The domain carries it in
+    /// its mark, so that a change of anything that has no fact of its own is seen too.
+    pub fn definition(&self) -> String {
+        let mut definition = self.clone();
+        definition.power = Power::On;
+        definition.shutdown_timeout = 0;
+        for nic in &mut definition.nics {
+            nic.bridge.clear();
+        }
+        // Serialising plain data to memory cannot fail.
+        Sha256::of(&serde_json::to_vec(&definition).unwrap_or_default()).short().to_owned()
+    }
+}
+
+/// One thing that a host must hold. The set is closed: each kind has one adapter, found by one match.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind", content = "spec")]
+pub enum Object {
+    /// The nft table of the project.
+    Firewall(Firewall),
+    /// A bridge.
+    Bridge(Bridge),
+    /// A dnsmasq.
+    Dhcp(Dhcp),
+    /// A host entry of a dnsmasq.
+    HostEntry(HostEntry),
+    /// A cached image file.
+    Base(Base),
+    /// A root disk.
+    Disk(Disk),
+    /// A libvirt domain.
+    Domain(Domain),
+}
+
+impl Object {
+    /// What kind of thing it is.
+    pub const fn kind(&self) -> ObjectKind {
+        match self {
+            Self::Firewall(_) => ObjectKind::Firewall,
+            Self::Bridge(_) => ObjectKind::Bridge,
+            Self::Dhcp(_) => ObjectKind::Dhcp,
+            Self::HostEntry(_) => ObjectKind::HostEntry,
+            Self::Base(_) => ObjectKind::Base,
+            Self::Disk(_) => ObjectKind::Disk,
+            Self::Domain(_) => ObjectKind::Domain,
+        }
+    }
+
+    /// Its identity.
+    pub fn key(&self) -> ObjectKey {
+        match self {
+            Self::Firewall(it) => ObjectKey::new(ObjectKind::Firewall, it.table.clone()),
+            Self::Bridge(it) => bridge_key(&it.network),
+            Self::Dhcp(it) => dhcp_key(&it.network),
+            Self::HostEntry(it) => host_entry_key(&it.server, &it.network),
+            Self::Base(it) => base_key(&it.id),
+            Self::Disk(it) => disk_key(&it.server),
+            Self::Domain(it) => domain_key(&it.server),
+        }
+    }
+
+    /// The resource it is made for, under which people see it.
+    pub fn address(&self) -> Address {
+        let (kind, name) = match self {
+            Self::Firewall(_) => return Address::local_host(),
+            Self::Bridge(it) => (ResourceKind::Network, &it.network),
+            Self::Dhcp(it) => (ResourceKind::Network, &it.network),
+            Self::HostEntry(it) => (ResourceKind::Server, &it.server),
+            Self::Base(it) => (ResourceKind::Image, &it.image),
+            Self::Disk(it) => (ResourceKind::Server, &it.server),
+            Self::Domain(it) => (ResourceKind::Server, &it.server),
+        };
+        Address::new(kind, name.clone())
+    }
+
+    /// The objects that must be there before this one is made, and as long as it is.
+    pub fn needs(&self) -> Vec<ObjectKey> {
+        match self {
+            Self::Firewall(_) | Self::Bridge(_) | Self::Base(_) => Vec::new(),
+            Self::Dhcp(it) => vec![bridge_key(&it.network)],
+            Self::HostEntry(it) => vec![dhcp_key(&it.network)],
+            Self::Disk(it) => it.base.iter().map(|base| base_key(&base.id)).collect(),
+            Self::Domain(it) => {
+                let mut needs = vec![firewall_key(&it.project), disk_key(&it.server)];
+                needs.extend(it.base.iter().map(|base| base_key(&base.id)));
+                if let Some(boot) = &it.boot {
+                    needs.push(base_key(&boot.kernel.0));
+                    needs.extend(boot.initrd.iter().map(|initrd| base_key(&initrd.0)));
+                }
+                for nic in &it.nics {
+                    needs.push(bridge_key(&nic.network));
+                    needs.push(host_entry_key(&it.server, &nic.network));
+                }
+                needs
+            }
+        }
+    }
+
+    /// What it has that nothing else on the host, or on its network, may have.
+    pub fn claims(&self) -> Vec<Claim> {
+        match self {
+            Self::Firewall(_) | Self::Dhcp(_) | Self::Base(_) | Self::Disk(_) => Vec::new(),
+            Self::Bridge(it) => vec![Claim::Link(it.device.clone())],
+            Self::HostEntry(it) => {
+                vec![Claim::Address(it.network.clone(), it.address), Claim::Mac(it.network.clone(), it.mac)]
+            }
+            Self::Domain(it) => {
+                let mut claims = vec![Claim::DomainName(it.name.clone()), Claim::DomainUuid(it.uuid)];
+                claims.extend(it.nics.iter().map(|nic| Claim::Link(nic.tap.clone())));
+                claims
+            }
+        }
+    }
+
+    /// What it is, attribute by attribute.
+    pub fn facts(&self) -> Facts {
+        let mut facts = Facts::new();
+        let mut put = |name: &'static str, value: String| {
+            facts.insert(Cow::Borrowed(name), value);
+        };
+        match self {
+            Self::Firewall(it) => {
+                put("table", format!("inet {}", it.table));
+                put("ip_forward", on_off(it.ip_forward));
+                put("rules", it.rules.len().to_string());
+                let marks: Vec<String> = it.rules.iter().map(Firewall::rule_mark).collect();
+                put("ruleset", Firewall::ruleset_digest(marks.iter().map(String::as_str)));
+                for (network, forward) in &it.networks {
+                    facts.insert(Cow::Owned(format!("network.{network}")), forward.clone());
+                }
+            }
+            Self::Bridge(it) => {
+                put("device", it.device.clone());
+                put("mac", it.mac.to_string());
+                put("mtu", it.mtu.to_string());
+                put("addresses", join(&it.addresses));
+                put("state", "up".into());
+                put("stp", on_off(false));
+                put("forward_delay", "0".into());
+            }
+            Self::Dhcp(it) => {
+                put("bridge", it.bridge.clone());
+                put("directory", it.dir.display().to_string());
+                put("mtu", it.mtu.to_string());
+                put("domain", it.domain.clone());
+                put("lease", format!("{} s", it.lease_seconds));
+                put("process", "running".into());
+                for range in &it.ranges {
+                    let router = range.router.map_or("none".into(), |router| router.to_string());
+                    let dns = if range.dns.is_empty() { "itself".into() } else { join(&range.dns) };
+                    facts.insert(
+                        Cow::Owned(format!("subnet.{}", range.subnet)),
+                        format!("{} router {router} dns {dns}", range.cidr),
+                    );
+                }
+            }
+            Self::HostEntry(it) => {
+                put("address", it.address.to_string());
+                put("mac", it.mac.to_string());
+                put("hostname", it.hostname.clone());
+            }
+            Self::Base(it) => {
+                put("path", it.path.display().to_string());
+                put("source", it.source.to_string());
+                put("role", it.role.to_string());
+                put("content", "whole".into());
+                if let Some(sha256) = &it.sha256 {
+                    put("sha256", sha256.to_string());
+                }
+            }
+            Self::Disk(it) => {
+                put("path", it.path.display().to_string());
+                put("format", "qcow2".into());
+                put("size", it.size.to_string());
+                put("base", it.base.as_ref().map_or("none".into(), |base| base.path.display().to_string()));
+            }
+            Self::Domain(it) => {
+                put("name", it.name.clone());
+                put("uuid", it.uuid.to_string());
+                put("type", it.virt_type.as_str().into());
+                put("vcpus", it.vcpus.to_string());
+                put("memory", it.memory.to_string());
+                put("disk", it.disk.display().to_string());
+                put("power", it.power.as_str().into());
+                put("console_log", it.console_log.display().to_string());
+                put("shutdown_timeout", format!("{} s", it.shutdown_timeout));
+                put("definition", it.definition());
+                if let Some(boot) = &it.boot {
+                    put("kernel", boot.kernel.1.display().to_string());
+                    put("cmdline", boot.cmdline.clone());
+                    if let Some(initrd) = &boot.initrd {
+                        put("initrd", initrd.1.display().to_string());
+                    }
+                }
+                for nic in &it.nics {
+                    facts.insert(Cow::Owned(format!("nic.{}", nic.network)), format!("{} {}", nic.mac, nic.tap));
+                    facts.insert(Cow::Owned(format!("nic.{}.bridge", nic.network)), nic.bridge.clone());
+                    facts.insert(Cow::Owned(format!("nic.{}.mtu", nic.network)), nic.mtu.to_string());
+                }
+            }
+        }
+        facts
+    }
+}
+
+impl ObjectKind {
+    /// Whether a change of this fact takes a removal and a new object, because the thing itself cannot be changed.
+    pub fn replaces(self, fact: &str) -> bool {
+        match self {
+            Self::Firewall | Self::Dhcp => false,
+            Self::Bridge => fact == "device",
+            // Removed and made anew, so that two ports may exchange addresses: both are gone before either comes.
+            Self::HostEntry => matches!(fact, "address" | "mac"),
+            Self::Base => matches!(fact, "content" | "path"),
+            Self::Disk => matches!(fact, "path" | "base" | "format"),
+            Self::Domain => matches!(fact, "uuid" | "name"),
+        }
+    }
+
+    /// What a change of this fact does to a running guest.
+    pub fn disruption(self, fact: &str) -> Disruption {
+        match self {
+            Self::Disk if self.replaces(fact) => Disruption::Replace,
+            Self::Domain if fact.starts_with("nic.") && fact.ends_with(".bridge") => Disruption::Live,
+            Self::Domain if Domain::LIVE.contains(&fact) => Disruption::Live,
+            Self::Domain => Disruption::Reboot,
+            _ => Disruption::Live,
+        }
+    }
+}
+
+/// What a change does to a running guest, from nothing to the worst.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Disruption {
+    /// No guest is concerned.
+    #[default]
+    None,
+    /// The guest goes on running.
+    Live,
+    /// The guest is shut down and started again.
+    Reboot,
+    /// The guest's disk or the guest itself is made anew.
+    Replace,
+}
+
+impl Disruption {
+    /// The word that plans use.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Live => "live",
+            Self::Reboot => "reboot",
+            Self::Replace => "replace",
+        }
+    }
+}
+
+/// The name of a project's nft table.
+pub fn firewall_table(project: &Name) -> String {
+    format!("novella-{project}")
+}
+
+/// The key of a project's firewall.
+pub fn firewall_key(project: &Name) -> ObjectKey {
+    ObjectKey::new(ObjectKind::Firewall, firewall_table(project))
+}
+
+/// The key of the bridge of a network.
+pub fn bridge_key(network: &Name) -> ObjectKey {
+    ObjectKey::new(ObjectKind::Bridge, network.as_str())
+}
+
+/// The key of the dnsmasq of a network.
+pub fn dhcp_key(network: &Name) -> ObjectKey {
+    ObjectKey::new(ObjectKind::Dhcp, network.as_str())
+}
+
+/// The key of the host entry of a server on a network.
+pub fn host_entry_key(server: &Name, network: &Name) -> ObjectKey {
+    ObjectKey::new(ObjectKind::HostEntry, format!("{server}/{network}"))
+}
+
+/// The key of a cached image file.
+pub fn base_key(id: &str) -> ObjectKey {
+    ObjectKey::new(ObjectKind::Base, id)
+}
+
+/// The key of the root disk of a server.
+pub fn disk_key(server: &Name) -> ObjectKey {
+    ObjectKey::new(ObjectKind::Disk, server.as_str())
+}
+
+/// The key of the domain of a server.
+pub fn domain_key(server: &Name) -> ObjectKey {
+    ObjectKey::new(ObjectKind::Domain, server.as_str())
+}
+
+fn on_off(on: bool) -> String {
+    if on { "on" } else { "off" }.into()
+}
+
+fn join<T: fmt::Display>(items: &[T]) -> String {
+    items.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,1 @@
+//! dnsmasq: one process for each network, one file for each host entry.

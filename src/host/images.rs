@@ -1,0 +1,1 @@
+//! The image cache and the disks over it.

@@ -1,0 +1,1 @@
+//! Finds out whether KVM really works here.

@@ -1,0 +1,1 @@
+//! Bridges, their addresses and their ports, over rtnetlink.

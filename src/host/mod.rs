@@ -1,0 +1,90 @@
+//! The host, and how it is looked at and changed.
+//!
+//! [`Host`] is the seam between what novella decides and what it touches. [`Machine`] is the real one: it routes each
+//! kind of object to the adapter that knows it. [`sim::SimHost`] is a strict one in memory.
+//!
+//! | kind | adapter | means |
+//! |---|---|---|
+//! | bridge | `links` | rtnetlink |
+//! | firewall | [`firewall`] | `nft` |
+//! | dhcp, host entry | [`dhcp`] | `dnsmasq` |
+//! | base image, disk | [`images`] | files, http(s), `qemu-img` |
+//! | domain | [`hypervisor`] | libvirt |
+
+pub mod command;
+pub mod dhcp;
+pub mod domain_xml;
+pub mod firewall;
+pub mod hypervisor;
+pub mod images;
+pub mod kvm;
+pub mod links;
+pub mod qcow2;
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+
+use crate::blueprint::HostFacts;
+use crate::blueprint::object::{Object, ObjectKey};
+use crate::plan::world::Observed;
+
+/// A place that holds objects.
+pub trait Host: Send + Sync {
+    /// What the host can do and has room for. Changes nothing.
+    fn facts(&self) -> Result<HostFacts, HostError>;
+
+    /// All objects that carry our mark, and all names that others have taken. One bulk query for each kind; changes
+    /// nothing.
+    fn observe(&self) -> Result<Observed, HostError>;
+
+    /// Makes the object what it is to be, whatever stands there of it now. Succeeds when it is already so.
+    fn ensure(&self, object: &Object) -> Result<(), HostError>;
+
+    /// Takes the object away, whatever stands there of it now. Succeeds when it is already gone. Never touches what does
+    /// not carry our mark.
+    fn remove(&self, key: &ObjectKey) -> Result<(), HostError>;
+}
+
+/// Called as a long step goes on: the object, bytes done, bytes in all where known.
+pub type OnProgress = Arc<dyn Fn(&ObjectKey, u64, Option<u64>) + Send + Sync>;
+
+/// A deed on the host that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{deed}")]
+pub struct HostError {
+    /// What was to be done, to what: ``cannot create bridge `brq0123` ``.
+    pub deed: String,
+    /// Why it failed.
+    #[source]
+    pub source: Option<Box<dyn StdError + Send + Sync>>,
+    /// What the person can do about it.
+    pub help: Option<String>,
+    /// Whether the same deed may succeed in a moment, with nothing changed by anybody.
+    pub transient: bool,
+}
+
+impl HostError {
+    /// A deed that failed for the reason `source`.
+    pub fn new(deed: impl Into<String>, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self { deed: deed.into(), source: Some(source.into()), help: None, transient: false }
+    }
+
+    /// A deed that failed for a reason that the deed's own words tell.
+    pub fn refused(deed: impl Into<String>) -> Self {
+        Self { deed: deed.into(), source: None, help: None, transient: false }
+    }
+
+    /// The same error with advice.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// The same error, said to be a passing one (or not).
+    #[must_use]
+    pub fn transient(mut self, transient: bool) -> Self {
+        self.transient = transient;
+        self
+    }
+}

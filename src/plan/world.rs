@@ -1,0 +1,84 @@
+//! What was made and what is there: the two things a blueprint is compared with.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::blueprint::object::{Claim, Facts, Object, ObjectKey};
+
+/// How far the making of a recorded object got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Work on it was begun. The host may hold nothing, a part, or all of it.
+    Intended,
+    /// It was made.
+    Present,
+}
+
+/// What is written down of one object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The object as it was, or is to be, made.
+    pub object: Object,
+    /// How far that got.
+    pub status: Status,
+    /// What stood under this key before, as long as the record is only intended: the host may still hold it, with all
+    /// that it needs and claims. Empty once present.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub previous: Vec<Object>,
+}
+
+impl Record {
+    /// The record of an object that is there.
+    pub fn present(object: Object) -> Self {
+        Self { object, status: Status::Present, previous: Vec::new() }
+    }
+
+    /// The record of an object that is about to be made, where `before` is what is recorded now.
+    pub fn intended(object: Object, before: Option<&Record>) -> Self {
+        let mut previous: Vec<Object> = Vec::new();
+        if let Some(before) = before {
+            for old in before.previous.iter().chain([&before.object]) {
+                if *old != object && !previous.contains(old) {
+                    previous.push(old.clone());
+                }
+            }
+        }
+        Self { object, status: Status::Intended, previous }
+    }
+
+    /// The object, and all that may still stand in its place.
+    pub fn traces(&self) -> impl Iterator<Item = &Object> {
+        self.previous.iter().chain([&self.object])
+    }
+
+    /// All that the object, or what stood in its place, needs.
+    pub fn needs(&self) -> BTreeSet<ObjectKey> {
+        self.traces().flat_map(Object::needs).collect()
+    }
+
+    /// All that the object, or what stood in its place, claims.
+    pub fn claims(&self) -> BTreeSet<Claim> {
+        self.traces().flat_map(Object::claims).collect()
+    }
+}
+
+/// Everything that was made and not yet taken away, as the store tells it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recorded {
+    /// Grows by one with each write.
+    pub serial: u64,
+    /// The records, by key.
+    pub records: BTreeMap<ObjectKey, Record>,
+}
+
+/// What a host holds, as its adapters see it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// The objects that carry the mark of our project, with the facts that could be read, normalised: what the kernel or
+    /// libvirt adds by itself is left out.
+    pub objects: BTreeMap<ObjectKey, Facts>,
+    /// What is taken by things that do not carry our mark.
+    pub foreign: BTreeSet<Claim>,
+}

@@ -1,0 +1,1 @@
+//! A checksummed JSON copy of the state for those who only read.

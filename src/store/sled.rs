@@ -1,0 +1,1 @@
+//! Records on disk, in sled, behind guards that sled lacks.

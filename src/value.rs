@@ -1,0 +1,263 @@
+//! Small values that specs and hosts share: sizes in bytes, MAC addresses, SHA-256 digests.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// A size in bytes, written with a binary unit: `"512 MiB"`, `"20GiB"`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ByteSize(pub u64);
+
+const UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+
+impl ByteSize {
+    /// So many mebibytes.
+    pub const fn mib(count: u64) -> Self {
+        Self(count << 20)
+    }
+
+    /// So many gibibytes.
+    pub const fn gib(count: u64) -> Self {
+        Self(count << 30)
+    }
+
+    /// The size in bytes.
+    pub const fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+/// Why a text is not a [`ByteSize`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidSize {
+    /// No number, or a sign or fraction in it.
+    #[error("a size is a whole number with a unit, such as `512 MiB`")]
+    Number,
+    /// A number with nothing behind it.
+    #[error("a size needs a unit: write `{0} MiB` or `{0} GiB`")]
+    NoUnit(u64),
+    /// A unit that is not one of ours. Decimal and bare units mean different things to different tools, so none is
+    /// accepted.
+    #[error("`{0}` is not a unit of size; the units are KiB, MiB, GiB, TiB")]
+    Unit(String),
+    /// More than 2^63 - 1 bytes, the most that a file may have.
+    #[error("a size may not exceed 8 EiB")]
+    TooLarge,
+}
+
+impl FromStr for ByteSize {
+    type Err = InvalidSize;
+
+    fn from_str(text: &str) -> Result<Self, InvalidSize> {
+        let text = text.trim();
+        let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        if digits == 0 {
+            return Err(InvalidSize::Number);
+        }
+        let count: u64 = text[..digits].parse().map_err(|_| InvalidSize::TooLarge)?;
+        let unit = text[digits..].trim_start();
+        if unit.is_empty() {
+            return Err(InvalidSize::NoUnit(count));
+        }
+        if unit.starts_with(['.', ',']) {
+            return Err(InvalidSize::Number);
+        }
+        let (_, factor) =
+            UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(|| InvalidSize::Unit(unit.to_owned()))?;
+        count.checked_mul(*factor).filter(|bytes| i64::try_from(*bytes).is_ok()).map(Self).ok_or(InvalidSize::TooLarge)
+    }
+}
+
+impl TryFrom<String> for ByteSize {
+    type Error = InvalidSize;
+
+    fn try_from(text: String) -> Result<Self, InvalidSize> {
+        match text.strip_suffix(" B").map(str::parse) {
+            Some(Ok(bytes)) => Ok(Self(bytes)),
+            _ => text.parse(),
+        }
+    }
+}
+
+impl From<ByteSize> for String {
+    fn from(size: ByteSize) -> Self {
+        size.to_string()
+    }
+}
+
+impl fmt::Display for ByteSize {
+    /// The largest unit that leaves a whole number; bytes where none does.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match UNITS.iter().find(|(_, factor)| self.0 > 0 && self.0.is_multiple_of(*factor)) {
+            Some((unit, factor)) => f.pad(&format!("{} {unit}", self.0 / factor)),
+            None => f.pad(&format!("{} B", self.0)),
+        }
+    }
+}
+
+/// A unicast Ethernet address, shown as `fa:16:3e:01:02:03`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Mac(pub [u8; 6]);
+
+/// Why a text is not a [`Mac`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidMac {
+    /// Not six pairs of hexadecimal digits with `:` between them.
+    #[error("a MAC address is six pairs of hexadecimal digits, such as `fa:16:3e:01:02:03`")]
+    Form,
+    /// The group bit is set (IEEE 802: such an address names many stations; libvirt refuses it).
+    #[error("a multicast MAC address cannot belong to an interface; make the second digit even")]
+    Multicast,
+}
+
+impl FromStr for Mac {
+    type Err = InvalidMac;
+
+    fn from_str(text: &str) -> Result<Self, InvalidMac> {
+        let mut octets = [0; 6];
+        let mut parts = text.split(':');
+        for octet in &mut octets {
+            let part = parts
+                .next()
+                .filter(|p| p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit()))
+                .ok_or(InvalidMac::Form)?;
+            *octet = u8::from_str_radix(part, 16).map_err(|_| InvalidMac::Form)?;
+        }
+        if parts.next().is_some() {
+            return Err(InvalidMac::Form);
+        }
+        if octets[0] & 1 == 1 {
+            return Err(InvalidMac::Multicast);
+        }
+        Ok(Self(octets))
+    }
+}
+
+impl TryFrom<String> for Mac {
+    type Error = InvalidMac;
+
+    fn try_from(text: String) -> Result<Self, InvalidMac> {
+        text.parse()
+    }
+}
+
+impl From<Mac> for String {
+    fn from(mac: Mac) -> Self {
+        mac.to_string()
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+/// A SHA-256 digest (FIPS 180-4) as 64 lowercase hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Sha256(String);
+
+/// Why a text is not a [`Sha256`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a SHA-256 digest is 64 hexadecimal digits, as `sha256sum FILE` prints it")]
+pub struct InvalidSha256;
+
+impl Sha256 {
+    /// The digest of these bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        use sha2::Digest as _;
+        Self::from_digest(&sha2::Sha256::digest(bytes))
+    }
+
+    /// The digest from its 32 raw bytes, as a hasher's `finalize` gives them.
+    pub fn from_digest(raw: &[u8]) -> Self {
+        use fmt::Write as _;
+        let mut hex = String::with_capacity(64);
+        for byte in raw {
+            // Writing to a string cannot fail.
+            let _ = write!(hex, "{byte:02x}");
+        }
+        Self(hex)
+    }
+
+    /// All 64 digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The first 16 digits: enough to tell two apart, short enough to read.
+    pub fn short(&self) -> &str {
+        &self.0[..16]
+    }
+}
+
+impl FromStr for Sha256 {
+    type Err = InvalidSha256;
+
+    fn from_str(text: &str) -> Result<Self, InvalidSha256> {
+        if text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            Ok(Self(text.to_ascii_lowercase()))
+        } else {
+            Err(InvalidSha256)
+        }
+    }
+}
+
+impl TryFrom<String> for Sha256 {
+    type Error = InvalidSha256;
+
+    fn try_from(text: String) -> Result<Self, InvalidSha256> {
+        text.parse()
+    }
+}
+
+impl From<Sha256> for String {
+    fn from(digest: Sha256) -> Self {
+        digest.0
+    }
+}
+
+impl fmt::Display for Sha256 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_need_a_binary_unit() {
+        assert_eq!("512 MiB".parse(), Ok(ByteSize::mib(512)));
+        assert_eq!("20GiB".parse(), Ok(ByteSize::gib(20)));
+        assert_eq!("512".parse::<ByteSize>(), Err(InvalidSize::NoUnit(512)));
+        assert_eq!("10G".parse::<ByteSize>(), Err(InvalidSize::Unit("G".into())));
+        assert_eq!("1.5 GiB".parse::<ByteSize>(), Err(InvalidSize::Number));
+        assert_eq!("-1 GiB".parse::<ByteSize>(), Err(InvalidSize::Number));
+        assert_eq!("9000000 TiB".parse::<ByteSize>(), Err(InvalidSize::TooLarge));
+        assert_eq!("99999999999999999999 KiB".parse::<ByteSize>(), Err(InvalidSize::TooLarge));
+    }
+
+    #[test]
+    fn sizes_survive_a_round_trip_through_text() {
+        for bytes in [0, 1, 1023, 1024, 1536, 1 << 20, 3 << 30, (5 << 40) + 1] {
+            let size = ByteSize(bytes);
+            assert_eq!(ByteSize::try_from(String::from(size)), Ok(size));
+        }
+    }
+
+    #[test]
+    fn macs_are_unicast() {
+        assert_eq!("fa:16:3e:00:00:0A".parse::<Mac>().map(|m| m.to_string()), Ok("fa:16:3e:00:00:0a".into()));
+        assert_eq!("01:16:3e:00:00:00".parse::<Mac>(), Err(InvalidMac::Multicast));
+        for bad in ["", "fa:16:3e:00:00", "fa:16:3e:00:00:00:00", "fa-16-3e-00-00-00", "+a:16:3e:00:00:00"] {
+            assert!(bad.parse::<Mac>().is_err(), "{bad:?}");
+        }
+    }
+}
