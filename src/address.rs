@@ -20,6 +20,11 @@ impl Name {
     /// The most characters a name may have (RFC 1035, 2.3.4: a label is 63 octets or less).
     pub const MAX_LEN: usize = 63;
 
+    /// `default`, the project of a spec that names none.
+    pub fn default_project() -> Self {
+        Self("default".into())
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,12 +1,32 @@
 //! What a host must hold, with nothing left to decide.
+//!
+//! Every address, MAC, UUID, device name and path is chosen here, so that a plan can show them. Choices that were made
+//! before are read back from the records and kept.
+//!
+//! [`object`] has the vocabulary; [`identity`] and [`ipam`] make the choices; [`network`], [`image`] and [`server`] lower
+//! one kind of resource each; [`capacity`] proves that it all fits.
 
+pub mod capacity;
+pub mod identity;
+pub mod image;
+pub mod ipam;
+pub mod layout;
+pub mod network;
 pub mod object;
+pub mod server;
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
 
-use crate::address::Name;
-use crate::blueprint::object::{BaseRole, VirtType};
-use crate::value::ByteSize;
+use crate::blueprint::identity::Identity;
+use crate::blueprint::ipam::Ipam;
+use crate::blueprint::object::{Object, ObjectKey, VirtType};
+use crate::desired::Desired;
+use crate::diagnostic::{Diagnostic, has_errors};
+use crate::plan::world::Recorded;
+use crate::spec::values::VirtTypeSpec;
+
+pub use capacity::Capacity;
+pub use layout::Layout;
 
 /// What a host can do and has room for, as far as choices depend on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,77 +37,43 @@ pub struct HostFacts {
     pub capacity: Option<Capacity>,
 }
 
-/// What a host has to share out among its servers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Capacity {
-    /// Processors.
-    pub vcpus: u32,
-    /// Memory.
-    pub memory: ByteSize,
-    /// The size of the file system under the data directory.
-    pub disk: ByteSize,
+/// All that a host must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Blueprint {
+    /// The objects, by key.
+    pub objects: BTreeMap<ObjectKey, Object>,
 }
 
-/// Where the files of a project are on a host. All lies under one directory that is ours alone.
+impl Blueprint {
+    fn add(&mut self, object: Object) {
+        // Two images with the same content want the same file: the first has it.
+        self.objects.entry(object.key()).or_insert(object);
+    }
+}
+
+/// Lowers a valid spec to the objects of this host.
 ///
-/// ```text
-/// <data_dir>/<project>/base/<id>               cached images, mode 0444
-/// <data_dir>/<project>/instances/<server>/     disk.qcow2, console.log
-/// <data_dir>/<project>/networks/<network>/     hosts/, leases, pid, log, dhcp.json
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Layout {
-    /// The project, part of every mark.
-    pub project: Name,
-    /// `<data_dir>/<project>`.
-    pub root: PathBuf,
-}
-
-impl Layout {
-    /// The layout of a project under a data directory.
-    pub fn new(data_dir: &Path, project: &Name) -> Self {
-        Self { project: project.clone(), root: data_dir.join(project.as_str()) }
+/// # Errors
+/// When the addresses or the host's capacity do not suffice, or an address is asked for that another server holds.
+pub fn lower(desired: &Desired, recorded: &Recorded, host: &HostFacts) -> Result<Blueprint, Vec<Diagnostic>> {
+    let mut problems = capacity::check(desired, host.capacity);
+    let identity = Identity::new(&desired.project);
+    let layout = Layout::new(&desired.host.data_dir, &desired.project);
+    let ipam = Ipam::allocate(desired, recorded, &identity, &mut problems);
+    if has_errors(&problems) {
+        return Err(problems);
     }
-
-    /// The image cache.
-    pub fn bases(&self) -> PathBuf {
-        self.root.join("base")
+    let virt_type = match desired.host.virt_type {
+        VirtTypeSpec::Auto => host.virt_type,
+        VirtTypeSpec::Kvm => VirtType::Kvm,
+        VirtTypeSpec::Qemu => VirtType::Qemu,
+    };
+    let mut blueprint = Blueprint::default();
+    let networks = network::lower(desired, &ipam, &identity, &layout, &mut blueprint);
+    image::lower(desired, &layout, &mut blueprint);
+    let context = server::Context { desired, recorded, identity: &identity, layout: &layout, ipam: &ipam, virt_type };
+    for server in desired.servers.values() {
+        server::lower(server, &context, &networks, &mut blueprint);
     }
-
-    /// The directory of all servers' files.
-    pub fn instances(&self) -> PathBuf {
-        self.root.join("instances")
-    }
-
-    /// The directory of one server's files.
-    pub fn instance(&self, server: &str) -> PathBuf {
-        self.instances().join(server)
-    }
-
-    /// A server's root disk.
-    pub fn disk(&self, server: &str) -> PathBuf {
-        self.instance(server).join("disk.qcow2")
-    }
-
-    /// A server's console log.
-    pub fn console_log(&self, server: &str) -> PathBuf {
-        self.instance(server).join("console.log")
-    }
-
-    /// The directory of all networks' files.
-    pub fn networks(&self) -> PathBuf {
-        self.root.join("networks")
-    }
-
-    /// The directory of one network's dnsmasq.
-    pub fn network(&self, network: &str) -> PathBuf {
-        self.networks().join(network)
-    }
-
-    /// A cached file. Its role is part of the name, so that the same bytes may serve in two roles.
-    pub fn base(&self, content: &str, role: BaseRole) -> (String, PathBuf) {
-        let id = format!("{content}.{role}");
-        let path = self.bases().join(&id);
-        (id, path)
-    }
+    Ok(blueprint)
 }

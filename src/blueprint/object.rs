@@ -336,6 +336,8 @@ pub struct BaseRef {
 pub struct Disk {
     /// The server whose disk it is.
     pub server: Name,
+    /// The image it was made from. What the image becomes later does not concern it.
+    pub image: Name,
     /// Where it is kept.
     pub path: PathBuf,
     /// What it lies over.
@@ -445,9 +447,6 @@ pub struct Domain {
 }
 
 impl Domain {
-    /// The facts that a running guest has no part in.
-    const LIVE: [&'static str; 2] = ["power", "shutdown_timeout"];
-
     /// A digest of all that makes up the definition but what can change under a running guest. The domain carries it in
     /// its mark, so that a change of anything that has no fact of its own is seen too.
     pub fn definition(&self) -> String {
@@ -620,6 +619,7 @@ impl Object {
             }
             Self::Disk(it) => {
                 put("path", it.path.display().to_string());
+                put("image", it.image.to_string());
                 put("format", "qcow2".into());
                 put("size", it.size.to_string());
                 put("base", it.base.as_ref().map_or("none".into(), |base| base.path.display().to_string()));
@@ -657,12 +657,12 @@ impl ObjectKind {
     /// Whether a change of this fact takes a removal and a new object, because the thing itself cannot be changed.
     pub fn replaces(self, fact: &str) -> bool {
         match self {
-            Self::Firewall | Self::Dhcp => false,
+            // A base is mended in its place, for disks lie over it.
+            Self::Firewall | Self::Dhcp | Self::Base => false,
             Self::Bridge => fact == "device",
             // Removed and made anew, so that two ports may exchange addresses: both are gone before either comes.
             Self::HostEntry => matches!(fact, "address" | "mac"),
-            Self::Base => matches!(fact, "content" | "path"),
-            Self::Disk => matches!(fact, "path" | "base" | "format"),
+            Self::Disk => matches!(fact, "path" | "image" | "base" | "format"),
             Self::Domain => matches!(fact, "uuid" | "name"),
         }
     }
@@ -671,8 +671,10 @@ impl ObjectKind {
     pub fn disruption(self, fact: &str) -> Disruption {
         match self {
             Self::Disk if self.replaces(fact) => Disruption::Replace,
+            // QEMU holds the file open and its size in memory.
+            Self::Disk => Disruption::Reboot,
             Self::Domain if fact.starts_with("nic.") && fact.ends_with(".bridge") => Disruption::Live,
-            Self::Domain if Domain::LIVE.contains(&fact) => Disruption::Live,
+            Self::Domain if fact == "shutdown_timeout" => Disruption::Live,
             Self::Domain => Disruption::Reboot,
             _ => Disruption::Live,
         }

@@ -20,6 +20,7 @@ pub mod images;
 pub mod kvm;
 pub mod links;
 pub mod qcow2;
+pub mod sim;
 
 use std::error::Error as StdError;
 use std::sync::Arc;

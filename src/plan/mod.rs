@@ -1,3 +1,47 @@
 //! From what is wanted, made and seen to the steps that close the gap. Pure: no clock, no environment, no I/O.
+//!
+//! [`world`] has the two sides that a blueprint is compared with, [`diff`] the table that gives birth to every action,
+//! [`graph`] the order of the steps.
 
+pub mod diff;
+pub mod graph;
 pub mod world;
+
+use petgraph::graph::DiGraph;
+
+use crate::blueprint::Blueprint;
+use crate::plan::diff::{Change, Conflict};
+use crate::plan::world::{Observed, Recorded};
+
+pub use diff::{Action, Reason};
+pub use graph::{Cycle, Deed, Step};
+
+/// All that is to be done, with nothing left to decide.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What changes, by key.
+    pub changes: Vec<Change>,
+    /// What cannot be, because something that is not ours is in the way.
+    pub conflicts: Vec<Conflict>,
+    /// How many objects are as they should be.
+    pub settled: usize,
+    /// The steps, each pointing at its change; an edge goes from a step to one that must wait for it.
+    pub steps: DiGraph<Step, ()>,
+}
+
+impl Plan {
+    /// Compares the three sides and orders what is to be done.
+    ///
+    /// # Errors
+    /// When the steps wait for each other in a circle, which is a defect of novella.
+    pub fn new(want: Blueprint, made: Recorded, seen: &Observed) -> Result<Self, Cycle> {
+        let diff::Difference { changes, conflicts, settled } = diff::diff(want, made, seen);
+        let steps = graph::order(&changes)?;
+        Ok(Self { changes, conflicts, settled, steps })
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.conflicts.is_empty()
+    }
+}

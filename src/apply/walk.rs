@@ -1,0 +1,212 @@
+//! The threads, the queue, and what one step is.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use petgraph::Direction;
+use petgraph::graph::NodeIndex;
+
+use crate::apply::{Event, Fate, Observer, Options, Outcome, StepError};
+use crate::host::Host;
+use crate::plan::diff::{Action, Change};
+use crate::plan::world::Record;
+use crate::plan::{Deed, Plan};
+use crate::store::Store;
+
+/// How long a wait may go on after a stop was asked for.
+const STOP_POLL: Duration = Duration::from_millis(50);
+
+pub(super) struct Walk<'a> {
+    plan: &'a Plan,
+    host: &'a dyn Host,
+    store: &'a dyn Store,
+    options: Options,
+    stop: &'a AtomicBool,
+    /// Set when a record could not be written: what is done from then on would not be known.
+    halted: AtomicBool,
+    observer: &'a dyn Observer,
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+struct Queue {
+    /// Steps that wait for nothing any more, lowest first.
+    ready: BinaryHeap<Reverse<NodeIndex>>,
+    /// How many steps each step still waits for.
+    waits_for: Vec<usize>,
+    fates: Vec<Option<Fate>>,
+    running: usize,
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn new(
+        plan: &'a Plan,
+        host: &'a dyn Host,
+        store: &'a dyn Store,
+        options: Options,
+        stop: &'a AtomicBool,
+        observer: &'a dyn Observer,
+    ) -> Self {
+        let graph = &plan.steps;
+        let waits_for: Vec<usize> =
+            graph.node_indices().map(|node| graph.edges_directed(node, Direction::Incoming).count()).collect();
+        let ready = graph.node_indices().filter(|node| waits_for[node.index()] == 0).map(Reverse).collect();
+        let fates = waits_for.iter().map(|_| None).collect();
+        let queue = Mutex::new(Queue { ready, waits_for, fates, running: 0 });
+        let halted = AtomicBool::new(false);
+        Self { plan, host, store, options, stop, halted, observer, queue, changed: Condvar::new() }
+    }
+
+    pub(super) fn run(self) -> Outcome {
+        let workers = self.options.parallelism.clamp(1, self.plan.steps.node_count().max(1));
+        thread::scope(|scope| {
+            for _ in 0..workers {
+                scope.spawn(|| self.work());
+            }
+        });
+        let fates = self.queue.into_inner().unwrap_or_else(PoisonError::into_inner).fates;
+        let steps = self.plan.steps.node_weights().copied();
+        Outcome { steps: steps.zip(fates.into_iter().map(|fate| fate.unwrap_or(Fate::NotStarted))).collect() }
+    }
+
+    fn work(&self) {
+        while let Some(node) = self.next() {
+            let step = self.plan.steps[node];
+            let change = &self.plan.changes[step.change];
+            let start = Instant::now();
+            self.observer.event(change, step.deed, Event::Started);
+            let fate = match self.step(change, step.deed) {
+                Ok(()) => {
+                    self.observer.event(change, step.deed, Event::Done { elapsed: start.elapsed() });
+                    Fate::Done
+                }
+                Err(error) => {
+                    if matches!(error, StepError::Store(_)) {
+                        self.halted.store(true, Ordering::SeqCst);
+                    }
+                    let event = Event::Failed { error: &error, elapsed: start.elapsed() };
+                    self.observer.event(change, step.deed, event);
+                    Fate::Failed(error)
+                }
+            };
+            self.finish(node, fate);
+        }
+    }
+
+    fn stopping(&self) -> bool {
+        self.stop.load(Ordering::SeqCst) || self.halted.load(Ordering::SeqCst)
+    }
+
+    /// The next step to do; none when nothing is left to do or to wait for.
+    fn next(&self) -> Option<NodeIndex> {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if self.stopping() {
+                return None;
+            }
+            if let Some(Reverse(node)) = queue.ready.pop() {
+                queue.running += 1;
+                return Some(node);
+            }
+            if queue.running == 0 {
+                return None;
+            }
+            queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn finish(&self, node: NodeIndex, fate: Fate) {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let done = matches!(fate, Fate::Done);
+        queue.fates[node.index()] = Some(fate);
+        queue.running -= 1;
+        let graph = &self.plan.steps;
+        if done {
+            for next in graph.neighbors(node) {
+                queue.waits_for[next.index()] -= 1;
+                if queue.waits_for[next.index()] == 0 && queue.fates[next.index()].is_none() {
+                    queue.ready.push(Reverse(next));
+                }
+            }
+        } else {
+            let mut barred = vec![node];
+            while let Some(node) = barred.pop() {
+                for next in graph.neighbors(node) {
+                    if queue.fates[next.index()].is_none() {
+                        queue.fates[next.index()] = Some(Fate::Skipped);
+                        let step = graph[next];
+                        self.observer.event(&self.plan.changes[step.change], step.deed, Event::Skipped);
+                        barred.push(next);
+                    }
+                }
+            }
+        }
+        drop(queue);
+        self.changed.notify_all();
+    }
+
+    /// Intent, deed, fact.
+    fn step(&self, change: &Change, deed: Deed) -> Result<(), StepError> {
+        let (key, made) = (&change.key, change.made.as_ref());
+        match (deed, &change.want) {
+            (Deed::Ensure, Some(want)) => {
+                // A replacement wrote its intent before the removal.
+                if change.action != Action::Replace {
+                    self.store.put(key, &Record::intended(want.clone(), made))?;
+                }
+                self.patiently(change, deed, || self.host.ensure(want))?;
+                self.store.put(key, &Record::present(want.clone()))?;
+            }
+            (Deed::Remove, Some(want)) => {
+                // The record stays between removal and re-creation, and with it the claim on address and name.
+                self.store.put(key, &Record::intended(want.clone(), made))?;
+                self.patiently(change, deed, || self.host.remove(key))?;
+            }
+            (Deed::Remove, None) => {
+                self.patiently(change, deed, || self.host.remove(key))?;
+                self.store.forget(key)?;
+            }
+            (Deed::Record, Some(want)) => self.store.put(key, &Record::present(want.clone()))?,
+            (Deed::Forget, _) | (Deed::Ensure | Deed::Record, None) => self.store.forget(key)?,
+        }
+        Ok(())
+    }
+
+    /// Tries a deed again while it fails in a way that may pass.
+    fn patiently(
+        &self,
+        change: &Change,
+        deed: Deed,
+        act: impl Fn() -> Result<(), crate::host::HostError>,
+    ) -> Result<(), StepError> {
+        let retry = self.options.retry;
+        let mut wait = retry.first;
+        for _ in 0..retry.retries {
+            match act() {
+                Err(error) if error.transient && !self.stopping() => {
+                    let error = StepError::Host(error);
+                    self.observer.event(change, deed, Event::Retrying { error: &error, wait });
+                    self.sleep(wait);
+                    wait = (wait * 2).min(retry.most);
+                }
+                other => return Ok(other?),
+            }
+        }
+        Ok(act()?)
+    }
+
+    fn sleep(&self, wait: Duration) {
+        let end = Instant::now() + wait;
+        while !self.stopping() {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            thread::sleep(left.min(STOP_POLL));
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Where the files of a project are.
+
+use std::path::{Path, PathBuf};
+
+use crate::address::Name;
+use crate::blueprint::object::BaseRole;
+
+/// Where the files of a project are on a host. All lies under one directory that is ours alone.
+///
+/// ```text
+/// <data_dir>/<project>/base/<id>               cached images, mode 0444
+/// <data_dir>/<project>/instances/<server>/     disk.qcow2, console.log
+/// <data_dir>/<project>/networks/<network>/     hosts/, leases, pid, log, dhcp.json
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// The project, part of every mark.
+    pub project: Name,
+    /// `<data_dir>/<project>`.
+    pub root: PathBuf,
+}
+
+impl Layout {
+    /// The layout of a project under a data directory.
+    pub fn new(data_dir: &Path, project: &Name) -> Self {
+        Self { project: project.clone(), root: data_dir.join(project.as_str()) }
+    }
+
+    /// The image cache.
+    pub fn bases(&self) -> PathBuf {
+        self.root.join("base")
+    }
+
+    /// The directory of all servers' files.
+    pub fn instances(&self) -> PathBuf {
+        self.root.join("instances")
+    }
+
+    /// The directory of one server's files.
+    pub fn instance(&self, server: &str) -> PathBuf {
+        self.instances().join(server)
+    }
+
+    /// A server's root disk.
+    pub fn disk(&self, server: &str) -> PathBuf {
+        self.instance(server).join("disk.qcow2")
+    }
+
+    /// A server's console log.
+    pub fn console_log(&self, server: &str) -> PathBuf {
+        self.instance(server).join("console.log")
+    }
+
+    /// The directory of all networks' files.
+    pub fn networks(&self) -> PathBuf {
+        self.root.join("networks")
+    }
+
+    /// The directory of one network's dnsmasq.
+    pub fn network(&self, network: &str) -> PathBuf {
+        self.networks().join(network)
+    }
+
+    /// A cached file. Its role is part of the name, so that the same bytes may serve in two roles.
+    pub fn base(&self, content: &str, role: BaseRole) -> (String, PathBuf) {
+        let id = format!("{content}.{role}");
+        let path = self.bases().join(&id);
+        (id, path)
+    }
+}

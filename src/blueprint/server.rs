@@ -1,0 +1,109 @@
+//! Servers become host entries, disks and domains.
+
+use crate::address::{Address, ResourceKind};
+use crate::blueprint::identity::Identity;
+use crate::blueprint::image::base;
+use crate::blueprint::ipam::Ipam;
+use crate::blueprint::network::Plugs;
+use crate::blueprint::object::{
+    BaseRef, BaseRole, DirectBoot, Disk, Domain, HostEntry, Nic, Object, VirtType, base_key, disk_key,
+};
+use crate::blueprint::{Blueprint, Layout};
+use crate::desired::{Desired, Image, Server};
+use crate::plan::world::Recorded;
+
+/// All that the choices for a server depend on.
+pub(super) struct Context<'a> {
+    pub desired: &'a Desired,
+    pub recorded: &'a Recorded,
+    pub identity: &'a Identity,
+    pub layout: &'a Layout,
+    pub ipam: &'a Ipam,
+    pub virt_type: VirtType,
+}
+
+pub(super) fn lower(server: &Server, context: &Context<'_>, plugs: &Plugs, blueprint: &mut Blueprint) {
+    let Context { desired, layout, .. } = context;
+    let (Some(image), Some(flavor)) = (desired.images.get(&server.image), desired.flavors.get(&server.flavor)) else {
+        // A valid spec has both.
+        return;
+    };
+    let name = &server.name;
+    let mut nics = Vec::new();
+    for (network, _) in &server.ports {
+        let port = context.ipam.ports.get(&(name.clone(), network.clone()));
+        let (Some((address, mac)), Some((bridge, mtu))) = (port, plugs.get(network)) else { continue };
+        nics.push(Nic {
+            network: network.clone(),
+            bridge: bridge.clone(),
+            tap: Identity::tap(context.identity.port(name, network)),
+            mac: *mac,
+            mtu: *mtu,
+        });
+        blueprint.add(Object::HostEntry(HostEntry {
+            server: name.clone(),
+            network: network.clone(),
+            mac: *mac,
+            address: *address,
+            hostname: name.to_string(),
+        }));
+    }
+    let base = root_base(server, image, context, blueprint);
+    blueprint.add(Object::Disk(Disk {
+        server: name.clone(),
+        image: image.name.clone(),
+        path: layout.disk(name.as_str()),
+        base: base.clone(),
+        size: flavor.disk,
+    }));
+    blueprint.add(Object::Domain(Domain {
+        server: name.clone(),
+        project: desired.project.clone(),
+        name: format!("{}.{name}", desired.project),
+        uuid: context.identity.resource(&Address::new(ResourceKind::Server, name.clone())),
+        virt_type: context.virt_type,
+        vcpus: flavor.vcpus,
+        memory: flavor.ram,
+        disk: layout.disk(name.as_str()),
+        base,
+        nics,
+        boot: direct_boot(image, layout),
+        console_log: layout.console_log(name.as_str()),
+        power: server.power,
+        shutdown_timeout: server.shutdown_timeout,
+    }));
+}
+
+/// What a server's disk lies over. A disk that was made from this image stays over what the image was then, as in Nova:
+/// a new version of an image is for new servers.
+fn root_base(server: &Server, image: &Image, context: &Context<'_>, blueprint: &mut Blueprint) -> Option<BaseRef> {
+    if let Some(record) = context.recorded.records.get(&disk_key(&server.name))
+        && let Object::Disk(disk) = &record.object
+        && disk.image == image.name
+    {
+        let held = disk.base.as_ref().map(|held| (held, context.recorded.records.get(&base_key(&held.id))));
+        match held {
+            None if image.disk.is_none() => return None,
+            Some((held, Some(record))) => {
+                blueprint.add(record.object.clone());
+                return Some(held.clone());
+            }
+            _ => {}
+        }
+    }
+    let (file, format) = image.disk.as_ref()?;
+    let base = base(&image.name, file, BaseRole::Disk(*format), context.layout);
+    Some(BaseRef { id: base.id, path: base.path, format: *format })
+}
+
+fn direct_boot(image: &Image, layout: &Layout) -> Option<DirectBoot> {
+    let cached = |file, role| {
+        let base = base(&image.name, file, role, layout);
+        (base.id, base.path)
+    };
+    Some(DirectBoot {
+        kernel: cached(image.kernel.as_ref()?, BaseRole::Kernel),
+        initrd: image.initrd.as_ref().map(|initrd| cached(initrd, BaseRole::Initrd)),
+        cmdline: image.cmdline.clone(),
+    })
+}

@@ -1,0 +1,113 @@
+//! `novella apply`, and the walk that `destroy` shares with it.
+
+use std::sync::Arc;
+
+use crate::apply::{Options, Outcome};
+use crate::cli::session::{self, Target};
+use crate::cli::{FAILED, Global, INTERRUPTED, Stop, interrupt};
+use crate::desired::Desired;
+use crate::host::Host;
+use crate::plan::Plan;
+use crate::plan::world::Recorded;
+use crate::reconcile::{self, PlanError};
+use crate::report::progress::Progress;
+use crate::report::{ADD, BOLD, REMOVE};
+use crate::store::Store as _;
+use crate::store::sled::SledStore;
+use crate::{apply, report};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Do not ask before acting
+    #[arg(long)]
+    auto_approve: bool,
+    /// How many steps run at once, at most
+    #[arg(long, value_name = "N", default_value_t = Options::default().parallelism)]
+    parallelism: usize,
+}
+
+/// Which plan is made and what is said of it.
+pub(super) struct Errand {
+    /// What the lock says we are doing.
+    pub operation: &'static str,
+    /// Makes the plan.
+    pub plan: fn(&Desired, Recorded, &dyn Host) -> Result<Plan, PlanError>,
+    /// Asked before acting.
+    pub question: &'static str,
+    /// Said at the end.
+    pub complete: &'static str,
+}
+
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
+    let errand = Errand {
+        operation: "apply",
+        plan: reconcile::plan,
+        question: "Do you want to perform these actions?\n  Novella will perform the actions described above.",
+        complete: "Apply complete!",
+    };
+    carry_out(global, arguments, &errand)
+}
+
+pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand) -> Result<(), Stop> {
+    let (desired, source) = session::spec(global)?;
+    let stop = interrupt::listen()?;
+    let store = SledStore::open(&session::state_dir(global), errand.operation)?;
+    let progress = Arc::new(Progress::default());
+    let target = Target::open(global, &desired, progress.sink())?;
+    let plan = (errand.plan)(&desired, store.load()?, target.host())
+        .map_err(|error| session::no_plan(&error, &source))?;
+    report::out(report::plan::render(&plan));
+    session::refuse_conflicts(&plan)?;
+    if plan.changes.is_empty() {
+        store.export()?;
+        report::line(format_args!("\n{ADD}{BOLD}{} Resources: 0 added, 0 changed, 0 destroyed.{BOLD:#}{ADD:#}", errand.complete));
+        return Ok(());
+    }
+    if !arguments.auto_approve && !approved(errand.question) {
+        report::note("Cancelled: nothing was done.");
+        return Err(Stop(FAILED));
+    }
+    report::line("");
+    let options = Options { parallelism: arguments.parallelism.max(1), ..Options::default() };
+    let outcome = apply::apply(&plan, target.host(), &store, options, &stop, progress.as_ref());
+    target.save()?;
+    store.export()?;
+    conclude(&plan, &outcome, errand)
+}
+
+/// Asks on the terminal; only `yes` is a yes.
+fn approved(question: &str) -> bool {
+    report::out(format_args!(
+        "\n{BOLD}{question}{BOLD:#}\n  Only 'yes' will be accepted to approve.\n\n  {BOLD}Enter a value:{BOLD:#} "
+    ));
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).is_ok() && answer.trim() == "yes"
+}
+
+fn conclude(plan: &Plan, outcome: &Outcome, errand: &Errand) -> Result<(), Stop> {
+    let report::plan::Counts { add, change, destroy } = report::plan::done(plan, outcome);
+    let counts = format!("Resources: {add} added, {change} changed, {destroy} destroyed.");
+    if outcome.is_complete() {
+        report::line(format_args!("\n{ADD}{BOLD}{} {counts}{BOLD:#}{ADD:#}", errand.complete));
+        return Ok(());
+    }
+    let mut failures = 0;
+    for (step, error) in outcome.failures() {
+        failures += 1;
+        let change = &plan.changes[step.change];
+        let help = match error {
+            apply::StepError::Host(error) => error.help.as_deref(),
+            apply::StepError::Store(error) => error.help.as_deref(),
+        };
+        report::note("");
+        report::note(format_args!("{BOLD}{}{BOLD:#} ({})", change.address, change.key));
+        report::error::print(error, help);
+    }
+    let left = outcome.steps.iter().filter(|(_, fate)| !matches!(fate, apply::Fate::Done)).count();
+    report::note(format_args!(
+        "\n{REMOVE}{BOLD}{}{BOLD:#}{REMOVE:#} {counts} {left} of {} steps are left; the next run goes on from here.",
+        if failures == 0 { "Interrupted." } else { "Not complete." },
+        outcome.steps.len(),
+    ));
+    Err(Stop(if failures == 0 { INTERRUPTED } else { FAILED }))
+}

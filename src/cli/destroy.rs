@@ -1,0 +1,16 @@
+//! `novella destroy`.
+
+use crate::cli::apply::{Arguments, Errand, carry_out};
+use crate::cli::{Global, Stop};
+use crate::reconcile;
+
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
+    let errand = Errand {
+        operation: "destroy",
+        plan: reconcile::plan_destroy,
+        question: "Do you really want to destroy all resources?\n  Novella will destroy all that it made, as shown above. \
+                   There is no undo.",
+        complete: "Destroy complete!",
+    };
+    carry_out(global, arguments, &errand)
+}

@@ -1,0 +1,27 @@
+//! Ctrl-C: the first ends the work after the steps that run, the second at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::cli::{INTERRUPTED, Stop};
+use crate::report;
+
+/// A flag that the first signal sets. Another signal ends the process: every record is written before and after its
+/// deed, so the next run goes on from there.
+pub(super) fn listen() -> Result<Arc<AtomicBool>, Stop> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&stop);
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(|error| Stop::error(&error, None))?;
+    std::thread::spawn(move || {
+        for _ in signals.forever() {
+            if flag.swap(true, Ordering::SeqCst) {
+                std::process::exit(INTERRUPTED.into());
+            }
+            report::note("\nInterrupt received: finishing the steps that run. Interrupt again to stop at once.");
+        }
+    });
+    Ok(stop)
+}

@@ -1,0 +1,143 @@
+//! The command line: one file a verb.
+//!
+//! Exit codes: 0 done or valid; 1 an error; 2 with `plan --detailed-exitcode` when there are changes; 130 when
+//! interrupted.
+
+mod apply;
+mod completions;
+mod destroy;
+mod doctor;
+mod interrupt;
+mod plan;
+mod session;
+mod show;
+mod validate;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use crate::report;
+
+/// An error was met, and has been printed.
+const FAILED: u8 = 1;
+/// There are changes (`plan --detailed-exitcode`).
+const CHANGES: u8 = 2;
+/// A signal ended the work: 128 + SIGINT.
+const INTERRUPTED: u8 = 130;
+
+/// Makes the virtual machines of this host what the files in `specs/` say.
+#[derive(Debug, Parser)]
+#[command(name = "novella", version, propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// What holds for every verb.
+#[derive(Debug, Args)]
+struct Global {
+    /// The directory of the spec files
+    #[arg(long, global = true, value_name = "DIR", env = "NOVELLA_SPECS", default_value = "specs")]
+    specs: PathBuf,
+    /// The directory of the state
+    #[arg(long, global = true, value_name = "DIR", env = "NOVELLA_STATE", default_value = "state")]
+    state: PathBuf,
+    /// The host to work on: this machine, or a simulated one that is kept in the state directory
+    #[arg(long, global = true, value_name = "BACKEND", env = "NOVELLA_BACKEND", default_value = "libvirt")]
+    backend: Backend,
+    /// What to log to standard error, such as `debug` or `novella::host=trace`; `RUST_LOG` does the same
+    #[arg(long, global = true, value_name = "FILTER")]
+    log: Option<String>,
+    /// Print without colours
+    #[arg(long, global = true)]
+    no_color: bool,
+}
+
+/// Where objects are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Backend {
+    /// This machine.
+    Libvirt,
+    /// A strict host in memory. Needs no root, no libvirt and no images.
+    Sim,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Check the spec files and show every problem at its place
+    Validate,
+    /// Show what `apply` would do, with every address; touches nothing
+    Plan(plan::Arguments),
+    /// Make the host what the spec says
+    Apply(apply::Arguments),
+    /// Take away everything that was made
+    Destroy(apply::Arguments),
+    /// Show the servers with their state and addresses
+    Show(show::Arguments),
+    /// Check that this machine has all that is needed, and say how to mend what is not
+    Doctor,
+    /// Print the completions for a shell
+    Completions(completions::Arguments),
+}
+
+/// Runs the program with the arguments it was started with.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    if cli.global.no_color {
+        anstream::ColorChoice::Never.write_global();
+    }
+    log(cli.global.log.as_deref());
+    // What we write is ours alone unless we say otherwise: a state has secrets in it.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    let Cli { global, verb } = cli;
+    let result = match verb {
+        Verb::Validate => validate::run(&global),
+        Verb::Plan(arguments) => plan::run(&global, &arguments),
+        Verb::Apply(arguments) => apply::run(&global, &arguments),
+        Verb::Destroy(arguments) => destroy::run(&global, &arguments),
+        Verb::Show(arguments) => show::run(&global, &arguments),
+        Verb::Doctor => doctor::run(&global),
+        Verb::Completions(arguments) => completions::run(&arguments, &mut Cli::command()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Stop(code)) => ExitCode::from(code),
+    }
+}
+
+/// Ends the program with this code. All that is to be said has been said.
+#[derive(Clone, Copy, Debug)]
+struct Stop(u8);
+
+impl Stop {
+    /// Prints an error and ends with code 1.
+    fn error(error: &dyn std::error::Error, help: Option<&str>) -> Self {
+        report::error::print(error, help);
+        Self(FAILED)
+    }
+}
+
+impl From<crate::host::HostError> for Stop {
+    fn from(error: crate::host::HostError) -> Self {
+        Self::error(&error, error.help.as_deref())
+    }
+}
+
+impl From<crate::store::StoreError> for Stop {
+    fn from(error: crate::store::StoreError) -> Self {
+        Self::error(&error, error.help.as_deref())
+    }
+}
+
+fn log(filter: Option<&str>) {
+    let filter = match filter {
+        Some(filter) => EnvFilter::builder().parse_lossy(filter),
+        None => EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn")),
+    };
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+}

@@ -1,0 +1,29 @@
+//! `novella plan`.
+
+use crate::cli::session::{self, Target};
+use crate::cli::{CHANGES, Global, Stop};
+use crate::{reconcile, report};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Show what `destroy` would do
+    #[arg(long)]
+    destroy: bool,
+    /// Exit with 2 when there are changes, 0 when there are none
+    #[arg(long)]
+    detailed_exitcode: bool,
+}
+
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
+    let (desired, source) = session::spec(global)?;
+    let recorded = session::recorded(global)?;
+    let target = Target::open(global, &desired, session::no_progress())?;
+    let plan = match arguments.destroy {
+        false => reconcile::plan(&desired, recorded, target.host()),
+        true => reconcile::plan_destroy(&desired, recorded, target.host()),
+    };
+    let plan = plan.map_err(|error| session::no_plan(&error, &source))?;
+    report::out(report::plan::render(&plan));
+    session::refuse_conflicts(&plan)?;
+    if arguments.detailed_exitcode && !plan.is_empty() { Err(Stop(CHANGES)) } else { Ok(()) }
+}

@@ -1,0 +1,119 @@
+//! What several verbs begin with: the spec, the host, the state.
+
+use std::path::PathBuf;
+
+use crate::cli::{Backend, FAILED, Global, Stop};
+use crate::desired::{self, Desired};
+use crate::diagnostic::has_errors;
+use crate::host::machine::Machine;
+use crate::host::sim::SimHost;
+use crate::host::{Host, HostError, OnProgress};
+use crate::plan::Plan;
+use crate::plan::world::Recorded;
+use crate::reconcile::PlanError;
+use crate::report;
+use crate::spec::{self, Source};
+use crate::store::export;
+
+/// Reads and resolves the spec, and prints what is wrong with it.
+pub(super) fn spec(global: &Global) -> Result<(Desired, Source), Stop> {
+    let loaded = spec::load(&global.specs);
+    let (desired, problems) = desired::resolve(&loaded.spec, &loaded.source.base);
+    let mut diagnostics = loaded.diagnostics;
+    diagnostics.extend(problems);
+    report::diagnostics::print(&diagnostics, &loaded.source);
+    match desired {
+        Some(desired) if !has_errors(&diagnostics) => Ok((desired, loaded.source)),
+        _ => Err(Stop(FAILED)),
+    }
+}
+
+/// Where the state of this backend is. A simulated host has a state of its own, so that a rehearsal cannot be taken for
+/// the real thing.
+pub(super) fn state_dir(global: &Global) -> PathBuf {
+    match global.backend {
+        Backend::Libvirt => global.state.clone(),
+        Backend::Sim => global.state.join("sim"),
+    }
+}
+
+/// The host that the verbs work on.
+pub(super) enum Target {
+    Machine(Box<Machine>),
+    Sim(SimHost),
+}
+
+impl Target {
+    /// Opens it. Nothing is connected or changed yet.
+    pub(super) fn open(global: &Global, desired: &Desired, on_progress: OnProgress) -> Result<Self, HostError> {
+        match global.backend {
+            Backend::Libvirt => Ok(Self::Machine(Box::new(Machine::new(desired, on_progress)?))),
+            Backend::Sim => SimHost::open(&state_dir(global).join("host.json")).map(Self::Sim),
+        }
+    }
+
+    /// It as a host.
+    pub(super) fn host(&self) -> &dyn Host {
+        match self {
+            Self::Machine(machine) => machine.as_ref(),
+            Self::Sim(sim) => sim,
+        }
+    }
+
+    /// Keeps what is only in memory.
+    pub(super) fn save(&self) -> Result<(), HostError> {
+        match self {
+            Self::Machine(_) => Ok(()),
+            Self::Sim(sim) => sim.save(),
+        }
+    }
+}
+
+/// No progress is shown.
+pub(super) fn no_progress() -> OnProgress {
+    std::sync::Arc::new(|_, _, _| {})
+}
+
+/// What is recorded, read without writing anything.
+pub(super) fn recorded(global: &Global) -> Result<Recorded, Stop> {
+    let read = export::read_only(&state_dir(global))?;
+    if let Some(note) = read.note {
+        report::note(format_args!("note: {}", report::clean(&note)));
+    }
+    Ok(read.recorded)
+}
+
+/// Prints why there is no plan.
+pub(super) fn no_plan(error: &PlanError, source: &Source) -> Stop {
+    match error {
+        PlanError::Spec(diagnostics) => {
+            report::diagnostics::print(diagnostics, source);
+            Stop(FAILED)
+        }
+        PlanError::Host(error) => Stop::error(error, error.help.as_deref()),
+        PlanError::Cycle(_) => Stop::error(error, None),
+        PlanError::DataDirMoved { was, .. } => {
+            let before = was.parent().unwrap_or(was).display();
+            let help = format!(
+                "set `data_dir` in `[host.local]` back to `{before}`; to move, run `novella destroy` first, then change it"
+            );
+            Stop::error(error, Some(&help))
+        }
+    }
+}
+
+/// Refuses a plan in which something that is not ours is in the way.
+pub(super) fn refuse_conflicts(plan: &Plan) -> Result<(), Stop> {
+    for conflict in &plan.conflicts {
+        report::note(format_args!(
+            "{}error{:#}: `{}` cannot be made: {} exists and is not novella's\n  \
+             help: remove or rename it by hand, or give the resource another name (`novella import` will take over what \
+             exists; it is not there yet)",
+            report::REMOVE,
+            report::REMOVE,
+            conflict.address,
+            report::clean(&conflict.claim.to_string()),
+        ));
+    }
+    if plan.conflicts.is_empty() { Ok(()) } else { Err(Stop(FAILED)) }
+}

@@ -1,0 +1,49 @@
+//! Flavors.
+
+use std::collections::BTreeMap;
+
+use crate::address::{Address, Name, ResourceKind};
+use crate::desired::Problems;
+use crate::diagnostic::Diagnostic;
+use crate::spec::Spec;
+use crate::value::ByteSize;
+
+/// A size.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Flavor {
+    /// Its name.
+    pub name: Name,
+    /// Processors.
+    pub vcpus: u32,
+    /// Memory.
+    pub ram: ByteSize,
+    /// The size of the root disk.
+    pub disk: ByteSize,
+}
+
+pub(super) fn resolve(spec: &Spec, problems: &mut Problems) -> BTreeMap<Name, Flavor> {
+    let mut flavors = BTreeMap::new();
+    for (name, written) in &spec.flavors {
+        let address = Address::new(ResourceKind::Flavor, name.clone());
+        let vcpus = written.vcpus.unwrap_or(1);
+        if vcpus == 0 {
+            problems
+                .push(Diagnostic::error("a server needs a processor").on(&address, "vcpus").help("write `vcpus = 1`"));
+        }
+        let mut size = |key: &str, value: &Option<crate::spec::values::Size>, example: &str| {
+            let size = problems.need(&address, key, value, example).map_or(ByteSize(0), |size| size.0);
+            if value.is_some() && size.bytes() == 0 {
+                problems.push(
+                    Diagnostic::error(format!("`{key}` may not be nothing"))
+                        .on(&address, key)
+                        .help(format!("write `{key} = {example}`")),
+                );
+            }
+            size
+        };
+        let ram = size("ram", &written.ram, "\"512 MiB\"");
+        let disk = size("disk", &written.disk, "\"10 GiB\"");
+        flavors.insert(name.clone(), Flavor { name: name.clone(), vcpus, ram, disk });
+    }
+    flavors
+}

@@ -1,0 +1,118 @@
+//! What the user meant: defaults filled in, names resolved, every rule of the language checked.
+//!
+//! Whoever holds a [`Desired`] holds the proof that the spec is valid. There is one file a resource; [`checks`] has what
+//! concerns several.
+
+pub mod checks;
+pub mod flavor;
+pub mod host;
+pub mod image;
+pub mod network;
+pub mod server;
+pub mod subnet;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::address::{Address, Name, ResourceKind};
+use crate::diagnostic::{Diagnostic, did_you_mean, has_errors};
+use crate::spec::Spec;
+
+pub use flavor::Flavor;
+pub use host::HostConfig;
+pub use image::{Image, ImageFile};
+pub use network::Network;
+pub use server::Server;
+pub use subnet::Subnet;
+
+/// A valid spec.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Desired {
+    /// What keeps this spec apart from others on the host.
+    pub project: Name,
+    /// The host.
+    pub host: HostConfig,
+    /// The networks with their subnets.
+    pub networks: BTreeMap<Name, Network>,
+    /// The images.
+    pub images: BTreeMap<Name, Image>,
+    /// The flavors.
+    pub flavors: BTreeMap<Name, Flavor>,
+    /// The servers, one for each that is to exist.
+    pub servers: BTreeMap<Name, Server>,
+}
+
+/// Resolves a spec. Relative paths in it start at `base`.
+///
+/// # Errors
+/// All that is wrong, when anything is; warnings go with either outcome.
+pub fn resolve(spec: &Spec, base: &Path) -> (Option<Desired>, Vec<Diagnostic>) {
+    let mut problems = Problems::default();
+    let project = project(spec);
+    let host = host::resolve(spec, &mut problems);
+    let mut networks = network::resolve(spec, &mut problems);
+    subnet::resolve(spec, &mut networks, &mut problems);
+    let images = image::resolve(spec, base, &mut problems);
+    let flavors = flavor::resolve(spec, &mut problems);
+    let servers = server::resolve(spec, &networks, &images, &flavors, &mut problems);
+    checks::subnets_do_not_overlap(&networks, &mut problems);
+    checks::bridges_are_unique(&networks, &mut problems);
+    checks::fixed_addresses_are_unique(&servers, &mut problems);
+    let desired = Desired { project, host, networks, images, flavors, servers };
+    (Some(desired).filter(|_| !has_errors(&problems.list)), problems.list)
+}
+
+/// The project that a spec belongs to.
+pub fn project(spec: &Spec) -> Name {
+    spec.project.name.clone().unwrap_or_else(Name::default_project)
+}
+
+/// Collects what is wrong.
+#[derive(Debug, Default)]
+pub struct Problems {
+    list: Vec<Diagnostic>,
+}
+
+impl Problems {
+    /// Adds one.
+    pub fn push(&mut self, diagnostic: Diagnostic) {
+        self.list.push(diagnostic);
+    }
+
+    /// The value, or a problem that says it is needed.
+    fn need<'v, T>(&mut self, resource: &Address, key: &str, value: &'v Option<T>, example: &str) -> Option<&'v T> {
+        if value.is_none() {
+            self.push(
+                Diagnostic::error(format!("`{resource}` needs `{key}`"))
+                    .on(resource, "")
+                    .help(format!("add `{key} = {example}`")),
+            );
+        }
+        value.as_ref()
+    }
+
+    /// Whether a name that a resource refers to is declared; a problem if not.
+    fn refer<'n, T: 'n>(
+        &mut self,
+        resource: &Address,
+        key: &str,
+        kind: ResourceKind,
+        name: &Name,
+        declared: &'n BTreeMap<Name, T>,
+    ) -> Option<&'n T> {
+        let found = declared.get(name);
+        if found.is_none() {
+            let error = Diagnostic::error(format!("there is no `{kind}.{name}`")).on(resource, key);
+            let help = match did_you_mean(name.as_str(), declared.keys().map(Name::as_str)) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None if declared.is_empty() => format!("declare it: `[{kind}.{name}]`"),
+                None => {
+                    let names: Vec<String> = declared.keys().take(8).map(|name| format!("`{name}`")).collect();
+                    format!("declare it, `[{kind}.{name}]`, or use one of {}", names.join(", "))
+                }
+            };
+            self.push(error.help(help));
+        }
+        found
+    }
+}

@@ -1,0 +1,299 @@
+//! A strict host in memory.
+//!
+//! It refuses what a kernel, dnsmasq or libvirt would refuse: a thing that is made before what it needs, two things with
+//! one name or address, a change that cannot be made in place, a disk that is taken from under its domain. It fails to
+//! order by a [`Fuse`]. `--backend sim` rehearses a plan on it without root; the convergence tests run on it by the
+//! thousand.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use crate::address::Name;
+use crate::blueprint::HostFacts;
+use crate::blueprint::object::{Claim, Object, ObjectKey, ObjectKind, Power, VirtType, bridge_key};
+use crate::host::{Host, HostError};
+use crate::plan::world::Observed;
+
+/// Whether a fuse blows before a deed has its effect or after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// Nothing has happened yet.
+    Before,
+    /// It has happened, and nobody was told.
+    After,
+}
+
+/// Blows at the n-th deed. From then on every deed fails without effect, as after a `kill -9`.
+#[derive(Debug)]
+pub struct Fuse {
+    left: AtomicUsize,
+    when: When,
+    blown: AtomicBool,
+}
+
+impl Fuse {
+    /// Blows at deed number `deed`, counted from 0.
+    pub fn new(deed: usize, when: When) -> Arc<Self> {
+        Arc::new(Self { left: AtomicUsize::new(deed), when, blown: AtomicBool::new(false) })
+    }
+
+    /// Whether it has blown.
+    pub fn has_blown(&self) -> bool {
+        self.blown.load(Ordering::SeqCst)
+    }
+
+    /// Does a deed under the fuse; none if the fuse has blown or blows now.
+    pub fn guard<T>(&self, deed: impl FnOnce() -> T) -> Option<T> {
+        if self.has_blown() {
+            return None;
+        }
+        let left = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        if left.is_ok() {
+            return Some(deed());
+        }
+        self.blown.store(true, Ordering::SeqCst);
+        if self.when == When::After {
+            deed();
+        }
+        None
+    }
+}
+
+/// A host in memory, kept in a file between runs if it is given one.
+#[derive(Debug, Default)]
+pub struct SimHost {
+    world: Mutex<World>,
+    file: Option<PathBuf>,
+    fuse: Option<Arc<Fuse>>,
+    twice: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct World {
+    #[serde(with = "as_list")]
+    objects: BTreeMap<ObjectKey, Object>,
+    /// Interfaces of running domains whose bridge was taken away, by server and network.
+    unplugged: BTreeSet<(Name, Name)>,
+    #[serde(skip)]
+    foreign: BTreeSet<Claim>,
+}
+
+/// JSON has no maps by structured keys, and an object knows its own key.
+mod as_list {
+    use super::{BTreeMap, Deserialize, Object, ObjectKey, Serialize};
+
+    pub fn serialize<S: serde::Serializer>(objects: &BTreeMap<ObjectKey, Object>, to: S) -> Result<S::Ok, S::Error> {
+        objects.values().collect::<Vec<_>>().serialize(to)
+    }
+
+    pub fn deserialize<'de, D: serde::Deserializer<'de>>(from: D) -> Result<BTreeMap<ObjectKey, Object>, D::Error> {
+        let objects = Vec::<Object>::deserialize(from)?;
+        Ok(objects.into_iter().map(|object| (object.key(), object)).collect())
+    }
+}
+
+impl SimHost {
+    /// An empty host.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The host that was saved in this file, or an empty one.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn open(file: &Path) -> Result<Self, HostError> {
+        let deed = || format!("cannot read the simulated host in `{}`", file.display());
+        let world = match std::fs::read(file) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map_err(|error| HostError::new(deed(), error).help("delete the file to start with an empty host"))?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => World::default(),
+            Err(error) => return Err(HostError::new(deed(), error)),
+        };
+        Ok(Self { world: Mutex::new(world), file: Some(file.to_owned()), ..Self::default() })
+    }
+
+    /// Writes the host to its file.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn save(&self) -> Result<(), HostError> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let deed = || format!("cannot write the simulated host to `{}`", file.display());
+        let bytes = serde_json::to_vec(&*self.world()).map_err(|error| HostError::new(deed(), error))?;
+        std::fs::write(file, bytes).map_err(|error| HostError::new(deed(), error))
+    }
+
+    /// The same host with a fuse in it, or without.
+    #[must_use]
+    pub fn fused(mut self, fuse: Option<Arc<Fuse>>) -> Self {
+        self.fuse = fuse;
+        self
+    }
+
+    /// The same host, where each deed is done twice: the second time must be as good as nothing.
+    #[must_use]
+    pub fn twice(mut self, twice: bool) -> Self {
+        self.twice = twice;
+        self
+    }
+
+    /// All that it holds.
+    pub fn objects(&self) -> BTreeMap<ObjectKey, Object> {
+        self.world().objects.clone()
+    }
+
+    /// Takes something away behind novella's back.
+    pub fn lose(&self, key: &ObjectKey) -> bool {
+        self.world().take(key).is_some()
+    }
+
+    /// Changes something behind novella's back.
+    pub fn alter(&self, key: &ObjectKey, change: impl FnOnce(&mut Object)) -> bool {
+        self.world().objects.get_mut(key).map(change).is_some()
+    }
+
+    /// Gives a name to somebody else.
+    pub fn occupy(&self, claim: Claim) {
+        self.world().foreign.insert(claim);
+    }
+
+    /// What is there without something that it needs, or has no cable: nothing, after a good run.
+    pub fn broken(&self) -> Vec<String> {
+        let world = self.world();
+        let mut broken: Vec<String> =
+            world.unplugged.iter().map(|(server, network)| format!("{server} is cut off {network}")).collect();
+        for (key, object) in &world.objects {
+            for need in object.needs().into_iter().filter(|need| !world.objects.contains_key(need)) {
+                broken.push(format!("{key} lacks {need}"));
+            }
+        }
+        broken
+    }
+
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn deed(&self, deed: impl Fn(&mut World) -> Result<(), HostError>) -> Result<(), HostError> {
+        let mut world = self.world();
+        let mut act = || {
+            deed(&mut world)?;
+            if self.twice {
+                let once = world.clone();
+                deed(&mut world)?;
+                if *world != once {
+                    return Err(HostError::refused("the second time was not the same as the first"));
+                }
+            }
+            Ok(())
+        };
+        match &self.fuse {
+            Some(fuse) => fuse.guard(act).unwrap_or_else(|| Err(HostError::refused("the fuse has blown"))),
+            None => act(),
+        }
+    }
+}
+
+impl World {
+    fn ensure(&mut self, object: &Object) -> Result<(), HostError> {
+        let key = object.key();
+        let refuse = |why: String| Err(HostError::new(format!("cannot make {key}"), why));
+        for need in object.needs() {
+            if !self.objects.contains_key(&need) {
+                return refuse(format!("it needs {need}, which is not there"));
+            }
+        }
+        for claim in object.claims() {
+            if self.foreign.contains(&claim) {
+                return refuse(format!("{claim} belongs to somebody else"));
+            }
+            let holder = self.objects.iter().find(|(other, held)| **other != key && held.claims().contains(&claim));
+            if let Some((holder, _)) = holder {
+                return refuse(format!("{claim} belongs to {holder}"));
+            }
+        }
+        if let Some(there) = self.objects.get(&key) {
+            let (is, wanted) = (there.facts(), object.facts());
+            if let Some(fact) = wanted.keys().find(|fact| key.kind.replaces(fact) && is.get(*fact) != wanted.get(*fact))
+            {
+                return refuse(format!("its {fact} cannot be changed where it stands"));
+            }
+        }
+        if let Object::Domain(domain) = object {
+            for nic in &domain.nics {
+                match self.objects.get(&bridge_key(&nic.network)) {
+                    Some(Object::Bridge(bridge)) if bridge.device == nic.bridge => {}
+                    _ => return refuse(format!("there is no bridge `{}`", nic.bridge)),
+                }
+            }
+            self.unplugged.retain(|(server, _)| *server != domain.server);
+        }
+        self.objects.insert(key, object.clone());
+        Ok(())
+    }
+
+    fn remove(&mut self, key: &ObjectKey) -> Result<(), HostError> {
+        // A kernel takes a bridge from under its taps, and a dnsmasq forgets a host that has a lease. The rest is in use.
+        if matches!(key.kind, ObjectKind::Disk | ObjectKind::Base | ObjectKind::Dhcp)
+            && self.objects.contains_key(key)
+            && let Some((user, _)) = self.objects.iter().find(|(_, object)| object.needs().contains(key))
+        {
+            return Err(HostError::new(format!("cannot remove {key}"), format!("{user} uses it")));
+        }
+        self.take(key);
+        Ok(())
+    }
+
+    fn take(&mut self, key: &ObjectKey) -> Option<Object> {
+        let object = self.objects.remove(key)?;
+        match &object {
+            Object::Bridge(bridge) => {
+                for other in self.objects.values() {
+                    if let Object::Domain(domain) = other
+                        && domain.power == Power::On
+                        && domain.nics.iter().any(|nic| nic.network == bridge.network)
+                    {
+                        self.unplugged.insert((domain.server.clone(), bridge.network.clone()));
+                    }
+                }
+            }
+            Object::Domain(domain) => self.unplugged.retain(|(server, _)| *server != domain.server),
+            _ => {}
+        }
+        Some(object)
+    }
+}
+
+impl Host for SimHost {
+    fn facts(&self) -> Result<HostFacts, HostError> {
+        Ok(HostFacts { virt_type: VirtType::Kvm, capacity: None })
+    }
+
+    fn observe(&self) -> Result<Observed, HostError> {
+        let world = self.world();
+        let mut observed = Observed { foreign: world.foreign.clone(), ..Observed::default() };
+        for (key, object) in &world.objects {
+            observed.objects.insert(key.clone(), object.facts());
+        }
+        for (server, network) in &world.unplugged {
+            let key = ObjectKey::new(ObjectKind::Domain, server.as_str());
+            if let Some(facts) = observed.objects.get_mut(&key) {
+                facts.insert(format!("nic.{network}.bridge").into(), "none".into());
+            }
+        }
+        Ok(observed)
+    }
+
+    fn ensure(&self, object: &Object) -> Result<(), HostError> {
+        self.deed(|world| world.ensure(object))
+    }
+
+    fn remove(&self, key: &ObjectKey) -> Result<(), HostError> {
+        self.deed(|world| world.remove(key))
+    }
+}

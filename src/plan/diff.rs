@@ -1,0 +1,228 @@
+//! The table that gives birth to every action: want × made × seen.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use crate::address::Address;
+use crate::blueprint::Blueprint;
+use crate::blueprint::object::{Claim, Disruption, Facts, Object, ObjectKey, ObjectKind};
+use crate::plan::world::{Observed, Record, Recorded, Status};
+
+/// What is done to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Make it.
+    Create,
+    /// It is there and as it should be; only the record is missing or behind.
+    Record,
+    /// Change it where it stands.
+    Update,
+    /// Take it away and make it anew.
+    Replace,
+    /// Take it away.
+    Delete,
+    /// It is gone already; drop its record.
+    Forget,
+}
+
+/// Why it is done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// The spec has it and nothing else knows it.
+    New,
+    /// It carries our mark but is in no record.
+    Found,
+    /// It was made and is not there any more.
+    Vanished,
+    /// An earlier run began it and did not come to the end.
+    Unfinished,
+    /// The spec says something else than it did.
+    Edited,
+    /// The host has something else than was made.
+    Drifted,
+    /// What it is built on is made anew.
+    Follows(ObjectKey),
+    /// The spec does not have it any more.
+    Unneeded,
+}
+
+/// One attribute that changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FieldChange {
+    /// The attribute, as in [`Object::facts`].
+    pub name: Cow<'static, str>,
+    /// What it is: as seen, or as recorded where it cannot be seen.
+    pub before: Option<String>,
+    /// What it is to be.
+    pub after: Option<String>,
+    /// Whether the host has something else than was made.
+    pub drifted: bool,
+    /// Whether the object cannot take this change where it stands.
+    pub replaces: bool,
+}
+
+/// What is to be done to one object, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The object.
+    pub key: ObjectKey,
+    /// The resource it belongs to.
+    pub address: Address,
+    /// What is done.
+    pub action: Action,
+    /// Why.
+    pub reason: Reason,
+    /// What a running guest notices.
+    pub disruption: Disruption,
+    /// What it is to be; none where it is to go.
+    pub want: Option<Object>,
+    /// What is recorded of it.
+    pub made: Option<Record>,
+    /// The attributes that change, for an update or a replacement.
+    pub fields: Vec<FieldChange>,
+}
+
+/// Something that is not ours has what an object needs to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// The object that cannot be made.
+    pub key: ObjectKey,
+    /// The resource it belongs to.
+    pub address: Address,
+    /// What is taken.
+    pub claim: Claim,
+}
+
+/// All changes, all conflicts, and the number of objects that are as they should be.
+#[derive(Clone, Debug, Default)]
+pub struct Difference {
+    /// By key.
+    pub changes: Vec<Change>,
+    /// By key.
+    pub conflicts: Vec<Conflict>,
+    /// How many need nothing.
+    pub settled: usize,
+}
+
+/// Compares the three sides.
+pub fn diff(want: Blueprint, made: Recorded, seen: &Observed) -> Difference {
+    let mut want = want.objects;
+    let mut made = made.records;
+    let keys: BTreeSet<ObjectKey> = want.keys().chain(made.keys()).cloned().collect();
+    let mut difference = Difference::default();
+    // Disks come before domains in the order of keys.
+    let mut disks_made_anew: BTreeSet<ObjectKey> = BTreeSet::new();
+    for key in keys {
+        let (want, made, seen_facts) = (want.remove(&key), made.remove(&key), seen.objects.get(&key));
+        if let Some(object) = &want
+            && let Some(claim) = object.claims().into_iter().find(|claim| seen.foreign.contains(claim))
+        {
+            difference.conflicts.push(Conflict { key, address: object.address(), claim });
+            continue;
+        }
+        let follows = match &want {
+            Some(object) if !disks_made_anew.is_empty() && key.kind == ObjectKind::Domain => {
+                object.needs().into_iter().find(|need| disks_made_anew.contains(need))
+            }
+            _ => None,
+        };
+        match change(key, want, made, seen_facts, follows) {
+            Some(change) => {
+                let anew = matches!(change.action, Action::Create | Action::Replace);
+                if change.key.kind == ObjectKind::Disk && anew {
+                    disks_made_anew.insert(change.key.clone());
+                }
+                difference.changes.push(change);
+            }
+            None => difference.settled += 1,
+        }
+    }
+    difference
+}
+
+/// One row of the table. `follows` is what the object stands on and is made anew under it: a domain holds its disk open,
+/// so it is taken down and defined anew.
+fn change(
+    key: ObjectKey,
+    want: Option<Object>,
+    made: Option<Record>,
+    seen: Option<&Facts>,
+    follows: Option<ObjectKey>,
+) -> Option<Change> {
+    let address = want.as_ref().or(made.as_ref().map(|record| &record.object))?.address();
+    let intended = made.as_ref().is_some_and(|record| record.status == Status::Intended);
+    let (action, reason, fields) = match (&want, &made, seen) {
+        (Some(_), None, None) => (Action::Create, Reason::New, Vec::new()),
+        (Some(_), Some(_), None) if intended => (Action::Create, Reason::Unfinished, Vec::new()),
+        (Some(_), Some(_), None) => (Action::Create, Reason::Vanished, Vec::new()),
+        (Some(object), made, Some(seen)) => {
+            let fields = fields(key.kind, object, made.as_ref().map(|record| &record.object), seen);
+            let why = |otherwise| match made {
+                None => Reason::Found,
+                Some(_) if intended => Reason::Unfinished,
+                Some(_) => otherwise,
+            };
+            if let Some(disk) = follows {
+                (Action::Replace, Reason::Follows(disk), fields)
+            } else if fields.is_empty() {
+                match made {
+                    Some(_) if !intended => return None,
+                    _ => (Action::Record, why(Reason::Unfinished), fields),
+                }
+            } else {
+                let edited = fields.iter().any(|field| !field.drifted);
+                let action = if fields.iter().any(|field| field.replaces) { Action::Replace } else { Action::Update };
+                (action, why(if edited { Reason::Edited } else { Reason::Drifted }), fields)
+            }
+        }
+        (None, Some(_), Some(_)) => (Action::Delete, Reason::Unneeded, Vec::new()),
+        // Half of it may be there, in a way that cannot be seen as the object yet.
+        (None, Some(_), None) if intended => (Action::Delete, Reason::Unneeded, Vec::new()),
+        (None, Some(_), None) => (Action::Forget, Reason::Vanished, Vec::new()),
+        (None, None, _) => return None,
+    };
+    let disruption = match reason {
+        Reason::Follows(_) if is_running(seen) => Disruption::Replace,
+        _ => disruption(key.kind, &fields, seen),
+    };
+    Some(Change { key, address, action, reason, disruption, want, made, fields })
+}
+
+/// The attributes in which an object is to differ from what was made, or differs from what is there.
+fn fields(kind: ObjectKind, want: &Object, made: Option<&Object>, seen: &Facts) -> Vec<FieldChange> {
+    let after = want.facts();
+    let before = made.filter(|made| *made != want).map(Object::facts);
+    let names: BTreeSet<&Cow<'static, str>> = after.keys().chain(before.iter().flat_map(Facts::keys)).collect();
+    let mut changes = Vec::new();
+    for name in names {
+        let (after, made, seen) = (after.get(name), before.as_ref().map(|before| before.get(name)), seen.get(name));
+        let edited = made.is_some_and(|made| made != after);
+        let drifted = seen.is_some() && seen != after;
+        if edited || drifted {
+            changes.push(FieldChange {
+                name: name.clone(),
+                before: seen.or(made.flatten()).cloned(),
+                after: after.cloned(),
+                drifted: drifted && !edited,
+                replaces: kind.replaces(name),
+            });
+        }
+    }
+    changes
+}
+
+fn disruption(kind: ObjectKind, fields: &[FieldChange], seen: Option<&Facts>) -> Disruption {
+    if kind == ObjectKind::Domain && !is_running(seen) {
+        return Disruption::None;
+    }
+    fields.iter().map(|field| kind.disruption(&field.name)).max().unwrap_or_default()
+}
+
+/// Whether a domain that was seen has a guest in it, running or held.
+fn is_running(seen: Option<&Facts>) -> bool {
+    seen.and_then(|seen| seen.get("power")).is_some_and(|power| power != "off")
+}

@@ -1,0 +1,163 @@
+//! The order of the steps: one small pass for each rule.
+
+use std::collections::{BTreeMap, HashMap};
+
+use petgraph::algo::{kosaraju_scc, toposort};
+use petgraph::graph::{DiGraph, NodeIndex};
+
+use crate::blueprint::object::{Claim, Object, ObjectKey};
+use crate::plan::diff::{Action, Change, Reason};
+
+/// What one step does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// Makes the object what it is to be.
+    Ensure,
+    /// Takes the object away.
+    Remove,
+    /// Writes down that the object is there.
+    Record,
+    /// Drops the record of an object that is gone.
+    Forget,
+}
+
+/// One step of a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The change it is part of, by its number in the plan.
+    pub change: usize,
+    /// What it does.
+    pub deed: Deed,
+}
+
+/// Steps that wait for each other.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the steps wait for each other: {}", .0.join(", "))]
+pub struct Cycle(pub Vec<String>);
+
+/// The steps of the changes, each after all that it must wait for.
+///
+/// # Errors
+/// When there is no such order.
+pub fn order(changes: &[Change]) -> Result<DiGraph<Step, ()>, Cycle> {
+    let mut order = Order::default();
+    for (number, change) in changes.iter().enumerate() {
+        order.steps_of(number, change);
+    }
+    order.maker_before_user(changes);
+    order.user_gone_before_used(changes);
+    order.removal_before_creation();
+    order.claim_free_before_taken(changes);
+    order.follower_gone_before_followed(changes);
+    match toposort(&order.graph, None) {
+        Ok(_) => Ok(order.graph),
+        Err(_) => Err(cycle(&order.graph, changes)),
+    }
+}
+
+#[derive(Default)]
+struct Order<'a> {
+    graph: DiGraph<Step, ()>,
+    /// The step after which an object is as it is to be.
+    makes: HashMap<&'a ObjectKey, NodeIndex>,
+    /// The step after which an object is gone.
+    removes: BTreeMap<&'a ObjectKey, NodeIndex>,
+}
+
+impl<'a> Order<'a> {
+    fn steps_of(&mut self, number: usize, change: &'a Change) {
+        let mut add = |deed| self.graph.add_node(Step { change: number, deed });
+        match change.action {
+            Action::Create | Action::Update => {
+                self.makes.insert(&change.key, add(Deed::Ensure));
+            }
+            Action::Record => {
+                self.makes.insert(&change.key, add(Deed::Record));
+            }
+            Action::Replace => {
+                self.removes.insert(&change.key, add(Deed::Remove));
+                self.makes.insert(&change.key, add(Deed::Ensure));
+            }
+            Action::Delete => {
+                self.removes.insert(&change.key, add(Deed::Remove));
+            }
+            Action::Forget => {
+                add(Deed::Forget);
+            }
+        }
+    }
+
+    fn maker_before_user(&mut self, changes: &[Change]) {
+        for change in changes {
+            let (Some(user), Some(want)) = (self.makes.get(&change.key), &change.want) else { continue };
+            for need in want.needs() {
+                if let Some(maker) = self.makes.get(&need) {
+                    self.graph.add_edge(*maker, *user, ());
+                }
+            }
+        }
+    }
+
+    /// Covers both a user that goes and one that is changed to use something else. What a user used is told by its
+    /// record, so the order does not depend on what the spec still says.
+    fn user_gone_before_used(&mut self, changes: &[Change]) {
+        for change in changes {
+            let Some(made) = &change.made else { continue };
+            let wanted = change.want.as_ref().map(Object::needs).unwrap_or_default();
+            for used in made.needs() {
+                let Some(removal) = self.removes.get(&used) else { continue };
+                if let Some(gone) = self.removes.get(&change.key) {
+                    self.graph.add_edge(*gone, *removal, ());
+                } else if let Some(changed) = self.makes.get(&change.key)
+                    && !wanted.contains(&used)
+                {
+                    self.graph.add_edge(*changed, *removal, ());
+                }
+            }
+        }
+    }
+
+    fn removal_before_creation(&mut self) {
+        for (key, removal) in &self.removes {
+            if let Some(maker) = self.makes.get(key) {
+                self.graph.add_edge(*removal, *maker, ());
+            }
+        }
+    }
+
+    fn claim_free_before_taken(&mut self, changes: &'a [Change]) {
+        let mut freed: HashMap<Claim, Vec<&ObjectKey>> = HashMap::new();
+        for change in changes.iter().filter(|change| self.removes.contains_key(&change.key)) {
+            for claim in change.made.iter().flat_map(|made| made.claims()) {
+                freed.entry(claim).or_default().push(&change.key);
+            }
+        }
+        if freed.is_empty() {
+            return;
+        }
+        for change in changes {
+            let (Some(taker), Some(want)) = (self.makes.get(&change.key), &change.want) else { continue };
+            for claim in want.claims() {
+                for holder in freed.get(&claim).into_iter().flatten().filter(|holder| ***holder != change.key) {
+                    if let Some(removal) = self.removes.get(*holder) {
+                        self.graph.add_edge(*removal, *taker, ());
+                    }
+                }
+            }
+        }
+    }
+
+    fn follower_gone_before_followed(&mut self, changes: &[Change]) {
+        for change in changes {
+            let Reason::Follows(followed) = &change.reason else { continue };
+            if let (Some(gone), Some(maker)) = (self.removes.get(&change.key), self.makes.get(followed)) {
+                self.graph.add_edge(*gone, *maker, ());
+            }
+        }
+    }
+}
+
+fn cycle(graph: &DiGraph<Step, ()>, changes: &[Change]) -> Cycle {
+    let circle = kosaraju_scc(graph).into_iter().find(|component| component.len() > 1).unwrap_or_default();
+    Cycle(circle.into_iter().map(|node| changes[graph[node].change].key.to_string()).collect())
+}

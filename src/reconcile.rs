@@ -1,0 +1,73 @@
+//! One pass from a valid spec to a plan: look at the host, choose, compare, order.
+
+use std::path::PathBuf;
+
+use crate::blueprint::object::Object;
+use crate::blueprint::{self, Blueprint, Layout};
+use crate::desired::Desired;
+use crate::diagnostic::Diagnostic;
+use crate::host::{Host, HostError};
+use crate::plan::world::Recorded;
+use crate::plan::{Cycle, Plan};
+
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// The spec asks for what cannot be had.
+    #[error("the spec cannot be met")]
+    Spec(Vec<Diagnostic>),
+    /// The host could not be looked at.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// A defect of novella.
+    #[error("cannot order the steps; this is a defect of novella, please report it")]
+    Cycle(#[from] Cycle),
+    /// `data_dir` was changed under what lies in it.
+    #[error("the files of this project are in `{}`, and the spec now says `{}`", .was.display(), .is.display())]
+    DataDirMoved {
+        /// Where they are.
+        was: PathBuf,
+        /// Where the spec says they are.
+        is: PathBuf,
+    },
+}
+
+/// The plan that makes the host what the spec says.
+///
+/// # Errors
+/// See [`PlanError`].
+pub fn plan(desired: &Desired, recorded: Recorded, host: &dyn Host) -> Result<Plan, PlanError> {
+    let layout = Layout::new(&desired.host.data_dir, &desired.project);
+    data_dir_is_where_it_was(&layout, &recorded)?;
+    let blueprint = blueprint::lower(desired, &recorded, &host.facts()?).map_err(PlanError::Spec)?;
+    Ok(Plan::new(blueprint, recorded, &host.observe()?)?)
+}
+
+/// The plan that takes away all that was made.
+///
+/// # Errors
+/// See [`PlanError`].
+pub fn plan_destroy(desired: &Desired, recorded: Recorded, host: &dyn Host) -> Result<Plan, PlanError> {
+    let layout = Layout::new(&desired.host.data_dir, &desired.project);
+    data_dir_is_where_it_was(&layout, &recorded)?;
+    Ok(Plan::new(Blueprint::default(), recorded, &host.observe()?)?)
+}
+
+/// Everything under a new directory would be made anew, and what is under the old one forgotten.
+fn data_dir_is_where_it_was(layout: &Layout, recorded: &Recorded) -> Result<(), PlanError> {
+    let outside = recorded.records.values().find_map(|record| {
+        let path = match &record.object {
+            Object::Disk(disk) => &disk.path,
+            Object::Base(base) => &base.path,
+            Object::Dhcp(dhcp) => &dhcp.dir,
+            Object::Firewall(_) | Object::Bridge(_) | Object::HostEntry(_) | Object::Domain(_) => return None,
+        };
+        // <root>/<kind>/<name>[/<file>]
+        let root = path.ancestors().nth(if matches!(record.object, Object::Disk(_)) { 3 } else { 2 })?;
+        (root != layout.root).then(|| root.to_owned())
+    });
+    match outside {
+        Some(was) => Err(PlanError::DataDirMoved { was, is: layout.root.clone() }),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,92 @@
+//! Draws what is wrong with a spec: file, line, column, the lines themselves, and the way out.
+
+use annotate_snippets::renderer::DecorStyle;
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+
+use crate::diagnostic::{Diagnostic, Severity, Span};
+use crate::report::{clean, note};
+use crate::spec::Source;
+use crate::spec::source::SourceFile;
+
+/// Prints all of them, and a last line that counts them.
+pub fn print(diagnostics: &[Diagnostic], source: &Source) {
+    if diagnostics.is_empty() {
+        return;
+    }
+    note(render(diagnostics, source, Renderer::styled()));
+}
+
+/// All of them as text without colours.
+pub fn to_text(diagnostics: &[Diagnostic], source: &Source) -> String {
+    render(diagnostics, source, Renderer::plain())
+}
+
+fn render(diagnostics: &[Diagnostic], source: &Source, renderer: Renderer) -> String {
+    let renderer = renderer.decor_style(DecorStyle::Ascii);
+    let mut sorted: Vec<(Option<Span>, &Diagnostic)> =
+        diagnostics.iter().map(|diagnostic| (source.locate(&diagnostic.place), diagnostic)).collect();
+    sorted.sort_by_key(|(span, _)| span.as_ref().map(|span| (span.file, span.bytes.start, span.bytes.end)));
+    let mut text = String::new();
+    for (span, diagnostic) in sorted {
+        text.push_str(&one(diagnostic, span, source, &renderer));
+        text.push_str("\n\n");
+    }
+    let errors = diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).count();
+    let warnings = diagnostics.len() - errors;
+    let counted = [(errors, "error"), (warnings, "warning")]
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, word)| format!("{count} {word}{}", if count == 1 { "" } else { "s" }))
+        .collect::<Vec<_>>()
+        .join(", ");
+    text.push_str(&counted);
+    text
+}
+
+fn one(diagnostic: &Diagnostic, span: Option<Span>, source: &Source, renderer: &Renderer) -> String {
+    let level = match diagnostic.severity {
+        Severity::Error => Level::ERROR,
+        Severity::Warning => Level::WARNING,
+    };
+    let mut group = Group::with_title(level.primary_title(clean(&diagnostic.message)));
+    let related = diagnostic.related.as_ref().and_then(|(place, label)| Some((source.locate(place)?, label.as_str())));
+    if let Some((span, file)) = span.as_ref().and_then(|span| Some((span, source.files.get(span.file)?))) {
+        let mut primary = AnnotationKind::Primary.span(within(file, span));
+        if let Some(label) = &diagnostic.label {
+            primary = primary.label(clean(label));
+        }
+        let mut snippet = snippet(file).annotation(primary);
+        match related {
+            Some((other, label)) if other.file == span.file => {
+                snippet = snippet.annotation(AnnotationKind::Context.span(within(file, &other)).label(clean(label)));
+                group = group.element(snippet);
+            }
+            Some((other, label)) => {
+                group = group.element(snippet);
+                if let Some(file) = source.files.get(other.file) {
+                    let context = AnnotationKind::Context.span(within(file, &other)).label(clean(label));
+                    group = group.element(self::snippet(file).annotation(context));
+                }
+            }
+            None => group = group.element(snippet),
+        }
+    } else if let Some(label) = &diagnostic.label {
+        group = group.element(Level::NOTE.message(clean(label)));
+    }
+    if let Some(help) = &diagnostic.help {
+        group = group.element(Level::HELP.message(clean(help)));
+    }
+    renderer.render(&[group])
+}
+
+fn snippet<'a>(file: &'a SourceFile) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
+    Snippet::source(file.text.as_str()).path(clean(&file.path.to_string_lossy()).into_owned())
+}
+
+/// The bytes of a span, held within its file and its first line: a table may go on for pages.
+fn within(file: &SourceFile, span: &Span) -> std::ops::Range<usize> {
+    let length = file.text.len();
+    let start = span.bytes.start.min(length);
+    let line_end = file.text[start..].find('\n').map_or(length, |end| start + end);
+    start..span.bytes.end.clamp(start, line_end.max(start))
+}

@@ -1,0 +1,247 @@
+//! A plan as people read it: by resource, in the words and symbols that Terraform's users have in their fingers.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use anstyle::Style;
+
+use crate::address::Address;
+use crate::apply::Outcome;
+use crate::blueprint::object::{Disruption, Object, ObjectKind};
+use crate::plan::Plan;
+use crate::plan::diff::{Action, Change, FieldChange, Reason};
+use crate::report::{ADD, BOLD, CHANGE, DIM, REMOVE, clean};
+
+/// What is done to a resource, from what is done to its objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Create,
+    Update,
+    Replace,
+    Delete,
+    Forget,
+    Record,
+}
+
+/// How many resources are added, changed and destroyed. A replacement counts as both added and destroyed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Made.
+    pub add: usize,
+    /// Changed where they stand.
+    pub change: usize,
+    /// Taken away.
+    pub destroy: usize,
+}
+
+/// The changes of each resource with their numbers in the plan, in the order of addresses.
+fn by_resource(plan: &Plan) -> BTreeMap<&Address, Vec<(usize, &Change)>> {
+    let mut resources: BTreeMap<&Address, Vec<(usize, &Change)>> = BTreeMap::new();
+    for (number, change) in plan.changes.iter().enumerate() {
+        resources.entry(&change.address).or_default().push((number, change));
+    }
+    resources
+}
+
+fn verdict(changes: &[(usize, &Change)]) -> Verdict {
+    let all = |test: fn(&Change) -> bool| changes.iter().all(|(_, change)| test(change));
+    if all(|change| change.action == Action::Create && matches!(change.reason, Reason::New | Reason::Unfinished)) {
+        Verdict::Create
+    } else if all(|change| change.action == Action::Forget) {
+        Verdict::Forget
+    } else if all(|change| matches!(change.action, Action::Delete | Action::Forget)) {
+        Verdict::Delete
+    } else if all(|change| change.action == Action::Record) {
+        Verdict::Record
+    } else if changes.iter().any(|(_, change)| change.disruption == Disruption::Replace) {
+        Verdict::Replace
+    } else {
+        Verdict::Update
+    }
+}
+
+/// How many resources the plan adds, changes and destroys.
+pub fn counts(plan: &Plan) -> Counts {
+    count(plan, |_| true)
+}
+
+/// How many resources were added, changed and destroyed to the end.
+pub fn done(plan: &Plan, outcome: &Outcome) -> Counts {
+    let mut done = vec![true; plan.changes.len()];
+    for (step, fate) in &outcome.steps {
+        done[step.change] &= matches!(fate, crate::apply::Fate::Done);
+    }
+    count(plan, |change| done[change])
+}
+
+fn count(plan: &Plan, counts_in: impl Fn(usize) -> bool) -> Counts {
+    let mut counts = Counts::default();
+    for changes in by_resource(plan).values().filter(|changes| changes.iter().all(|(number, _)| counts_in(*number))) {
+        match verdict(changes) {
+            Verdict::Create => counts.add += 1,
+            Verdict::Update => counts.change += 1,
+            Verdict::Delete => counts.destroy += 1,
+            Verdict::Replace => {
+                counts.add += 1;
+                counts.destroy += 1;
+            }
+            Verdict::Forget | Verdict::Record => {}
+        }
+    }
+    counts
+}
+
+/// The whole plan with its footer.
+pub fn render(plan: &Plan) -> String {
+    if plan.is_empty() {
+        return format!(
+            "{ADD}{BOLD}No changes.{BOLD:#}{ADD:#} {BOLD}Your infrastructure matches the configuration.{BOLD:#}\n"
+        );
+    }
+    let mut text = String::new();
+    if !plan.changes.is_empty() {
+        text.push_str("Novella will perform the following actions:\n");
+    }
+    for (address, changes) in by_resource(plan) {
+        let words = match verdict(&changes) {
+            Verdict::Create => "will be created",
+            Verdict::Update => "will be updated in-place",
+            Verdict::Replace => "must be replaced",
+            Verdict::Delete => "will be destroyed",
+            Verdict::Forget => "is gone and will be forgotten",
+            Verdict::Record => "is there and will be recorded",
+        };
+        // Writing to a string cannot fail, here and below.
+        let _ = write!(text, "\n  {BOLD}# {address}{BOLD:#} {words}\n");
+        for (_, change) in changes {
+            object(&mut text, change);
+        }
+    }
+    let Counts { add, change, destroy } = counts(plan);
+    let _ = write!(text, "\n{BOLD}Plan:{BOLD:#} {add} to add, {change} to change, {destroy} to destroy.\n");
+    for (disruption, words) in [(Disruption::Reboot, "rebooted"), (Disruption::Replace, "replaced, with its disk")] {
+        let hit = disrupted(plan, disruption);
+        if !hit.is_empty() {
+            let _ = writeln!(text, "{CHANGE}Will be {words}:{CHANGE:#} {}", hit.join(", "));
+        }
+    }
+    text
+}
+
+/// The resources whose worst change does this to them.
+fn disrupted(plan: &Plan, disruption: Disruption) -> Vec<String> {
+    by_resource(plan)
+        .iter()
+        .filter(|(_, changes)| changes.iter().map(|(_, change)| change.disruption).max() == Some(disruption))
+        .map(|(address, _)| address.to_string())
+        .collect()
+}
+
+fn object(text: &mut String, change: &Change) {
+    let (symbol, style) = symbol(change.action);
+    let why = reason(change);
+    let dim = if why.is_empty() { String::new() } else { format!("  {DIM}# {why}{DIM:#}") };
+    let _ = writeln!(text, "  {style}{symbol:>3}{style:#} {}{dim}", title(change));
+    match (change.action, &change.want) {
+        (Action::Create, Some(want)) => {
+            let facts = want.facts();
+            attributes(
+                text,
+                facts.iter().filter(|(name, _)| is_news(name)).map(|(name, value)| Attribute {
+                    name,
+                    before: None,
+                    after: Some(value),
+                    note: "",
+                }),
+            );
+        }
+        (Action::Update | Action::Replace, _) => {
+            attributes(
+                text,
+                change.fields.iter().map(|field: &FieldChange| Attribute {
+                    name: &field.name,
+                    before: field.before.as_deref(),
+                    after: field.after.as_deref(),
+                    note: match (field.replaces, field.drifted) {
+                        (true, _) => "  # forces replacement",
+                        (false, true) => "  # changed on the host",
+                        (false, false) => "",
+                    },
+                }),
+            );
+        }
+        _ => {}
+    }
+}
+
+/// The kind of the object, and its own name where that says more than the address above it.
+fn title(change: &Change) -> String {
+    match change.key.kind {
+        ObjectKind::HostEntry => change.key.to_string(),
+        ObjectKind::Base => match &change.want.as_ref().or(change.made.as_ref().map(|made| &made.object)) {
+            Some(Object::Base(base)) => format!("{} ({})", change.key.kind, base.role),
+            _ => change.key.kind.to_string(),
+        },
+        kind => kind.to_string(),
+    }
+}
+
+struct Attribute<'a> {
+    name: &'a str,
+    before: Option<&'a str>,
+    after: Option<&'a str>,
+    note: &'static str,
+}
+
+fn attributes<'a>(text: &mut String, attributes: impl Iterator<Item = Attribute<'a>>) {
+    let attributes: Vec<Attribute> = attributes.collect();
+    let width = attributes.iter().map(|attribute| attribute.name.len()).max().unwrap_or(0);
+    for Attribute { name, before, after, note } in attributes {
+        let (symbol, style, value) = match (before, after) {
+            (None, Some(after)) => ("+", ADD, clean(after).into_owned()),
+            (Some(before), None) => ("-", REMOVE, clean(before).into_owned()),
+            (before, after) => {
+                ("~", CHANGE, format!("{} -> {}", clean(before.unwrap_or("")), clean(after.unwrap_or(""))))
+            }
+        };
+        let _ = writeln!(text, "        {style}{symbol}{style:#} {name:<width$} = {value}{DIM}{note}{DIM:#}");
+    }
+}
+
+/// Whether an attribute tells a person something about a new object: the rest is the same for all of its kind, or only
+/// there to be compared.
+fn is_news(name: &str) -> bool {
+    !matches!(
+        name,
+        "stp" | "forward_delay" | "state" | "content" | "process" | "definition" | "ruleset" | "directory" | "format"
+    )
+}
+
+fn symbol(action: Action) -> (&'static str, Style) {
+    match action {
+        Action::Create => ("+", ADD),
+        Action::Update => ("~", CHANGE),
+        Action::Replace => ("-/+", REMOVE),
+        Action::Delete => ("-", REMOVE),
+        Action::Forget => (".", DIM),
+        Action::Record => ("=", DIM),
+    }
+}
+
+fn reason(change: &Change) -> String {
+    let why = match (&change.reason, change.action) {
+        (Reason::New | Reason::Unneeded | Reason::Edited, _) => String::new(),
+        (Reason::Found, _) => "found on the host with our mark".into(),
+        (Reason::Vanished, Action::Forget) => "gone from the host already".into(),
+        (Reason::Vanished, _) => "vanished from the host".into(),
+        (Reason::Unfinished, Action::Record) => "made by a run that did not end".into(),
+        (Reason::Unfinished, _) => "begun by a run that did not end".into(),
+        (Reason::Drifted, _) => "changed on the host".into(),
+        (Reason::Follows(key), _) => format!("its {} is made anew", key.kind),
+    };
+    let what = match change.disruption {
+        Disruption::None => return why,
+        disruption => disruption.as_str(),
+    };
+    if why.is_empty() { what.into() } else { format!("{why}, {what}") }
+}

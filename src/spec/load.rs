@@ -1,0 +1,396 @@
+//! Reads the files of a spec and finds all their problems at once.
+//!
+//! Each table is read by serde into its struct. Where serde stops at a field, the field is reported, taken out, and the
+//! table read again, so that one mistake does not hide the next.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use serde::de::{DeserializeOwned, Deserializer, Visitor};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::address::{Name, ResourceKind};
+use crate::diagnostic::{Diagnostic, Place, Span, did_you_mean};
+use crate::spec::schema::Spec;
+use crate::spec::source::{Source, SourceFile};
+
+/// The language version that this novella reads: `novella = 1`.
+pub const LANGUAGE_VERSION: i64 = 1;
+
+/// The most bytes that one file may have. What people write is far below; what would stall a parser is above.
+pub const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// A spec as far as it could be read, and what is wrong with it.
+#[derive(Clone, Debug, Default)]
+pub struct Loaded {
+    /// What the files say. Fields that could not be read are missing.
+    pub spec: Spec,
+    /// The texts.
+    pub source: Source,
+    /// All problems found so far.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// Reads every `*.toml` file in a directory, in the order of their names.
+pub fn load(directory: &Path) -> Loaded {
+    let mut loaded = Loaded::default();
+    let paths = match list(directory) {
+        Ok(paths) => paths,
+        Err(error) => {
+            loaded.diagnostics.push(
+                Diagnostic::error(format!("cannot read the specs in `{}`: {error}", directory.display()))
+                    .help("name the directory that has your `*.toml` files with `--specs DIR`"),
+            );
+            return loaded;
+        }
+    };
+    if paths.is_empty() {
+        loaded.diagnostics.push(
+            Diagnostic::error(format!("there is no `*.toml` file in `{}`", directory.display()))
+                .help("an empty spec never means `destroy all`; for that, run `novella destroy`"),
+        );
+    }
+    // An absolute base lets a relative image path mean the same thing from everywhere.
+    loaded.source.base = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
+    for path in paths {
+        match read(&path) {
+            Ok(text) => {
+                let file = loaded.source.files.len();
+                loaded.source.files.push(SourceFile { path, text: text.clone() });
+                Reader { file, loaded: &mut loaded }.document(&text);
+            }
+            Err(why) => {
+                loaded.diagnostics.push(Diagnostic::error(format!("cannot read `{}`: {why}", path.display())));
+            }
+        }
+    }
+    loaded
+}
+
+/// Reads a spec from texts, each with a path to call it by.
+pub fn load_texts<'a>(texts: impl IntoIterator<Item = (&'a str, &'a str)>) -> Loaded {
+    let mut loaded = Loaded::default();
+    loaded.source.base = PathBuf::from("/");
+    for (path, text) in texts {
+        let file = loaded.source.files.len();
+        loaded.source.files.push(SourceFile { path: path.into(), text: text.to_owned() });
+        Reader { file, loaded: &mut loaded }.document(text);
+    }
+    loaded
+}
+
+fn list(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+        if !hidden && path.extension().is_some_and(|extension| extension == "toml") {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    let file = fs::File::open(path).map_err(|error| error.to_string())?;
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err("it is larger than 1 MiB; split it into several files".into());
+    }
+    String::from_utf8(bytes).map_err(|error| format!("it is not UTF-8 at byte {}", error.utf8_error().valid_up_to()))
+}
+
+/// A table as it stands in a file, with its place.
+type Table<'i> = Spanned<DeTable<'i>>;
+
+struct Reader<'l> {
+    file: usize,
+    loaded: &'l mut Loaded,
+}
+
+impl Reader<'_> {
+    fn document(&mut self, text: &str) {
+        let (root, errors) = DeTable::parse_recoverable(text);
+        let broken = !errors.is_empty();
+        for error in errors {
+            let bytes = error.span().unwrap_or(0..0);
+            self.report(Diagnostic::error(first_line(error.message())).at(self.span(bytes)));
+        }
+        if broken {
+            // What stands in a file that is not TOML is anyone's guess; guessing brings up problems that are none.
+            return;
+        }
+        for (key, value) in root.into_inner() {
+            let place = self.span(key.span());
+            match key.get_ref().as_ref() {
+                "novella" => self.version(&value),
+                "project" => {
+                    let spec = self.table(value, "project").map(|table| self.read_table(table, "project"));
+                    self.loaded.spec.project = spec.unwrap_or_default();
+                }
+                word => match ResourceKind::ALL.into_iter().find(|kind| kind.as_str() == word) {
+                    Some(kind) => self.resources(kind, value),
+                    None => {
+                        let kinds = ResourceKind::ALL.map(ResourceKind::as_str);
+                        let known = kinds.into_iter().chain(["novella", "project"]);
+                        let error = Diagnostic::error(format!("unknown table `{word}`")).at(place);
+                        self.report(suggest(error, word, known));
+                    }
+                },
+            }
+        }
+    }
+
+    fn version(&mut self, value: &Spanned<DeValue<'_>>) {
+        let place = self.span(value.span());
+        let version = value.get_ref().as_integer().and_then(|number| number.as_str().parse::<i64>().ok());
+        match version {
+            Some(LANGUAGE_VERSION) => {}
+            Some(newer) if newer > LANGUAGE_VERSION => self.report(
+                Diagnostic::error(format!("this spec is written in language version {newer}"))
+                    .at(place)
+                    .help(format!("this novella reads version {LANGUAGE_VERSION}; a newer one is needed")),
+            ),
+            _ => self.report(
+                Diagnostic::error("`novella` names the language version")
+                    .at(place)
+                    .help(format!("write `novella = {LANGUAGE_VERSION}`")),
+            ),
+        }
+    }
+
+    fn resources(&mut self, kind: ResourceKind, value: Spanned<DeValue<'_>>) {
+        let Some(table) = self.table(value, kind.as_str()) else { return };
+        for (key, value) in table.into_inner() {
+            let place = self.span(key.span());
+            let word = key.get_ref().as_ref();
+            if !value.get_ref().is_table() {
+                self.report(
+                    Diagnostic::error(format!("`{kind}` holds named tables, not `{word}`"))
+                        .at(place)
+                        .help(format!("give the {kind} a name: `[{kind}.NAME]`")),
+                );
+                continue;
+            }
+            let name = match word.parse::<Name>() {
+                Ok(name) => name,
+                Err(error) => {
+                    let error = Diagnostic::error(format!("`{word}` is not a name: {error}")).at(place);
+                    let name = mend_name(word);
+                    self.report(if name.is_empty() { error } else { error.help(format!("`{name}` would do")) });
+                    continue;
+                }
+            };
+            let address = format!("{kind}.{name}");
+            if let Some(first) = self.loaded.source.key(&address) {
+                let first = Place::Span(first.clone());
+                self.report(
+                    Diagnostic::error(format!("`{address}` is declared twice"))
+                        .at(place)
+                        .related(first, "first declared here")
+                        .help("give one of them another name"),
+                );
+                continue;
+            }
+            self.loaded.source.note(address.clone(), place);
+            let Some(table) = self.table(value, &address) else { continue };
+            match kind {
+                ResourceKind::Host => self.resource(|spec| &mut spec.hosts, name, table, &address),
+                ResourceKind::Network => self.resource(|spec| &mut spec.networks, name, table, &address),
+                ResourceKind::Subnet => self.resource(|spec| &mut spec.subnets, name, table, &address),
+                ResourceKind::Image => self.resource(|spec| &mut spec.images, name, table, &address),
+                ResourceKind::Flavor => self.resource(|spec| &mut spec.flavors, name, table, &address),
+                ResourceKind::Server => self.resource(|spec| &mut spec.servers, name, table, &address),
+            }
+        }
+    }
+
+    fn resource<T: DeserializeOwned + Default>(
+        &mut self,
+        of: impl Fn(&mut Spec) -> &mut BTreeMap<Name, T>,
+        name: Name,
+        table: Table<'_>,
+        address: &str,
+    ) {
+        let resource = self.read_table(table, address);
+        of(&mut self.loaded.spec).insert(name, resource);
+    }
+
+    /// The value as a table; a diagnostic if it is not one.
+    fn table<'i>(&mut self, value: Spanned<DeValue<'i>>, what: &str) -> Option<Table<'i>> {
+        let bytes = value.span();
+        match value.into_inner() {
+            DeValue::Table(table) => Some(Spanned::new(bytes, table)),
+            other => {
+                let place = self.span(bytes);
+                self.report(
+                    Diagnostic::error(format!("`{what}` is a table, not {}", with_article(other.type_str())))
+                        .at(place)
+                        .help(format!("write it as `[{what}]`")),
+                );
+                None
+            }
+        }
+    }
+
+    /// Reads a table into its struct, with a diagnostic for each key that is unknown or cannot be read.
+    fn read_table<T: DeserializeOwned + Default>(&mut self, table: Table<'_>, address: &str) -> T {
+        let bytes = table.span();
+        let mut table = table.into_inner();
+        let known = fields_of::<T>();
+        let mut unknown = Vec::new();
+        for (key, value) in &table {
+            let word = key.get_ref().as_ref();
+            if known.contains(&word) {
+                let span = self.span(value.span());
+                self.loaded.source.note(format!("{address}.{word}"), span);
+                if let Some(items) = value.get_ref().as_array() {
+                    for (index, item) in items.iter().enumerate() {
+                        let span = self.span(item.span());
+                        self.loaded.source.note(format!("{address}.{word}[{index}]"), span);
+                    }
+                }
+            } else {
+                let error = Diagnostic::error(format!("unknown key `{word}` in `{address}`")).at(self.span(key.span()));
+                self.report(suggest(error, word, known.iter().copied()));
+                unknown.push(key.clone());
+            }
+        }
+        for key in unknown {
+            table.remove(&key);
+        }
+        loop {
+            let attempt = Spanned::new(bytes.clone(), table.clone());
+            let error = match T::deserialize(toml::de::Deserializer::from(attempt)) {
+                Ok(value) => return value,
+                Err(error) => error,
+            };
+            let at = error.span().unwrap_or(bytes.clone());
+            let (message, help) = match error.message().split_once('\n') {
+                Some((message, help)) => (message, Some(help)),
+                None => (error.message(), None),
+            };
+            let culprit = table
+                .iter()
+                .find(|(_, value)| value.span().start <= at.start && at.end <= value.span().end)
+                .map(|(key, _)| key.clone());
+            let key = culprit.as_ref().map_or("", |key| key.get_ref().as_ref());
+            let mut diagnostic = Diagnostic::error(format!("`{address}.{key}`: {message}")).at(self.span(at));
+            diagnostic.help = help.map(str::to_owned).or_else(|| suggest_variant(message));
+            self.report(diagnostic);
+            match culprit {
+                Some(key) => table.remove(&key),
+                // A problem with no field to blame: nothing can be said of the rest.
+                None => return T::default(),
+            };
+        }
+    }
+
+    fn span(&self, bytes: std::ops::Range<usize>) -> Span {
+        Span { file: self.file, bytes }
+    }
+
+    fn report(&mut self, diagnostic: Diagnostic) {
+        self.loaded.diagnostics.push(diagnostic);
+    }
+}
+
+/// What people used to other tools write, and what it is called here.
+const ALIASES: [(&str, &str); 16] = [
+    ("memory", "ram"),
+    ("mem", "ram"),
+    ("cpus", "vcpus"),
+    ("cpu", "vcpus"),
+    ("vcpu", "vcpus"),
+    ("size", "disk"),
+    ("ip", "fixed_ip"),
+    ("address", "fixed_ip"),
+    ("network", "networks"),
+    ("dns_nameservers", "dns"),
+    ("gateway_ip", "gateway"),
+    ("allocation_pools", "pools"),
+    ("url", "source"),
+    ("path", "source"),
+    ("disk_format", "format"),
+    ("checksum", "sha256"),
+];
+
+fn suggest<'a>(diagnostic: Diagnostic, word: &str, known: impl Iterator<Item = &'a str> + Clone) -> Diagnostic {
+    let alias = ALIASES
+        .iter()
+        .find(|(foreign, ours)| *foreign == word && known.clone().any(|known| known == *ours))
+        .map(|(_, ours)| *ours);
+    match alias.or_else(|| did_you_mean(word, known.clone())) {
+        Some(near) => diagnostic.help(format!("did you mean `{near}`?")),
+        None => {
+            let list: Vec<String> = known.map(|word| format!("`{word}`")).collect();
+            diagnostic.help(format!("known here: {}", list.join(", ")))
+        }
+    }
+}
+
+/// The nearest of the variants that serde lists when it meets an unknown one.
+fn suggest_variant(message: &str) -> Option<String> {
+    let mut quoted = message.strip_prefix("unknown variant ")?.split('`').skip(1).step_by(2);
+    let word = quoted.next()?;
+    did_you_mean(word, quoted).map(|near| format!("did you mean `\"{near}\"`?"))
+}
+
+/// The nearest text to this one that is a name; empty if nothing of it can be kept.
+fn mend_name(word: &str) -> String {
+    let mended: String = word
+        .to_lowercase()
+        .chars()
+        .map(|c| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '-' })
+        .skip_while(|c| !c.is_ascii_lowercase())
+        .take(Name::MAX_LEN)
+        .collect();
+    mended.trim_end_matches('-').to_owned()
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or(text)
+}
+
+fn with_article(noun: &str) -> String {
+    let article = if noun.starts_with(['a', 'i']) { "an" } else { "a" };
+    format!("{article} {noun}")
+}
+
+/// The names of a struct's fields, as serde knows them.
+fn fields_of<T: DeserializeOwned>() -> &'static [&'static str] {
+    struct Ask<'a>(&'a mut &'static [&'static str]);
+
+    impl<'de> Deserializer<'de> for Ask<'_> {
+        type Error = serde::de::value::Error;
+
+        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+            Err(serde::de::Error::custom("not a struct"))
+        }
+
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _: &'static str,
+            fields: &'static [&'static str],
+            visitor: V,
+        ) -> Result<V::Value, Self::Error> {
+            *self.0 = fields;
+            self.deserialize_any(visitor)
+        }
+
+        serde::forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
+            unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+        }
+    }
+
+    let mut fields: &'static [&'static str] = &[];
+    // Always an error: the question is only which fields were asked for.
+    let _ = T::deserialize(Ask(&mut fields));
+    fields
+}

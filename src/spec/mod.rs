@@ -1,0 +1,14 @@
+//! What the files say, word for word.
+//!
+//! [`schema`] holds one struct a table, with `Option` wherever a person may stay silent; [`values`] the types of its
+//! fields; [`source`] the texts, and where each key stands in them; [`load`] reads all files and finds all their
+//! problems at once.
+
+pub mod load;
+pub mod schema;
+pub mod source;
+pub mod values;
+
+pub use load::{Loaded, load};
+pub use schema::Spec;
+pub use source::Source;

@@ -1,0 +1,106 @@
+//! What several test programs use.
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use novella::apply::{self, Options, Outcome, Retry, events::Silent};
+use novella::desired::{self, Desired};
+use novella::diagnostic::has_errors;
+use novella::host::Host;
+use novella::plan::Plan;
+use novella::plan::world::Recorded;
+use novella::store::Store;
+use novella::{reconcile, report, spec};
+
+/// Two networks, two images, five servers: every kind of object, and every way in which one uses another.
+pub const BASE: &str = r#"
+novella = 1
+
+[host.local]
+data_dir = "/data"
+
+[network.private]
+[subnet.private-v4]
+network = "private"
+cidr = "10.20.0.0/24"
+
+[network.closed]
+forward = "isolated"
+[subnet.closed-v4]
+network = "closed"
+cidr = "10.30.0.0/24"
+
+[image.debian]
+source = "https://images.example/debian.qcow2"
+format = "qcow2"
+
+[image.tiny]
+source = "/images/tiny.raw"
+format = "raw"
+kernel = "/images/vmlinuz"
+initrd = "/images/initrd"
+
+[flavor.small]
+ram = "128 MiB"
+disk = "1 GiB"
+
+[server.web]
+image = "debian"
+flavor = "small"
+networks = ["private"]
+count = 2
+
+[server.db]
+image = "tiny"
+flavor = "small"
+networks = ["private", "closed"]
+fixed_ip = "10.20.0.50"
+
+[server.spare]
+image = "tiny"
+flavor = "small"
+networks = ["closed"]
+power = "off"
+"#;
+
+/// The spec as novella understands it. Panics with the diagnostics if it is not valid.
+pub fn desired(text: &str) -> Desired {
+    let loaded = spec::load::load_texts([("test.toml", text)]);
+    let (desired, problems) = desired::resolve(&loaded.spec, &loaded.source.base);
+    let diagnostics = [loaded.diagnostics, problems].concat();
+    let said = report::diagnostics::to_text(&diagnostics, &loaded.source);
+    assert!(!has_errors(&diagnostics), "{said}");
+    desired.unwrap_or_else(|| panic!("{said}"))
+}
+
+/// The spec's diagnostics as text.
+pub fn diagnostics(texts: &[(&str, &str)]) -> String {
+    let loaded = spec::load::load_texts(texts.iter().copied());
+    let (_, problems) = desired::resolve(&loaded.spec, &loaded.source.base);
+    report::diagnostics::to_text(&[loaded.diagnostics, problems].concat(), &loaded.source)
+}
+
+/// The plan of a spec.
+pub fn plan(text: &str, recorded: Recorded, host: &dyn Host) -> Plan {
+    if text.is_empty() {
+        return reconcile::plan_destroy(&desired(BASE), recorded, host).expect("a plan");
+    }
+    reconcile::plan(&desired(text), recorded, host).expect("a plan")
+}
+
+/// Walks a plan without patience.
+pub fn walk(plan: &Plan, host: &dyn Host, store: &dyn Store, parallelism: usize) -> Outcome {
+    let retry = Retry { retries: 0, first: Duration::ZERO, most: Duration::ZERO };
+    apply::apply(plan, host, store, Options { parallelism, retry }, &AtomicBool::new(false), &Silent)
+}
+
+/// Plans and applies, and expects every step to be done.
+pub fn converge(text: &str, host: &dyn Host, store: &dyn Store) -> Plan {
+    let plan = plan(text, store.load().expect("records"), host);
+    assert!(plan.conflicts.is_empty(), "{:?}", plan.conflicts);
+    let outcome = walk(&plan, host, store, 1);
+    let failures: Vec<String> = outcome.failures().map(|(_, error)| report::error::chain(error)).collect();
+    assert!(outcome.is_complete(), "{failures:#?}");
+    plan
+}

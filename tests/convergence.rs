@@ -1,0 +1,357 @@
+//! After a kill at any instant, the next apply converges, with nothing twice and nothing lost.
+//!
+//! Every edit below is walked on the strict simulated host. At each deed in turn, on the host and in the store, before its
+//! effect and after it, the run is cut off as by `kill -9`; the next run must come to the end, and the plan after it be
+//! empty. The simulated host itself refuses whatever breaks an order rule.
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{BASE, converge, plan, walk};
+use novella::blueprint::HostFacts;
+use novella::blueprint::object::{Claim, Object, ObjectKey, ObjectKind, Power, base_key};
+use novella::host::Host;
+use novella::host::HostError;
+use novella::host::sim::{Fuse, SimHost, When};
+use novella::plan::diff::{Action, Reason};
+use novella::plan::world::{Observed, Record, Recorded};
+use novella::report;
+use novella::store::memory::MemoryStore;
+use novella::store::{Store, StoreError};
+
+/// A host and a store on one fuse.
+struct Fused<'a, T: ?Sized>(&'a T, Arc<Fuse>);
+
+impl Host for Fused<'_, dyn Host> {
+    fn facts(&self) -> Result<HostFacts, HostError> {
+        self.0.facts()
+    }
+    fn observe(&self) -> Result<Observed, HostError> {
+        self.0.observe()
+    }
+    fn ensure(&self, object: &Object) -> Result<(), HostError> {
+        self.1.guard(|| self.0.ensure(object)).unwrap_or_else(|| Err(HostError::refused("cut off")))
+    }
+    fn remove(&self, key: &ObjectKey) -> Result<(), HostError> {
+        self.1.guard(|| self.0.remove(key)).unwrap_or_else(|| Err(HostError::refused("cut off")))
+    }
+}
+
+impl Store for Fused<'_, dyn Store> {
+    fn load(&self) -> Result<Recorded, StoreError> {
+        self.0.load()
+    }
+    fn put(&self, key: &ObjectKey, record: &Record) -> Result<(), StoreError> {
+        self.1.guard(|| self.0.put(key, record)).unwrap_or_else(|| Err(StoreError::refused("cut off")))
+    }
+    fn forget(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.1.guard(|| self.0.forget(key)).unwrap_or_else(|| Err(StoreError::refused("cut off")))
+    }
+}
+
+/// What happens between two runs.
+enum Change {
+    /// The spec is edited: each pair is replaced.
+    Edit(&'static [(&'static str, &'static str)]),
+    /// Something is taken away on the host.
+    Lose(ObjectKind, &'static str),
+    /// Something is changed on the host.
+    Alter(ObjectKind, &'static str, fn(&mut Object)),
+    /// The state is lost, and the host still has everything.
+    LoseState,
+    /// Everything is to go.
+    Destroy,
+}
+
+fn cases() -> Vec<(&'static str, Vec<Change>)> {
+    use Change::{Alter, Destroy, Edit, Lose, LoseState};
+    use ObjectKind::{Base, Bridge, Dhcp, Disk, Domain, Firewall, HostEntry};
+    vec![
+        ("from nothing", vec![]),
+        ("a server more", vec![Edit(&[("count = 2", "count = 4")])]),
+        ("servers less", vec![Edit(&[("count = 2", "count = 0")])]),
+        ("more memory", vec![Edit(&[("128 MiB", "256 MiB")])]),
+        ("a larger disk", vec![Edit(&[("disk = \"1 GiB\"", "disk = \"2 GiB\"")])]),
+        ("another image", vec![Edit(&[("image = \"debian\"", "image = \"tiny\"")])]),
+        ("a new kernel", vec![Edit(&[("/images/vmlinuz", "/images/vmlinuz-2")])]),
+        ("a new version of the image in use", vec![Edit(&[("debian.qcow2", "debian-2.qcow2")])]),
+        ("another fixed address", vec![Edit(&[("10.20.0.50", "10.20.0.51")])]),
+        (
+            "two servers exchange their addresses",
+            vec![
+                Edit(&[(
+                    "[server.spare]",
+                    "[server.other]\nimage=\"tiny\"\nflavor=\"small\"\nnetworks=[\"private\"]\n\
+                                           fixed_ip=\"10.20.0.51\"\n[server.spare]",
+                )]),
+                Edit(&[("10.20.0.50", "swap"), ("10.20.0.51", "10.20.0.50"), ("swap", "10.20.0.51")]),
+            ],
+        ),
+        (
+            "an address goes from a server that leaves to one that comes",
+            vec![Edit(&[("[server.db]", "[server.db-2]")])],
+        ),
+        (
+            "a network more",
+            vec![Edit(&[("networks = [\"private\"]\ncount", "networks = [\"private\", \"closed\"]\ncount")])],
+        ),
+        ("a network less", vec![Edit(&[("\"private\", \"closed\"", "\"private\"")])]),
+        ("networks in another order", vec![Edit(&[("\"private\", \"closed\"", "\"closed\", \"private\"")])]),
+        ("a bridge is renamed", vec![Edit(&[("[network.private]", "[network.private]\nbridge = \"br-lab\"")])]),
+        (
+            "two bridges exchange their names",
+            vec![
+                Edit(&[
+                    ("[network.private]", "[network.private]\nbridge = \"br-a\""),
+                    ("[network.closed]", "[network.closed]\nbridge = \"br-b\""),
+                ]),
+                Edit(&[("br-a", "br-c"), ("br-b", "br-a"), ("br-c", "br-b")]),
+            ],
+        ),
+        ("another mtu", vec![Edit(&[("[network.private]", "[network.private]\nmtu = 1400")])]),
+        ("another forward mode", vec![Edit(&[("\"isolated\"", "\"routed\"")])]),
+        ("another range", vec![Edit(&[("10.20.0.0/24", "10.21.0.0/24"), ("10.20.0.50", "10.21.0.50")])]),
+        (
+            "a network and its server go",
+            vec![Edit(&[("\"private\", \"closed\"", "\"private\""), ("[server.spare]", "[server.spare]\ncount = 0")])],
+        ),
+        ("power off", vec![Edit(&[("count = 2", "count = 2\npower = \"off\"")])]),
+        ("everything goes", vec![Destroy]),
+        ("everything goes after a change by hand", vec![Lose(Disk, "web-1"), Lose(Bridge, "private"), Destroy]),
+        ("a bridge vanishes", vec![Lose(Bridge, "private")]),
+        ("a dnsmasq vanishes", vec![Lose(Dhcp, "private")]),
+        ("a host entry vanishes", vec![Lose(HostEntry, "db/closed")]),
+        ("a domain vanishes", vec![Lose(Domain, "web-1")]),
+        ("a disk vanishes", vec![Lose(Disk, "web-1")]),
+        ("a base vanishes", vec![Lose(Base, "")]),
+        ("the firewall vanishes", vec![Lose(Firewall, "novella-default")]),
+        (
+            "a domain is switched off",
+            vec![Alter(Domain, "web-1", |object| {
+                if let Object::Domain(domain) = object {
+                    domain.power = Power::Off;
+                }
+            })],
+        ),
+        (
+            "a bridge is changed",
+            vec![Alter(Bridge, "private", |object| {
+                if let Object::Bridge(bridge) = object {
+                    bridge.mtu = 9000;
+                    bridge.addresses.clear();
+                }
+            })],
+        ),
+        ("the state is lost", vec![LoseState]),
+        (
+            "the state is lost and the spec edited",
+            vec![LoseState, Edit(&[("128 MiB", "256 MiB"), ("count = 2", "count = 3")])],
+        ),
+        (
+            "much at once",
+            vec![
+                Lose(Bridge, "closed"),
+                Lose(Domain, "db"),
+                Edit(&[
+                    ("image = \"debian\"", "image = \"tiny\""),
+                    ("count = 2", "count = 3"),
+                    ("10.20.0.50", "10.20.0.60"),
+                    ("[network.private]", "[network.private]\nbridge = \"br-lab\"\nmtu = 1400"),
+                    ("[server.spare]", "[server.extra]"),
+                ]),
+            ],
+        ),
+    ]
+}
+
+/// The host and the store as they are before the last run of a case, and the spec of that run.
+fn prepare(changes: &[Change], twice: bool) -> (SimHost, MemoryStore, String) {
+    let host = SimHost::new().twice(twice);
+    let mut store = MemoryStore::default();
+    let mut text = BASE.to_owned();
+    if !changes.is_empty() {
+        converge(&text, &host, &store);
+    }
+    let edits = changes.iter().filter(|change| matches!(change, Change::Edit(_))).count();
+    let mut edited = 0;
+    for change in changes {
+        match change {
+            Change::Edit(pairs) => {
+                for (old, new) in *pairs {
+                    assert!(text.contains(old), "{old:?} is not in the spec");
+                    text = text.replace(old, new);
+                }
+                edited += 1;
+                if edited < edits {
+                    converge(&text, &host, &store);
+                }
+            }
+            Change::Lose(ObjectKind::Base, _) => {
+                let id = host.objects().into_keys().find(|key| key.kind == ObjectKind::Base).expect("a base").id;
+                assert!(host.lose(&base_key(&id)));
+            }
+            Change::Lose(kind, id) => assert!(host.lose(&ObjectKey::new(*kind, *id)), "there is no {kind} {id}"),
+            Change::Alter(kind, id, alter) => assert!(host.alter(&ObjectKey::new(*kind, *id), alter)),
+            Change::LoseState => store = MemoryStore::default(),
+            Change::Destroy => text.clear(),
+        }
+    }
+    (host, store, text)
+}
+
+fn assert_settled(case: &str, text: &str, host: &SimHost, store: &MemoryStore) {
+    let plan = plan(text, store.snapshot(), host);
+    assert!(plan.is_empty(), "{case}: the plan is not empty:\n{}", report::plan::render(&plan));
+    assert_eq!(host.broken(), Vec::<String>::new(), "{case}");
+    let made: Vec<ObjectKey> = store.snapshot().records.into_keys().collect();
+    let there: Vec<ObjectKey> = host.objects().into_keys().collect();
+    assert_eq!(made, there, "{case}: what is recorded is not what is there");
+}
+
+#[test]
+fn a_run_that_is_not_cut_off_converges() {
+    for twice in [false, true] {
+        for (case, changes) in cases() {
+            let (host, store, text) = prepare(&changes, twice);
+            converge(&text, &host, &store);
+            assert_settled(case, &text, &host, &store);
+        }
+    }
+}
+
+#[test]
+fn a_run_that_is_cut_off_anywhere_is_mended_by_the_next() {
+    let mut cuts = 0;
+    for (case, changes) in cases() {
+        for when in [When::Before, When::After] {
+            for deed in 0.. {
+                let (host, store, text) = prepare(&changes, false);
+                let fuse = Fuse::new(deed, when);
+                let first = plan(&text, store.snapshot(), &host);
+                let fused_host = Fused::<dyn Host>(&host, Arc::clone(&fuse));
+                let fused_store = Fused::<dyn Store>(&store, Arc::clone(&fuse));
+                walk(&first, &fused_host, &fused_store, 1);
+                if !fuse.has_blown() {
+                    break;
+                }
+                cuts += 1;
+                let case = format!("{case}, cut {when:?} deed {deed}");
+                converge(&text, &host, &store);
+                assert_settled(&case, &text, &host, &store);
+            }
+        }
+    }
+    println!("{cuts} runs were cut off and mended");
+    assert!(cuts > 1000, "only {cuts} cuts were tried");
+}
+
+#[test]
+fn a_run_that_is_cut_off_twice_with_an_edit_in_between_converges() {
+    let edits: &[&[(&str, &str)]] = &[
+        &[("image = \"debian\"", "image = \"tiny\""), ("10.20.0.50", "10.20.0.60")],
+        &[("count = 2", "count = 1"), ("[network.private]", "[network.private]\nbridge = \"br-lab\"")],
+    ];
+    for first_cut in 0..60 {
+        for second_cut in (0..60).step_by(3) {
+            let host = SimHost::new();
+            let store = MemoryStore::default();
+            let mut text = BASE.to_owned();
+            converge(&text, &host, &store);
+            for (cut, pairs) in [first_cut, second_cut].into_iter().zip(edits) {
+                for (old, new) in *pairs {
+                    text = text.replace(old, new);
+                }
+                let fuse = Fuse::new(cut, When::After);
+                let plan = plan(&text, store.snapshot(), &host);
+                walk(
+                    &plan,
+                    &Fused::<dyn Host>(&host, Arc::clone(&fuse)),
+                    &Fused::<dyn Store>(&store, Arc::clone(&fuse)),
+                    1,
+                );
+            }
+            converge(&text, &host, &store);
+            assert_settled(&format!("cuts {first_cut} and {second_cut}"), &text, &host, &store);
+        }
+    }
+}
+
+/// A host on which one object cannot be made.
+struct Stubborn<'a>(&'a SimHost, ObjectKey);
+
+impl Host for Stubborn<'_> {
+    fn facts(&self) -> Result<HostFacts, HostError> {
+        self.0.facts()
+    }
+    fn observe(&self) -> Result<Observed, HostError> {
+        self.0.observe()
+    }
+    fn ensure(&self, object: &Object) -> Result<(), HostError> {
+        if object.key() == self.1 { Err(HostError::refused("no")) } else { self.0.ensure(object) }
+    }
+    fn remove(&self, key: &ObjectKey) -> Result<(), HostError> {
+        if *key == self.1 { Err(HostError::refused("no")) } else { self.0.remove(key) }
+    }
+}
+
+#[test]
+fn a_failed_step_keeps_back_its_dependents_and_nothing_else() {
+    let host = SimHost::new();
+    let store = MemoryStore::default();
+    let first = plan(BASE, Recorded::default(), &host);
+    let stubborn = Stubborn(&host, ObjectKey::new(ObjectKind::Dhcp, "closed"));
+    for parallelism in [1, 8] {
+        let outcome = walk(&first, &stubborn, &store, parallelism);
+        assert_eq!(outcome.failures().count(), 1);
+        let there: Vec<String> = host.objects().into_keys().map(|key| key.to_string()).collect();
+        for made in ["domain web-1", "domain web-2", "host entry db/private", "disk spare", "bridge closed"] {
+            assert!(there.iter().any(|key| key == made), "{made} is missing from {there:?}");
+        }
+        for kept_back in ["host entry db/closed", "domain db", "domain spare", "dhcp closed"] {
+            assert!(!there.iter().any(|key| key == kept_back), "{kept_back} was made");
+        }
+    }
+    converge(BASE, &host, &store);
+    assert_settled("after the failure", BASE, &host, &store);
+}
+
+#[test]
+fn many_workers_come_to_the_same_end_as_one() {
+    let (one, many) = (SimHost::new(), SimHost::new());
+    for (host, parallelism) in [(&one, 1), (&many, 16)] {
+        let store = MemoryStore::default();
+        let plan = plan(BASE, Recorded::default(), host);
+        assert!(walk(&plan, host, &store, parallelism).is_complete());
+        assert_settled("from nothing", BASE, host, &store);
+    }
+    assert_eq!(one.objects(), many.objects());
+}
+
+#[test]
+fn what_is_not_ours_is_refused_and_left_alone() {
+    let host = SimHost::new();
+    host.occupy(Claim::DomainName("default.db".into()));
+    let plan = plan(BASE, Recorded::default(), &host);
+    assert_eq!(plan.conflicts.len(), 1);
+    assert_eq!(plan.conflicts[0].key.to_string(), "domain db");
+    assert!(plan.changes.iter().all(|change| change.key.to_string() != "domain db"));
+}
+
+#[test]
+fn a_lost_object_is_the_only_one_that_is_made_again() {
+    let (host, store) = (SimHost::new(), MemoryStore::default());
+    converge(BASE, &host, &store);
+    for (kind, id) in [
+        (ObjectKind::Dhcp, "private"),
+        (ObjectKind::HostEntry, "web-1/private"),
+        (ObjectKind::Domain, "web-1"),
+        (ObjectKind::Firewall, "novella-default"),
+    ] {
+        let key = ObjectKey::new(kind, id);
+        host.lose(&key);
+        let plan = converge(BASE, &host, &store);
+        let changes: Vec<_> = plan.changes.iter().map(|change| (&change.key, change.action, &change.reason)).collect();
+        assert_eq!(changes, [(&key, Action::Create, &Reason::Vanished)]);
+    }
+}
