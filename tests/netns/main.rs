@@ -3,6 +3,7 @@
 
 mod firewall;
 mod links;
+mod packets;
 
 use std::collections::BTreeMap;
 use std::fs::File;
