@@ -572,7 +572,10 @@ impl Object {
                 put("table", format!("inet {}", it.table));
                 put("ip_forward", on_off(it.ip_forward));
                 put("rules", it.rules.len().to_string());
-                let marks: Vec<String> = it.rules.iter().map(Firewall::rule_mark).collect();
+                // By chain, for only within a chain does the order mean anything, and be seen on a host.
+                let mut rules: Vec<&Rule> = it.rules.iter().collect();
+                rules.sort_by_key(|rule| rule.chain);
+                let marks: Vec<String> = rules.into_iter().map(Firewall::rule_mark).collect();
                 put("ruleset", Firewall::ruleset_digest(marks.iter().map(String::as_str)));
                 for (network, forward) in &it.networks {
                     facts.insert(Cow::Owned(format!("network.{network}")), forward.clone());

@@ -1,1 +1,222 @@
 //! The project's nft table.
+//!
+//! The table `inet novella-<project>` is ours by its name. It is always written as a whole, in one transaction: a packet
+//! meets the old rules or the new ones, never half of them, and connections that are open stay open. Each rule carries
+//! a digest of its own text as its comment, by which it is known again when the table is listed, for nft lists a rule in
+//! other words than it was given.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::address::Name;
+use crate::blueprint::object::{Facts, Firewall, Rule, RuleChain, firewall_key, firewall_table};
+use crate::host::{HostError, command};
+use crate::plan::world::Observed;
+
+/// The host's switch for forwarding IPv4 packets (`ip-sysctl.rst` of the kernel).
+const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+
+/// The chains of our table, in the order in which their rules are compared.
+const CHAINS: [RuleChain; 2] = [RuleChain::Forward, RuleChain::Postrouting];
+
+/// The nft table of one project.
+pub struct Nft {
+    project: Name,
+    table: String,
+}
+
+impl Nft {
+    /// The table of a project. Looks at nothing yet.
+    pub fn new(project: &Name) -> Self {
+        Self { project: project.clone(), table: firewall_table(project) }
+    }
+
+    /// Adds our table, if it is there.
+    ///
+    /// # Errors
+    /// When `nft` is not installed or fails.
+    pub fn observe(&self, into: &mut Observed) -> Result<(), HostError> {
+        let listed = match json(&["list", "table", "inet", &self.table], || {
+            format!("cannot read nft table `inet {}`", self.table)
+        }) {
+            Ok(listed) => listed,
+            Err(error) if cause(&error).contains("No such file or directory") => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let (rules, marks) = marks(&listed);
+        let mut facts = Facts::from([
+            (Cow::Borrowed("table"), format!("inet {}", self.table)),
+            (Cow::Borrowed("rules"), rules.to_string()),
+            (Cow::Borrowed("ruleset"), Firewall::ruleset_digest(marks.iter().map(String::as_str))),
+        ]);
+        // That it is on is nobody's difference, for others may need it.
+        if ip_forward() == Some(false) {
+            facts.insert(Cow::Borrowed("ip_forward"), "off".to_owned());
+        }
+        into.objects.insert(firewall_key(&self.project), facts);
+        Ok(())
+    }
+
+    /// Writes the table, and turns the host's forwarding on if it is needed. Never turns it off.
+    ///
+    /// # Errors
+    /// When a rule is not one rule, `nft` fails, or forwarding cannot be turned on.
+    pub fn ensure(&self, firewall: &Firewall) -> Result<(), HostError> {
+        if firewall.table != self.table {
+            return Err(HostError::refused(format!("table `inet {}` is not novella's", firewall.table)));
+        }
+        let script = self.script(firewall)?;
+        tracing::debug!(table = self.table, rules = firewall.rules.len(), "writing nft table");
+        self.load(&script, || format!("cannot write nft table `inet {}`", self.table))?;
+        // After the rules, so that no packet is forwarded that they drop.
+        if firewall.ip_forward && ip_forward() == Some(false) {
+            tracing::info!("turning on IPv4 forwarding");
+            std::fs::write(IP_FORWARD, "1\n").map_err(|error| {
+                HostError::new("cannot turn on IPv4 forwarding", error)
+                    .help("run as root: `sysctl net.ipv4.ip_forward=1`")
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Removes the table. Forwarding is left as it is.
+    ///
+    /// # Errors
+    /// When `nft` is not installed or fails.
+    pub fn remove(&self) -> Result<(), HostError> {
+        // `add` first, for `delete` fails on what is not there.
+        let script = format!("add table inet {0}\ndelete table inet {0}\n", self.table);
+        self.load(&script, || format!("cannot remove nft table `inet {}`", self.table))
+    }
+
+    /// The chains of others that drop the packets of our networks unless their own rules accept them, as
+    /// `family table chain`: an accept in our table does not overrule a drop in another (moby#52612).
+    ///
+    /// # Errors
+    /// When `nft` is not installed or fails.
+    pub fn foreign_forward_drop(&self) -> Result<Vec<String>, HostError> {
+        let listed = json(&["list", "chains"], || "cannot list the nft chains".to_owned())?;
+        let dropping = items(&listed, "chain").filter(|chain| {
+            let (family, table) = (text(chain, "family"), text(chain, "table"));
+            text(chain, "hook") == "forward"
+                && text(chain, "policy") == "drop"
+                && matches!(family, "ip" | "inet" | "bridge")
+                && (family, table) != ("inet", &self.table)
+        });
+        Ok(dropping.map(|it| format!("{} {} {}", text(it, "family"), text(it, "table"), text(it, "name"))).collect())
+    }
+
+    /// The table as one nft script, which nft loads in one transaction.
+    fn script(&self, firewall: &Firewall) -> Result<String, HostError> {
+        let mut script = format!("add table inet {0}\ndelete table inet {0}\ntable inet {0} {{\n", self.table);
+        // Writing to a string cannot fail.
+        let _ = writeln!(script, "comment \"novella:{}\"", self.project);
+        for chain in CHAINS {
+            let hook = match chain {
+                RuleChain::Forward => "type filter hook forward priority filter",
+                RuleChain::Postrouting => "type nat hook postrouting priority srcnat",
+            };
+            let _ = writeln!(script, "chain {} {{\n{hook}; policy accept;", chain.as_str());
+            for rule in firewall.rules.iter().filter(|rule| rule.chain == chain) {
+                let _ = writeln!(script, "{} comment \"{}\"", one_rule(rule)?, Firewall::rule_mark(rule));
+            }
+            script.push_str("}\n");
+        }
+        script.push_str("}\n");
+        Ok(script)
+    }
+
+    fn load(&self, script: &str, deed: impl Fn() -> String) -> Result<(), HostError> {
+        let mut nft = Command::new(command::find("nft", "nftables")?);
+        command::run(nft.args(["-f", "-"]), Some(script.as_bytes()), deed).map(drop).map_err(advise)
+    }
+}
+
+fn json(arguments: &[&str], deed: impl Fn() -> String) -> Result<Value, HostError> {
+    let mut nft = Command::new(command::find("nft", "nftables")?);
+    let said = command::run(nft.arg("-j").args(arguments), None, &deed).map_err(advise)?;
+    serde_json::from_slice(&said).map_err(|error| HostError::new(deed(), error))
+}
+
+/// Whether the host forwards IPv4 packets; none where that cannot be read.
+pub fn ip_forward() -> Option<bool> {
+    let value = std::fs::read_to_string(Path::new(IP_FORWARD)).ok()?;
+    Some(value.trim() != "0")
+}
+
+/// How many rules a listed table has, and the marks of all that it holds, in order. What is not as we write it gets a
+/// mark that no rule of ours has, so that the table differs from any that is wanted.
+fn marks(listed: &Value) -> (usize, Vec<String>) {
+    let (mut rules, mut marks) = (0, Vec::new());
+    for chain in CHAINS {
+        for rule in items(listed, "rule").filter(|rule| text(rule, "chain") == chain.as_str()) {
+            rules += 1;
+            marks.push(match text(rule, "comment") {
+                "" => format!("unknown rule {rule}"),
+                mark => mark.to_owned(),
+            });
+        }
+        let (kind, hook, priority) = match chain {
+            RuleChain::Forward => ("filter", "forward", 0),
+            RuleChain::Postrouting => ("nat", "postrouting", 100),
+        };
+        let as_written = items(listed, "chain").any(|it| {
+            text(it, "name") == chain.as_str()
+                && text(it, "type") == kind
+                && text(it, "hook") == hook
+                && it["prio"] == priority
+                && text(it, "policy") == "accept"
+        });
+        if !as_written {
+            marks.push(format!("no chain {}", chain.as_str()));
+        }
+    }
+    let ours = |name: &str| CHAINS.iter().any(|chain| chain.as_str() == name);
+    for (kind, item) in listed["nftables"].as_array().into_iter().flatten().filter_map(Value::as_object).flatten() {
+        let as_written = match kind.as_str() {
+            "metainfo" => true,
+            // With a flag: a dormant table does nothing.
+            "table" => item["flags"].is_null(),
+            "chain" => ours(text(item, "name")),
+            "rule" => ours(text(item, "chain")),
+            _ => false,
+        };
+        if !as_written {
+            rules += usize::from(kind == "rule");
+            marks.push(format!("unknown {kind} {item}"));
+        }
+    }
+    (rules, marks)
+}
+
+/// The text of a rule, if it cannot end the rule, the chain or the script it is written into.
+fn one_rule(rule: &Rule) -> Result<&str, HostError> {
+    let odd = |c: char| c.is_control() || matches!(c, ';' | '#' | '{' | '}' | '\\');
+    if rule.text.trim().is_empty() || rule.text.contains(odd) || rule.text.matches('"').count() % 2 == 1 {
+        return Err(HostError::refused(format!("{:?} is not one nft rule", rule.text)));
+    }
+    Ok(&rule.text)
+}
+
+fn items<'a>(listed: &'a Value, kind: &'a str) -> impl Iterator<Item = &'a Value> {
+    listed["nftables"].as_array().into_iter().flatten().filter_map(move |item| item.get(kind))
+}
+
+fn text<'a>(item: &'a Value, field: &str) -> &'a str {
+    item[field].as_str().unwrap_or_default()
+}
+
+fn cause(error: &HostError) -> String {
+    error.source.as_ref().map(ToString::to_string).unwrap_or_default()
+}
+
+fn advise(error: HostError) -> HostError {
+    if cause(&error).contains("Operation not permitted") {
+        return error.help("run as root or with CAP_NET_ADMIN");
+    }
+    error
+}
