@@ -455,6 +455,7 @@ impl Domain {
         definition.shutdown_timeout = 0;
         for nic in &mut definition.nics {
             nic.bridge.clear();
+            nic.mtu = 0;
         }
         // Serialising plain data to memory cannot fail.
         Sha256::of(&serde_json::to_vec(&definition).unwrap_or_default()).short().to_owned()
@@ -676,7 +677,9 @@ impl ObjectKind {
             Self::Disk if self.replaces(fact) => Disruption::Replace,
             // QEMU holds the file open and its size in memory.
             Self::Disk => Disruption::Reboot,
-            Self::Domain if fact.starts_with("nic.") && fact.ends_with(".bridge") => Disruption::Live,
+            Self::Domain if fact.starts_with("nic.") && (fact.ends_with(".bridge") || fact.ends_with(".mtu")) => {
+                Disruption::Live
+            }
             Self::Domain if fact == "shutdown_timeout" => Disruption::Live,
             Self::Domain => Disruption::Reboot,
             _ => Disruption::Live,

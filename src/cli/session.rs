@@ -18,7 +18,7 @@ use crate::store::export;
 /// Reads and resolves the spec, and prints what is wrong with it.
 pub(super) fn spec(global: &Global) -> Result<(Desired, Source), Stop> {
     let loaded = spec::load(&global.specs);
-    let (desired, problems) = desired::resolve(&loaded.spec, &loaded.source.base);
+    let (desired, problems) = desired::resolve(&loaded.spec, &loaded.source);
     let mut diagnostics = loaded.diagnostics;
     diagnostics.extend(problems);
     report::diagnostics::print(&diagnostics, &loaded.source);
@@ -63,7 +63,10 @@ impl Target {
     /// Keeps what is only in memory.
     pub(super) fn save(&self) -> Result<(), HostError> {
         match self {
-            Self::Machine(_) => Ok(()),
+            Self::Machine(machine) => {
+                machine.remember();
+                Ok(())
+            }
             Self::Sim(sim) => sim.save(),
         }
     }

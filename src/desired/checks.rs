@@ -10,7 +10,7 @@ use crate::desired::{Network, Problems, Server};
 use crate::diagnostic::{Diagnostic, Place};
 
 /// No address may be in two subnets: the host has an address on each, and could not tell where to send.
-pub(super) fn subnets_do_not_overlap(networks: &BTreeMap<Name, Network>, problems: &mut Problems) {
+pub(super) fn subnets_do_not_overlap(networks: &BTreeMap<Name, Network>, problems: &mut Problems<'_>) {
     let mut all: Vec<(Ipv4Net, Address)> = networks
         .values()
         .flat_map(|network| &network.subnets)
@@ -33,7 +33,7 @@ pub(super) fn subnets_do_not_overlap(networks: &BTreeMap<Name, Network>, problem
 }
 
 /// A bridge carries one network.
-pub(super) fn bridges_are_unique(networks: &BTreeMap<Name, Network>, problems: &mut Problems) {
+pub(super) fn bridges_are_unique(networks: &BTreeMap<Name, Network>, problems: &mut Problems<'_>) {
     let mut seen: HashMap<&str, &Name> = HashMap::new();
     for network in networks.values() {
         let Some(bridge) = &network.bridge else { continue };
@@ -51,7 +51,7 @@ pub(super) fn bridges_are_unique(networks: &BTreeMap<Name, Network>, problems: &
 }
 
 /// An address belongs to one server.
-pub(super) fn fixed_addresses_are_unique(servers: &BTreeMap<Name, Server>, problems: &mut Problems) {
+pub(super) fn fixed_addresses_are_unique(servers: &BTreeMap<Name, Server>, problems: &mut Problems<'_>) {
     let mut seen: HashMap<(&Name, Ipv4Addr), &Server> = HashMap::new();
     for server in servers.values() {
         for (network, address) in &server.ports {

@@ -21,7 +21,7 @@ pub struct Flavor {
     pub disk: ByteSize,
 }
 
-pub(super) fn resolve(spec: &Spec, problems: &mut Problems) -> BTreeMap<Name, Flavor> {
+pub(super) fn resolve(spec: &Spec, problems: &mut Problems<'_>) -> BTreeMap<Name, Flavor> {
     let mut flavors = BTreeMap::new();
     for (name, written) in &spec.flavors {
         let address = Address::new(ResourceKind::Flavor, name.clone());

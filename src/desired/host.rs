@@ -52,7 +52,7 @@ impl Default for HostConfig {
 /// The connections to the libvirt of this machine. Bridges and disks are made here, so a far libvirt would miss them.
 const LOCAL_URIS: [&str; 4] = ["qemu:///system", "qemu:///session", "qemu+unix:///", "test:///"];
 
-pub(super) fn resolve(spec: &Spec, problems: &mut Problems) -> HostConfig {
+pub(super) fn resolve(spec: &Spec, problems: &mut Problems<'_>) -> HostConfig {
     let local = Address::local_host();
     for name in spec.hosts.keys().filter(|name| **name != local.name) {
         let host = Address::new(ResourceKind::Host, name.clone());
@@ -68,7 +68,7 @@ pub(super) fn resolve(spec: &Spec, problems: &mut Problems) -> HostConfig {
     }
 }
 
-fn local_host(spec: &HostSpec, address: &Address, problems: &mut Problems) -> HostConfig {
+fn local_host(spec: &HostSpec, address: &Address, problems: &mut Problems<'_>) -> HostConfig {
     let default = HostConfig::default();
     let mut ratio = |key: &str, value: Option<f64>, default: f64| {
         let ratio = value.unwrap_or(default);

@@ -43,15 +43,15 @@ pub struct ImageFile {
 /// Nova's command line for an image with a kernel (reference F2).
 const DEFAULT_CMDLINE: &str = "root=/dev/vda console=ttyS0";
 
-pub(super) fn resolve(spec: &Spec, base: &Path, problems: &mut Problems) -> BTreeMap<Name, Image> {
-    spec.images.iter().map(|(name, written)| (name.clone(), image(name, written, base, problems))).collect()
+pub(super) fn resolve(spec: &Spec, problems: &mut Problems<'_>) -> BTreeMap<Name, Image> {
+    spec.images.iter().map(|(name, written)| (name.clone(), image(name, written, problems))).collect()
 }
 
-fn image(name: &Name, written: &ImageSpec, base: &Path, problems: &mut Problems) -> Image {
+fn image(name: &Name, written: &ImageSpec, problems: &mut Problems<'_>) -> Image {
     let address = Address::new(ResourceKind::Image, name.clone());
     let mut file = |key: &str, text: &Option<String>, sha256: &Option<Sha256>| {
         let text = text.as_ref()?;
-        match source(text, base) {
+        match source(text, &problems.source.base) {
             Ok(source) => Some(ImageFile { source, sha256: sha256.clone() }),
             Err((message, help)) => {
                 problems.push(Diagnostic::error(message).on(&address, key).help(help));

@@ -12,11 +12,10 @@ pub mod server;
 pub mod subnet;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use crate::address::{Address, Name, ResourceKind};
 use crate::diagnostic::{Diagnostic, did_you_mean, has_errors};
-use crate::spec::Spec;
+use crate::spec::{Source, Spec};
 
 pub use flavor::Flavor;
 pub use host::HostConfig;
@@ -42,17 +41,16 @@ pub struct Desired {
     pub servers: BTreeMap<Name, Server>,
 }
 
-/// Resolves a spec. Relative paths in it start at `base`.
+/// Resolves a spec: the valid spec, unless something is wrong, and all that is wrong or worth knowing.
 ///
-/// # Errors
-/// All that is wrong, when anything is; warnings go with either outcome.
-pub fn resolve(spec: &Spec, base: &Path) -> (Option<Desired>, Vec<Diagnostic>) {
-    let mut problems = Problems::default();
+/// The source tells where relative paths start, and which keys were written but could not be read: those are not missing.
+pub fn resolve(spec: &Spec, source: &Source) -> (Option<Desired>, Vec<Diagnostic>) {
+    let mut problems = Problems { source, list: Vec::new() };
     let project = project(spec);
     let host = host::resolve(spec, &mut problems);
     let mut networks = network::resolve(spec, &mut problems);
     subnet::resolve(spec, &mut networks, &mut problems);
-    let images = image::resolve(spec, base, &mut problems);
+    let images = image::resolve(spec, &mut problems);
     let flavors = flavor::resolve(spec, &mut problems);
     let servers = server::resolve(spec, &networks, &images, &flavors, &mut problems);
     checks::subnets_do_not_overlap(&networks, &mut problems);
@@ -68,20 +66,21 @@ pub fn project(spec: &Spec) -> Name {
 }
 
 /// Collects what is wrong.
-#[derive(Debug, Default)]
-pub struct Problems {
+#[derive(Debug)]
+pub struct Problems<'s> {
+    source: &'s Source,
     list: Vec<Diagnostic>,
 }
 
-impl Problems {
+impl Problems<'_> {
     /// Adds one.
     pub fn push(&mut self, diagnostic: Diagnostic) {
         self.list.push(diagnostic);
     }
 
-    /// The value, or a problem that says it is needed.
+    /// The value, or a problem that says it is needed. A value that could not be read has its problem already.
     fn need<'v, T>(&mut self, resource: &Address, key: &str, value: &'v Option<T>, example: &str) -> Option<&'v T> {
-        if value.is_none() {
+        if value.is_none() && self.source.key(&format!("{resource}.{key}")).is_none() {
             self.push(
                 Diagnostic::error(format!("`{resource}` needs `{key}`"))
                     .on(resource, "")

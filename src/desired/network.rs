@@ -36,7 +36,7 @@ const LEASE_SECONDS: u32 = 86_400;
 /// The least MTU an IPv4 host must take (RFC 791: 576), and the most a bridge can have.
 const MTU: std::ops::RangeInclusive<u32> = 576..=65_535;
 
-pub(super) fn resolve(spec: &Spec, problems: &mut Problems) -> BTreeMap<Name, Network> {
+pub(super) fn resolve(spec: &Spec, problems: &mut Problems<'_>) -> BTreeMap<Name, Network> {
     let mut networks = BTreeMap::new();
     for (name, written) in &spec.networks {
         let address = Address::new(ResourceKind::Network, name.clone());

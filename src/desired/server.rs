@@ -40,7 +40,7 @@ pub(super) fn resolve(
     networks: &BTreeMap<Name, Network>,
     images: &BTreeMap<Name, Image>,
     flavors: &BTreeMap<Name, Flavor>,
-    problems: &mut Problems,
+    problems: &mut Problems<'_>,
 ) -> BTreeMap<Name, Server> {
     let mut servers: BTreeMap<Name, Server> = BTreeMap::new();
     for (name, written) in &spec.servers {
@@ -52,7 +52,7 @@ pub(super) fn resolve(
         if let (Some(image), Some(flavor)) = (found_image, found_flavor) {
             fits(&address, image, flavor, problems);
         }
-        let ports = ports(&address, written, networks, problems);
+        let ports = ports(&address, written, spec, networks, problems);
         let (Some(image), Some(flavor)) = (image, flavor) else { continue };
         let names = match written.count {
             None => vec![name.clone()],
@@ -90,7 +90,7 @@ pub(super) fn resolve(
 }
 
 /// Reference A2: the flavor has the memory and the disk that the image asks for.
-fn fits(address: &Address, image: &Image, flavor: &Flavor, problems: &mut Problems) {
+fn fits(address: &Address, image: &Image, flavor: &Flavor, problems: &mut Problems<'_>) {
     let limits = [("ram", flavor.ram, "min_ram", image.min_ram), ("disk", flavor.disk, "min_disk", image.min_disk)];
     for (key, has, min_key, min) in limits {
         if has < min {
@@ -109,7 +109,7 @@ fn fits(address: &Address, image: &Image, flavor: &Flavor, problems: &mut Proble
     }
 }
 
-fn numbered(name: &Name, count: u32, address: &Address, problems: &mut Problems) -> Vec<Name> {
+fn numbered(name: &Name, count: u32, address: &Address, problems: &mut Problems<'_>) -> Vec<Name> {
     let mut names = Vec::new();
     for number in 1..=count {
         match format!("{name}-{number}").parse() {
@@ -127,8 +127,9 @@ fn numbered(name: &Name, count: u32, address: &Address, problems: &mut Problems)
 fn ports(
     address: &Address,
     written: &ServerSpec,
+    spec: &Spec,
     networks: &BTreeMap<Name, Network>,
-    problems: &mut Problems,
+    problems: &mut Problems<'_>,
 ) -> Vec<(Name, Option<Ipv4Addr>)> {
     let Some(names) = problems.need(address, "networks", &written.networks, "[\"NETWORK\"]") else {
         return Vec::new();
@@ -153,7 +154,8 @@ fn ports(
             );
             continue;
         }
-        if network.subnets.is_empty() {
+        // A subnet with mistakes in it has problems of its own.
+        if network.subnets.is_empty() && !spec.subnets.values().any(|subnet| subnet.network.as_ref() == Some(name)) {
             problems.push(
                 Diagnostic::error(format!("`network.{name}` has no subnet, so there is no address for `{address}`"))
                     .on(address, &key)
@@ -176,7 +178,7 @@ fn fixed_ip(
     fixed: Ipv4Addr,
     networks: &[&Network],
     ports: &mut [(Name, Option<Ipv4Addr>)],
-    problems: &mut Problems,
+    problems: &mut Problems<'_>,
 ) {
     let error = |message: String, help: String| Diagnostic::error(message).on(address, "fixed_ip").help(help);
     if written.count.is_some() {

@@ -48,7 +48,7 @@ impl Subnet {
 /// A subnet needs room for the host and one guest; beyond a /8 there is nothing private.
 const PREFIXES: std::ops::RangeInclusive<u8> = 8..=30;
 
-pub(super) fn resolve(spec: &Spec, networks: &mut BTreeMap<Name, Network>, problems: &mut Problems) {
+pub(super) fn resolve(spec: &Spec, networks: &mut BTreeMap<Name, Network>, problems: &mut Problems<'_>) {
     for (name, written) in &spec.subnets {
         let address = Address::new(ResourceKind::Subnet, name.clone());
         let network = problems.need(&address, "network", &written.network, "\"NETWORK\"");
@@ -94,12 +94,12 @@ pub(super) fn resolve(spec: &Spec, networks: &mut BTreeMap<Name, Network>, probl
     }
 }
 
-fn spec_has_cidr(has: bool, address: &Address, problems: &mut Problems) -> bool {
+fn spec_has_cidr(has: bool, address: &Address, problems: &mut Problems<'_>) -> bool {
     problems.need(address, "cidr", &has.then_some(()), "\"10.20.0.0/24\"").is_some()
 }
 
 /// The pools as written and in order, or the whole subnet. Addresses that are taken are passed over when ports are served.
-fn pools(subnet: &Subnet, written: Option<&[Pool]>, address: &Address, problems: &mut Problems) -> Vec<Pool> {
+fn pools(subnet: &Subnet, written: Option<&[Pool]>, address: &Address, problems: &mut Problems<'_>) -> Vec<Pool> {
     let Some(written) = written else {
         return vec![Pool { first: subnet.first(), last: subnet.last() }];
     };

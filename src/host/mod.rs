@@ -1,6 +1,6 @@
 //! The host, and how it is looked at and changed.
 //!
-//! [`Host`] is the seam between what novella decides and what it touches. [`Machine`] is the real one: it routes each
+//! [`Host`] is the seam between what novella decides and what it touches. [`machine::Machine`] is the real one: it routes each
 //! kind of object to the adapter that knows it. [`sim::SimHost`] is a strict one in memory.
 //!
 //! | kind | adapter | means |
@@ -19,6 +19,7 @@ pub mod hypervisor;
 pub mod images;
 pub mod kvm;
 pub mod links;
+pub mod machine;
 pub mod qcow2;
 pub mod sim;
 

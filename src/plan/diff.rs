@@ -1,7 +1,7 @@
 //! The table that gives birth to every action: want × made × seen.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -44,7 +44,7 @@ pub enum Reason {
     Edited,
     /// The host has something else than was made.
     Drifted,
-    /// What it is built on is made anew.
+    /// What it is built on is changed or made anew under it.
     Follows(ObjectKey),
     /// The spec does not have it any more.
     Unneeded,
@@ -115,7 +115,7 @@ pub fn diff(want: Blueprint, made: Recorded, seen: &Observed) -> Difference {
     let keys: BTreeSet<ObjectKey> = want.keys().chain(made.keys()).cloned().collect();
     let mut difference = Difference::default();
     // Disks come before domains in the order of keys.
-    let mut disks_made_anew: BTreeSet<ObjectKey> = BTreeSet::new();
+    let mut disks_touched: BTreeMap<ObjectKey, Action> = BTreeMap::new();
     for key in keys {
         let (want, made, seen_facts) = (want.remove(&key), made.remove(&key), seen.objects.get(&key));
         if let Some(object) = &want
@@ -125,16 +125,16 @@ pub fn diff(want: Blueprint, made: Recorded, seen: &Observed) -> Difference {
             continue;
         }
         let follows = match &want {
-            Some(object) if !disks_made_anew.is_empty() && key.kind == ObjectKind::Domain => {
-                object.needs().into_iter().find(|need| disks_made_anew.contains(need))
+            Some(object) if !disks_touched.is_empty() && key.kind == ObjectKind::Domain => {
+                object.needs().into_iter().find_map(|need| Some((disks_touched.remove(&need)?, need)))
             }
             _ => None,
         };
         match change(key, want, made, seen_facts, follows) {
             Some(change) => {
-                let anew = matches!(change.action, Action::Create | Action::Replace);
-                if change.key.kind == ObjectKind::Disk && anew {
-                    disks_made_anew.insert(change.key.clone());
+                let touches = matches!(change.action, Action::Create | Action::Update | Action::Replace);
+                if change.key.kind == ObjectKind::Disk && touches {
+                    disks_touched.insert(change.key.clone(), change.action);
                 }
                 difference.changes.push(change);
             }
@@ -144,17 +144,25 @@ pub fn diff(want: Blueprint, made: Recorded, seen: &Observed) -> Difference {
     difference
 }
 
-/// One row of the table. `follows` is what the object stands on and is made anew under it: a domain holds its disk open,
-/// so it is taken down and defined anew.
+/// One row of the table. `follows` is what the object stands on, and what is done to that: a domain holds its disk open, so
+/// it is taken down before the disk is touched, and defined anew after.
 fn change(
     key: ObjectKey,
     want: Option<Object>,
     made: Option<Record>,
     seen: Option<&Facts>,
-    follows: Option<ObjectKey>,
+    follows: Option<(Action, ObjectKey)>,
 ) -> Option<Change> {
     let address = want.as_ref().or(made.as_ref().map(|record| &record.object))?.address();
     let intended = made.as_ref().is_some_and(|record| record.status == Status::Intended);
+    let running = is_running(seen);
+    // A disk that only grows is no concern of a domain that is off.
+    let follows = follows.filter(|(action, _)| *action != Action::Update || running);
+    let on_disk = match &follows {
+        Some((Action::Update, _)) => Disruption::Reboot,
+        Some(_) if running => Disruption::Replace,
+        _ => Disruption::None,
+    };
     let (action, reason, fields) = match (&want, &made, seen) {
         (Some(_), None, None) => (Action::Create, Reason::New, Vec::new()),
         (Some(_), Some(_), None) if intended => (Action::Create, Reason::Unfinished, Vec::new()),
@@ -166,7 +174,7 @@ fn change(
                 Some(_) if intended => Reason::Unfinished,
                 Some(_) => otherwise,
             };
-            if let Some(disk) = follows {
+            if let Some((_, disk)) = follows {
                 (Action::Replace, Reason::Follows(disk), fields)
             } else if fields.is_empty() {
                 match made {
@@ -185,10 +193,7 @@ fn change(
         (None, Some(_), None) => (Action::Forget, Reason::Vanished, Vec::new()),
         (None, None, _) => return None,
     };
-    let disruption = match reason {
-        Reason::Follows(_) if is_running(seen) => Disruption::Replace,
-        _ => disruption(key.kind, &fields, seen),
-    };
+    let disruption = on_disk.max(disruption(key.kind, &fields, seen));
     Some(Change { key, address, action, reason, disruption, want, made, fields })
 }
 

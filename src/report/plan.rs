@@ -156,9 +156,12 @@ fn object(text: &mut String, change: &Change) {
             );
         }
         (Action::Update | Action::Replace, _) => {
+            // A digest says something only where nothing else does.
+            let lone = change.fields.len() == 1;
+            let told = change.fields.iter().filter(|field| lone || field.name != "definition");
             attributes(
                 text,
-                change.fields.iter().map(|field: &FieldChange| Attribute {
+                told.map(|field: &FieldChange| Attribute {
                     name: &field.name,
                     before: field.before.as_deref(),
                     after: field.after.as_deref(),
@@ -237,7 +240,7 @@ fn reason(change: &Change) -> String {
         (Reason::Unfinished, Action::Record) => "made by a run that did not end".into(),
         (Reason::Unfinished, _) => "begun by a run that did not end".into(),
         (Reason::Drifted, _) => "changed on the host".into(),
-        (Reason::Follows(key), _) => format!("its {} is made anew", key.kind),
+        (Reason::Follows(key), _) => format!("taken down while its {} is changed", key.kind),
     };
     let what = match change.disruption {
         Disruption::None => return why,

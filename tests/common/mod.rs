@@ -67,7 +67,7 @@ power = "off"
 /// The spec as novella understands it. Panics with the diagnostics if it is not valid.
 pub fn desired(text: &str) -> Desired {
     let loaded = spec::load::load_texts([("test.toml", text)]);
-    let (desired, problems) = desired::resolve(&loaded.spec, &loaded.source.base);
+    let (desired, problems) = desired::resolve(&loaded.spec, &loaded.source);
     let diagnostics = [loaded.diagnostics, problems].concat();
     let said = report::diagnostics::to_text(&diagnostics, &loaded.source);
     assert!(!has_errors(&diagnostics), "{said}");
@@ -77,7 +77,7 @@ pub fn desired(text: &str) -> Desired {
 /// The spec's diagnostics as text.
 pub fn diagnostics(texts: &[(&str, &str)]) -> String {
     let loaded = spec::load::load_texts(texts.iter().copied());
-    let (_, problems) = desired::resolve(&loaded.spec, &loaded.source.base);
+    let (_, problems) = desired::resolve(&loaded.spec, &loaded.source);
     report::diagnostics::to_text(&[loaded.diagnostics, problems].concat(), &loaded.source)
 }
 
@@ -103,4 +103,34 @@ pub fn converge(text: &str, host: &dyn Host, store: &dyn Store) -> Plan {
     let failures: Vec<String> = outcome.failures().map(|(_, error)| report::error::chain(error)).collect();
     assert!(outcome.is_complete(), "{failures:#?}");
     plan
+}
+
+/// Compares a text with the file that holds what it should be. `NOVELLA_BLESS=1` writes the file anew.
+pub fn assert_golden(path: &std::path::Path, actual: &str) {
+    if std::env::var_os("NOVELLA_BLESS").is_some() {
+        std::fs::write(path, actual).expect("the golden file");
+        return;
+    }
+    let expected = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        expected == actual,
+        "{} differs; look at the change, and if it is meant, run with NOVELLA_BLESS=1:\n{actual}",
+        path.display()
+    );
+}
+
+/// The folders in `tests/NAME`, in order.
+pub fn folders(name: &str) -> Vec<std::path::PathBuf> {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name);
+    let mut folders: Vec<_> =
+        std::fs::read_dir(root).expect("the folder").map(|entry| entry.expect("entry").path()).collect();
+    folders.retain(|path| path.is_dir());
+    folders.sort();
+    assert!(!folders.is_empty());
+    folders
+}
+
+/// A text without its colours.
+pub fn plain(text: &str) -> String {
+    anstream::adapter::strip_str(text).to_string()
 }

@@ -1,0 +1,124 @@
+//! The real host: routes each kind of object to its adapter.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use crate::blueprint::object::{Domain, Object, ObjectKey, ObjectKind, Power, VirtType};
+use crate::blueprint::{HostFacts, Layout};
+use crate::desired::Desired;
+use crate::host::dhcp::Dnsmasq;
+use crate::host::firewall::Nft;
+use crate::host::hypervisor::Hypervisor;
+use crate::host::images::Images;
+use crate::host::kvm::{self, Kvm};
+use crate::host::links::Links;
+use crate::host::{Host, HostError, OnProgress};
+use crate::plan::world::Observed;
+use crate::spec::values::VirtTypeSpec;
+
+/// This machine.
+pub struct Machine {
+    links: Links,
+    firewall: Nft,
+    dhcp: Dnsmasq,
+    images: Images,
+    hypervisor: Hypervisor,
+    virt_type: VirtTypeSpec,
+    kvm: OnceLock<Kvm>,
+    kvm_cache: PathBuf,
+    /// libvirt's test driver has domains without interfaces.
+    has_taps: bool,
+}
+
+impl Machine {
+    /// The machine as a valid spec wants it used. Connects to libvirt when it is first needed.
+    ///
+    /// # Errors
+    /// When the kernel gives no netlink socket or the libvirt URI is refused.
+    pub fn new(desired: &Desired, on_progress: OnProgress) -> Result<Self, HostError> {
+        let layout = Layout::new(&desired.host.data_dir, &desired.project);
+        Ok(Self {
+            links: Links::new(&desired.project)?,
+            firewall: Nft::new(&desired.project),
+            dhcp: Dnsmasq::new(layout.clone()),
+            images: Images::new(layout.clone(), on_progress),
+            hypervisor: Hypervisor::new(&desired.host.libvirt_uri, layout.clone())?,
+            virt_type: desired.host.virt_type,
+            kvm: OnceLock::new(),
+            kvm_cache: layout.root.join("kvm"),
+            has_taps: !desired.host.libvirt_uri.starts_with("test:"),
+        })
+    }
+
+    /// Keeps what was found out about KVM until the next boot, so that it need not be tried again.
+    pub fn remember(&self) {
+        if let Some(kvm) = self.kvm.get()
+            && let Err(error) = kvm::remember(*kvm, &self.kvm_cache)
+        {
+            tracing::debug!(%error, "cannot keep what was found out about KVM");
+        }
+    }
+
+    fn ensure_domain(&self, domain: &Domain) -> Result<(), HostError> {
+        self.hypervisor.ensure(domain)?;
+        if self.has_taps && domain.power == Power::On {
+            // A bridge that was made anew has lost its taps.
+            for nic in &domain.nics {
+                self.links.plug(&nic.tap, &nic.bridge)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Host for Machine {
+    fn facts(&self) -> Result<HostFacts, HostError> {
+        let virt_type = match self.virt_type {
+            VirtTypeSpec::Kvm => VirtType::Kvm,
+            VirtTypeSpec::Qemu => VirtType::Qemu,
+            VirtTypeSpec::Auto => match self.kvm.get_or_init(|| kvm::probe(Some(&self.kvm_cache))) {
+                Kvm::Usable => VirtType::Kvm,
+                Kvm::Unusable(_) => VirtType::Qemu,
+            },
+        };
+        Ok(HostFacts { virt_type, capacity: Some(self.hypervisor.facts()?) })
+    }
+
+    fn observe(&self) -> Result<Observed, HostError> {
+        let mut observed = Observed::default();
+        let links = self.links.observe(&mut observed)?;
+        self.firewall.observe(&mut observed)?;
+        self.dhcp.observe(&mut observed)?;
+        self.images.observe(&mut observed)?;
+        let bridge_of = |tap: &str| links.master_of(tap).flatten().map(str::to_owned);
+        self.hypervisor.observe(&mut observed, bridge_of)?;
+        Ok(observed)
+    }
+
+    fn ensure(&self, object: &Object) -> Result<(), HostError> {
+        match object {
+            Object::Firewall(it) => self.firewall.ensure(it),
+            Object::Bridge(it) => self.links.ensure_bridge(it),
+            Object::Dhcp(it) => self.dhcp.ensure_server(it),
+            Object::HostEntry(it) => self.dhcp.ensure_host(it),
+            Object::Base(it) => self.images.ensure_base(it),
+            Object::Disk(it) => self.images.ensure_disk(it),
+            Object::Domain(it) => self.ensure_domain(it),
+        }
+    }
+
+    fn remove(&self, key: &ObjectKey) -> Result<(), HostError> {
+        match key.kind {
+            ObjectKind::Firewall => self.firewall.remove(),
+            ObjectKind::Bridge => self.links.remove_bridge(&key.id),
+            ObjectKind::Dhcp => self.dhcp.remove_server(&key.id),
+            ObjectKind::HostEntry => match key.id.split_once('/') {
+                Some((server, network)) => self.dhcp.remove_host(server, network),
+                None => Err(HostError::refused(format!("{key} names no network"))),
+            },
+            ObjectKind::Base => self.images.remove_base(&key.id),
+            ObjectKind::Disk => self.images.remove_disk(&key.id),
+            ObjectKind::Domain => self.hypervisor.remove(&key.id),
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! What people read: the text of plans and of diagnostics, kept in files.
+//!
+//! `tests/golden/<case>/` has specs `1.toml`, `2.toml`…, each applied on the simulated host after the one before; the plan
+//! of each is in `N.plan.txt`. A line `# lose KIND ID` in a spec takes that object from the host before the plan is made.
+//! `tests/diagnostics/<case>/` has one spec in any number of files; what is wrong with it is in `expected.txt`.
+
+mod common;
+
+use std::path::Path;
+
+use common::{assert_golden, folders, plain, plan, walk};
+use novella::blueprint::object::{ObjectKey, ObjectKind};
+use novella::host::sim::SimHost;
+use novella::report;
+use novella::store::memory::MemoryStore;
+
+#[test]
+fn plans_read_as_they_should() {
+    for folder in folders("golden") {
+        let (host, store) = (SimHost::new(), MemoryStore::default());
+        for number in 1.. {
+            let Ok(text) = std::fs::read_to_string(folder.join(format!("{number}.toml"))) else {
+                assert!(number > 1, "{} has no 1.toml", folder.display());
+                break;
+            };
+            for line in text.lines().filter_map(|line| line.strip_prefix("# lose ")) {
+                let kind = ObjectKind::ALL.into_iter().find(|kind| line.starts_with(kind.as_str())).expect("a kind");
+                let key = ObjectKey::new(kind, line[kind.as_str().len()..].trim());
+                assert!(host.lose(&key), "there is no {key}");
+            }
+            let plan = plan(&text, store.snapshot(), &host);
+            assert_golden(&folder.join(format!("{number}.plan.txt")), &plain(&report::plan::render(&plan)));
+            assert!(walk(&plan, &host, &store, 1).is_complete());
+        }
+    }
+}
+
+#[test]
+fn diagnostics_read_as_they_should() {
+    for folder in folders("diagnostics") {
+        let mut files: Vec<(String, String)> = std::fs::read_dir(&folder)
+            .expect("the folder")
+            .map(|entry| entry.expect("entry").path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+            .map(|path| (name(&path), std::fs::read_to_string(&path).expect("a text")))
+            .collect();
+        files.sort();
+        let texts: Vec<(&str, &str)> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+        let mut said = common::diagnostics(&texts);
+        assert!(!said.contains('\x1b'), "an escape got through in {}", folder.display());
+        said.push('\n');
+        assert_golden(&folder.join("expected.txt"), &said);
+    }
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().expect("a name").to_string_lossy().into_owned()
+}
