@@ -125,7 +125,8 @@ impl Images {
         let done =
             || place.whole().is_some_and(|found| base.sha256.as_ref().is_none_or(|wanted| *wanted == found.sha256));
         if done() {
-            return Ok(());
+            // All that a kill can have left of the way there.
+            return files::remove(&place.note).map_err(|error| cannot_cache(base, error));
         }
         files::make_project_dir(&self.layout)?;
         files::make_dir(&self.layout.bases(), files::PASSABLE)?;
@@ -157,8 +158,7 @@ impl Images {
             etag: fetched.etag,
             format: base.role.to_string(),
         };
-        put_in_place(place, &fetched.file, &sidecar)
-            .map_err(|error| HostError::new(format!("cannot cache image `{}`", base.image), error))
+        put_in_place(place, &fetched.file, &sidecar).map_err(|error| cannot_cache(base, error))
     }
 
     /// What the bytes must hash to: what the spec says, or else what they were when the disks over them were made.
@@ -205,6 +205,10 @@ impl Images {
             .try_for_each(|path| files::remove(path))
             .map_err(|error| HostError::new(format!("cannot remove base image `{id}`"), error))
     }
+}
+
+fn cannot_cache(base: &Base, error: io::Error) -> HostError {
+    HostError::new(format!("cannot cache image `{}`", base.image), error)
 }
 
 fn put_in_place(place: &Place, file: &File, sidecar: &Sidecar) -> io::Result<()> {
