@@ -101,3 +101,40 @@ fn temporary(path: &Path) -> io::Result<PathBuf> {
     hidden.push(".tmp");
     Ok(path.with_file_name(hidden))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_written_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (path, victim) = (dir.path().join("file"), dir.path().join("victim"));
+        fs::write(&victim, "precious").expect("writable");
+        for planted in [".file.tmp", "file"] {
+            std::os::unix::fs::symlink(&victim, dir.path().join(planted)).expect("planted");
+            write_atomic(&path, b"new", 0o604).expect("written");
+            assert_eq!(fs::read(&path).expect("there"), b"new");
+            assert_eq!(fs::symlink_metadata(&path).expect("there").mode(), 0o100_604);
+            assert_eq!(fs::read(&victim).expect("there"), b"precious");
+            assert_eq!(fs::read_dir(dir.path()).expect("there").count(), 2);
+            fs::remove_file(&path).expect("there");
+        }
+    }
+
+    #[test]
+    fn a_directory_is_made_or_mended_and_never_found_through_a_link() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("made");
+        for mode in [0o711, 0o700, 0o755] {
+            make_dir(&path, mode).expect("made");
+            assert_eq!(fs::metadata(&path).expect("there").mode() & 0o7777, mode);
+        }
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).expect("made");
+        let error = make_dir(&link, 0o700).expect_err("a link");
+        assert!(error.to_string().contains("cannot create directory `"), "{error}");
+        assert_eq!(fs::metadata(&path).expect("there").mode() & 0o7777, 0o755);
+        make_dir(&dir.path().join("no/parent"), 0o700).expect_err("no parent");
+    }
+}

@@ -1,8 +1,11 @@
 //! Images from files and web servers, good and bad, with kills in between.
 
 use std::fs;
-use std::io::Write as _;
-use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::fs::Permissions;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -169,6 +172,21 @@ fn a_partial_answer_must_fit_exactly() {
         assert_eq!(server.seen().len(), 3, "asked again from the start");
         assert_eq!(server.seen()[2].from, None);
     }
+}
+
+#[test]
+fn a_weak_etag_vouches_for_nothing() {
+    let (lab, bytes) = (Lab::new(), noise(SIZE));
+    let body = bytes.clone();
+    let server = Server::start(move |number, request, stream| {
+        let end = if number == 0 { SIZE / 2 } else { SIZE };
+        good_until(stream, request, "W/\"1\"", &body, end);
+    });
+    let base = lab.unpinned(Source::Url(server.url("/image")), RAW);
+    fails(lab.images().ensure_base(&base), true, &[]);
+    lab.images().ensure_base(&base).expect("cached");
+    assert_cached(&lab, &base, &bytes);
+    assert_eq!(server.seen()[1].from, None);
 }
 
 #[test]
@@ -374,6 +392,68 @@ fn a_damaged_image_is_fetched_anew() {
 }
 
 #[test]
+fn a_link_of_the_right_length_is_no_image() {
+    let (lab, target) = (Lab::new(), "/etc/passwd");
+    let base = lab.unpinned(lab.file("image", target.as_bytes()), RAW);
+    lab.images().ensure_base(&base).expect("cached");
+    fs::remove_file(&base.path).expect("there");
+    symlink(target, &base.path).expect("made");
+    assert_eq!(lab.fact(&Object::Base(base.clone()), "content").as_deref(), Some("damaged"));
+}
+
+#[test]
+fn directories_let_qemu_through() {
+    let lab = Lab::new();
+    let base = lab.unpinned(lab.file("image", b"bytes"), RAW);
+    let mode = |path: &Path| fs::metadata(path).expect("there").mode() & 0o7777;
+    let data_dir = lab.layout.root.parent().expect("a data directory").to_owned();
+    for (found, left) in [(0o700, 0o711), (0o755, 0o755)] {
+        fs::create_dir_all(lab.layout.bases()).expect("made");
+        fs::set_permissions(&data_dir, Permissions::from_mode(found)).expect("ours");
+        fs::set_permissions(lab.layout.bases(), Permissions::from_mode(0o777)).expect("ours");
+        lab.images().ensure_base(&base).expect("cached");
+        assert_eq!((mode(&data_dir), mode(&lab.layout.bases())), (left, 0o711));
+        fs::remove_dir_all(&data_dir).expect("ours");
+    }
+}
+
+#[test]
+fn a_certificate_that_nobody_vouches_for_is_refused() {
+    if !Path::new("/usr/bin/openssl").exists() {
+        println!("skipped: no openssl");
+        return;
+    }
+    let lab = Lab::new();
+    let (key, certificate) = (lab.outside("key"), lab.outside("certificate"));
+    let made = Command::new("/usr/bin/openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost", "-keyout"])
+        .arg(&key)
+        .arg("-out")
+        .arg(&certificate)
+        .output()
+        .expect("openssl runs");
+    assert!(made.status.success());
+    // A port that was free a moment ago.
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port").port();
+    let mut server = Command::new("/usr/bin/openssl")
+        .args(["s_server", "-www", "-accept", &format!("127.0.0.1:{port}"), "-key"])
+        .arg(&key)
+        .arg("-cert")
+        .arg(&certificate)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("openssl runs");
+    let mut said = BufReader::new(server.stdout.take().expect("piped")).lines();
+    said.find(|line| line.as_ref().is_ok_and(|line| line.starts_with("ACCEPT"))).expect("it listens").expect("text");
+    let base = lab.unpinned(Source::Url(format!("https://localhost:{port}/")), RAW);
+    let result = lab.images().ensure_base(&base);
+    server.kill().and_then(|()| server.wait()).expect("ended");
+    fails(result, false, &["certificate"]);
+}
+
+#[test]
 fn an_image_is_removed_with_all_that_belongs_to_it() {
     let (lab, bytes) = (Lab::new(), noise(SIZE));
     let base = lab.pinned(lab.file("image", &bytes), RAW, &bytes);
@@ -409,7 +489,7 @@ fn threads_that_want_one_image_fetch_it_once() {
 #[test]
 fn child() {
     let Ok(task) = std::env::var("NOVELLA_TEST_FETCH") else { return };
-    let (root, base): (std::path::PathBuf, Base) = serde_json::from_str(&task).expect("a task");
+    let (root, base): (PathBuf, Base) = serde_json::from_str(&task).expect("a task");
     let layout = Layout { project: "test".parse().expect("a name"), root };
     let before = peak_memory();
     images(layout).with_patience(Duration::from_secs(20)).ensure_base(&base).expect("cached");
@@ -486,11 +566,11 @@ fn a_killed_download_is_gone_on_with() {
 
 #[test]
 fn a_kill_at_any_instant_leaves_nothing_bad() {
-    if !std::path::Path::new("/usr/bin/strace").exists() {
+    if !Path::new("/usr/bin/strace").exists() {
         println!("skipped: no strace");
         return;
     }
-    let bytes = noise(SIZE);
+    let bytes = noise(SIZE / 3);
     let body = bytes.clone();
     let server = Server::start(move |_, request, stream| good(stream, request, "\"1\"", &body));
     let mut cuts = 0;
@@ -500,13 +580,13 @@ fn a_kill_at_any_instant_leaves_nothing_bad() {
             let base = lab.pinned(Source::Url(server.url("/image")), RAW, &bytes);
             // The hardest case: rotten bytes of the right length stand there already.
             fs::create_dir_all(lab.layout.bases()).expect("made");
-            fs::write(&base.path, &noise(SIZE + 9)[9..]).expect("written");
+            fs::write(&base.path, &noise(bytes.len() + 9)[9..]).expect("written");
             let inject = format!("inject={call}:signal=KILL:when={count}");
             // `-P` leaves out what the loader and the test harness open.
             let directory = lab.layout.bases();
             let paths = [base.path.clone(), beside(&base.path, ".part"), beside(&base.path, ".json"), directory];
             let paths = paths.map(|path| path.into_os_string().into_string().expect("utf-8"));
-            let mut strace = vec!["strace", "-f", "-qq", "-o", "/dev/null", "-e", &inject];
+            let mut strace = vec!["strace", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", "-e", &inject];
             if call == "openat" {
                 strace.extend(paths.iter().flat_map(|path| ["-P", path.as_str()]));
             }
@@ -539,5 +619,6 @@ fn memory_does_not_grow_with_the_image() {
     let output = spawn_child(&lab, &base).wait_with_output().expect("a child");
     let said = String::from_utf8_lossy(&output.stdout);
     let grown = said.split("grown by ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a number");
+    println!("96 MiB: grown by {grown} KiB");
     assert!(grown.parse::<u64>().expect("a number") < 4096, "{said}");
 }
