@@ -14,6 +14,7 @@
 pub mod command;
 pub mod dhcp;
 pub mod domain_xml;
+pub mod files;
 pub mod firewall;
 pub mod hypervisor;
 pub mod images;

@@ -1,1 +1,0 @@
-//! The image cache and the disks over it.

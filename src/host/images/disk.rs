@@ -1,0 +1,168 @@
+//! A server's root disk: a qcow2 overlay over a base image, or an empty qcow2.
+
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::address::Name;
+use crate::blueprint::object::{BaseRef, BaseRole, Disk};
+use crate::host::images::base::{Lock, Place};
+use crate::host::images::{Images, content, header, names_in};
+use crate::host::qcow2::Header;
+use crate::host::{HostError, command, files};
+use crate::value::ByteSize;
+
+impl Images {
+    /// Sees to it that the disk is there, over the right base and of the right size. A smaller one grows; nothing that
+    /// a guest may have written to is ever thrown away here.
+    ///
+    /// # Errors
+    /// When the base is not there or may not be given to a guest, the disk would be smaller than its base or smaller than
+    /// it is, or another disk stands in its place.
+    pub fn ensure_disk(&self, disk: &Disk) -> Result<(), HostError> {
+        if disk.path != self.layout.disk(disk.server.as_str()) {
+            return Err(HostError::refused(format!(
+                "`{}` is not the disk of `server.{}`",
+                disk.path.display(),
+                disk.server
+            )));
+        }
+        let _base = disk.base.as_ref().map(|base| self.check_base(disk, base)).transpose()?;
+        let directory = self.layout.instance(disk.server.as_str());
+        files::make_project_dir(&self.layout)?;
+        files::make_dir(&self.layout.instances(), files::PASSABLE)?;
+        files::make_dir(&directory, files::PASSABLE)?;
+        let failed = |error| HostError::new(format!("cannot create the disk of `server.{}`", disk.server), error);
+        match fs::symlink_metadata(&disk.path) {
+            Ok(_) => adjust(disk),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => create(disk, &part(&disk.path)),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Looks at a base once more before a guest is given it, and keeps it from being removed meanwhile.
+    fn check_base(&self, disk: &Disk, base: &BaseRef) -> Result<fs::File, HostError> {
+        let deed = || format!("cannot put the disk of `server.{}` over base image `{}`", disk.server, base.id);
+        let place = Place::new(&self.layout, &base.id)
+            .filter(|place| place.image == base.path && place.whole().is_some())
+            .ok_or_else(|| HostError::new(deed(), "it is not in the image cache, or damaged"))?;
+        let lock = place.lock(Lock::Shared)?;
+        let size = files::open_regular(&base.path)
+            .map_err(content::Unfit::from)
+            .and_then(|file| content::check(&file, BaseRole::Disk(base.format)))
+            .map_err(|unfit| {
+                let help = unfit.help();
+                HostError::new(deed(), unfit).help(help)
+            })?;
+        match size.map(ByteSize) {
+            Some(size) if size > disk.size => {
+                Err(HostError::new(deed(), format!("the disk is {}, but the image has a disk of {size}", disk.size))
+                    .help("raise `disk` of the flavor, or set `min_disk` on the image to catch this earlier"))
+            }
+            _ => Ok(lock),
+        }
+    }
+
+    /// Takes away a server's disk, its console logs and its directory.
+    ///
+    /// # Errors
+    /// When the file system refuses. A file in the directory that is not ours stays, and so does the directory.
+    pub fn remove_disk(&self, server: &str) -> Result<(), HostError> {
+        let server: Name = server
+            .parse()
+            .map_err(|_| HostError::refused(format!("`{}` is not the name of a server", server.escape_debug())))?;
+        let directory = self.layout.instance(server.as_str());
+        let failed = |error| HostError::new(format!("cannot remove the disk of `server.{server}`"), error);
+        match fs::symlink_metadata(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(failed(error)),
+            Ok(found) if !found.is_dir() => return files::remove(&directory).map_err(failed),
+            Ok(_) => {}
+        }
+        for name in names_in(&directory)? {
+            // The disk and its part; the log and those that virtlogd rotated away.
+            if [&b"disk.qcow2"[..], b"console.log"].iter().any(|ours| name.as_bytes().starts_with(ours)) {
+                files::remove(&directory.join(name)).map_err(failed)?;
+            }
+        }
+        match fs::remove_dir(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                tracing::warn!(directory = %directory.display(), "not removed: something in it is not ours");
+                Ok(())
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn part(path: &Path) -> PathBuf {
+    path.with_extension("qcow2.part")
+}
+
+fn create(disk: &Disk, part: &Path) -> Result<(), HostError> {
+    let deed = || format!("cannot create the disk of `server.{}`", disk.server);
+    let failed = |error: io::Error| HostError::new(deed(), error);
+    // The file is made here, so that qemu-img follows no symbolic link.
+    files::create_new(part, 0o600).map_err(failed)?;
+    let mut create = qemu_img("create")?;
+    if let Some(base) = &disk.base {
+        // `-u`: qemu-img need not open the base, which was checked already.
+        create.args(["-u", "-F", base.format.as_str(), "-b"]).arg(&base.path);
+    }
+    create.arg("--").arg(part).arg(disk.size.bytes().to_string());
+    command::run(&mut create, None, deed)?;
+    // qemu-img syncs what it writes; the name is ours to sync.
+    fs::rename(part, &disk.path).and_then(|()| files::sync_parent(&disk.path)).map_err(failed)
+}
+
+/// Makes the disk that is there the wanted one, if that can be done without loss.
+fn adjust(disk: &Disk) -> Result<(), HostError> {
+    let server = &disk.server;
+    let unusable = |cause: content::Unfit| {
+        HostError::new(format!("cannot use what stands in place of the disk of `server.{server}`"), cause)
+            .help(format!("move `{}` away, and a new disk is made", disk.path.display()))
+    };
+    let there = header(&disk.path).map_err(|invalid| unusable(invalid.into()))?;
+    there.check_features().map_err(|hazard| unusable(hazard.into()))?;
+    check_chain(disk, &there)?;
+    let size = ByteSize(there.virtual_size);
+    if size == disk.size {
+        return Ok(());
+    }
+    let deed = || format!("cannot resize the disk of `server.{server}` from {size} to {}", disk.size);
+    if size > disk.size {
+        return Err(HostError::new(deed(), "a disk cannot shrink without loss")
+            .help(format!("set `disk` of the flavor to {size} or more, or replace the server")));
+    }
+    let mut resize = qemu_img("resize")?;
+    resize.arg("--").arg(&disk.path).arg(disk.size.bytes().to_string());
+    command::run(&mut resize, None, deed).map(drop).map_err(|error| {
+        let locked = error.source.as_ref().is_some_and(|said| said.to_string().contains("Failed to get"));
+        if locked { error.help("the server is running: shut it down first") } else { error }
+    })
+}
+
+/// Whether the disk lies over exactly its base, in the format that was checked.
+fn check_chain(disk: &Disk, there: &Header) -> Result<(), HostError> {
+    let wanted = disk.base.as_ref().map(|base| (base.path.as_os_str().as_bytes(), base.format.as_str().as_bytes()));
+    let found = there.backing.as_deref().map(|path| (path, there.backing_format.as_deref().unwrap_or_default()));
+    if wanted == found {
+        return Ok(());
+    }
+    let name = |path: Option<&[u8]>| {
+        path.map_or("no base".into(), |path| format!("`{}`", String::from_utf8_lossy(path).escape_debug()))
+    };
+    let (found, wanted) = (name(found.map(|it| it.0)), name(wanted.map(|it| it.0)));
+    Err(HostError::refused(format!("the disk of `server.{}` lies over {found}, not {wanted}", disk.server))
+        .help("replace the server to get a new disk; what is on the old one is lost"))
+}
+
+/// `qemu-img VERB -q -f qcow2`: the format is always said, never probed.
+fn qemu_img(verb: &str) -> Result<Command, HostError> {
+    let mut command = Command::new(command::find("qemu-img", "qemu-utils")?);
+    command.args([verb, "-q", "-f", "qcow2"]);
+    Ok(command)
+}

@@ -1,0 +1,146 @@
+//! The image cache and the disks over it.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `base.rs` | a cached image: fetched under a lock, checked, put in place |
+//! | `fetch.rs` | the bytes of one image, from a file or a web server into a `.part` |
+//! | `content.rs` | what may be a disk image at all |
+//! | `disk.rs` | a server's root disk: a qcow2 overlay over a base |
+//!
+//! ```text
+//! base/<id>             the image, mode 0444, never changed again
+//! base/<id>.json        its length and digest; an image without one is not trusted
+//! base/<id>.part        what has come so far of an image being fetched
+//! base/<id>.part.json   what the server said of it, for resuming
+//! base/<id>.lock        held while it is fetched or removed, and shared while a disk is made over it
+//! ```
+
+mod base;
+mod content;
+mod disk;
+mod fetch;
+
+use std::borrow::Cow;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::address::Name;
+use crate::blueprint::Layout;
+use crate::blueprint::object::{Facts, base_key, disk_key};
+use crate::host::images::base::Place;
+use crate::host::qcow2::Header;
+use crate::host::{HostError, OnProgress, files};
+use crate::plan::world::Observed;
+use crate::value::ByteSize;
+
+/// The adapter for base images and disks. Called from many threads at once; locks are held per image.
+pub struct Images {
+    layout: Layout,
+    on_progress: OnProgress,
+    reserve: ByteSize,
+    agent: ureq::Agent,
+}
+
+impl Images {
+    /// The images and disks of one project. `on_progress` is told how a fetch goes on, some ten times a second.
+    pub fn new(layout: Layout, on_progress: OnProgress) -> Self {
+        let agent = fetch::agent(Duration::from_secs(30));
+        Self { layout, on_progress, reserve: ByteSize::mib(256), agent }
+    }
+
+    /// The same, giving up on a server that says nothing for so long. The default is 30 seconds.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.agent = fetch::agent(patience);
+        self
+    }
+
+    /// The same, leaving so much of the file system free when an image is cached. The default is 256 MiB.
+    #[must_use]
+    pub fn with_reserve(mut self, reserve: ByteSize) -> Self {
+        self.reserve = reserve;
+        self
+    }
+
+    /// Adds the cached images and the disks of the project to what was seen. Reads directories, sidecars and headers.
+    ///
+    /// # Errors
+    /// When the directories cannot be read. A file that makes no sense is seen as `damaged` or `unknown`.
+    pub fn observe(&self, into: &mut Observed) -> Result<(), HostError> {
+        for name in names_in(&self.layout.bases())? {
+            let Some(place) = name.to_str().and_then(|id| Place::new(&self.layout, id)) else { continue };
+            let content = if place.whole().is_some() { "whole" } else { "damaged" };
+            let facts = facts([("path", place.image.display().to_string()), ("content", content.into())]);
+            into.objects.insert(base_key(&place.id), facts);
+        }
+        for (server, path) in self.disks()? {
+            let mut disk = facts([("path", path.display().to_string())]);
+            match header(&path) {
+                Ok(header) => {
+                    let base = header.backing.as_deref().map_or("none".into(), String::from_utf8_lossy);
+                    disk.extend(facts([
+                        ("format", "qcow2".into()),
+                        ("size", ByteSize(header.virtual_size).to_string()),
+                        ("base", base.into_owned()),
+                    ]));
+                }
+                Err(_) => disk.extend(facts([("format", "unknown".into())])),
+            }
+            into.objects.insert(disk_key(&server), disk);
+        }
+        Ok(())
+    }
+
+    /// The servers that have a disk, and the disks.
+    fn disks(&self) -> Result<Vec<(Name, PathBuf)>, HostError> {
+        let mut disks = Vec::new();
+        for name in names_in(&self.layout.instances())? {
+            let Some(server) = name.to_str().and_then(|name| name.parse::<Name>().ok()) else { continue };
+            let path = self.layout.disk(server.as_str());
+            if fs::symlink_metadata(&path).is_ok() {
+                disks.push((server, path));
+            }
+        }
+        disks.sort();
+        Ok(disks)
+    }
+
+    /// The servers whose disks lie over this file.
+    fn users(&self, base: &Path) -> Result<Vec<Name>, HostError> {
+        let over_it =
+            |path: &Path| header(path).is_ok_and(|it| it.backing.as_deref() == Some(base.as_os_str().as_bytes()));
+        Ok(self.disks()?.into_iter().filter(|(_, path)| over_it(path)).map(|(server, _)| server).collect())
+    }
+}
+
+/// The qcow2 header of a disk, without following a symbolic link.
+fn header(path: &Path) -> Result<Header, crate::host::qcow2::Invalid> {
+    Header::read(&files::open_regular(path)?)
+}
+
+/// The names in a directory; none if there is no such directory.
+fn names_in(directory: &Path) -> Result<Vec<OsString>, HostError> {
+    let failed = |error: io::Error| {
+        let denied = error.kind() == io::ErrorKind::PermissionDenied;
+        let error = HostError::new(format!("cannot read directory `{}`", directory.display()), error);
+        if denied { error.help("run as root") } else { error }
+    };
+    match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(failed(error)),
+        Ok(entries) => entries.map(|entry| entry.map(|it| it.file_name()).map_err(failed)).collect(),
+    }
+}
+
+fn facts<const N: usize>(facts: [(&'static str, String); N]) -> Facts {
+    facts.into_iter().map(|(name, value)| (Cow::Borrowed(name), value)).collect()
+}
+
+/// `` `a`, `b` `` for a message.
+fn quoted(names: &[Name]) -> String {
+    names.iter().map(|name| format!("`server.{name}`")).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,10 @@
+//! The image cache and the disks over it, on real files, with a real (and often bad) web server and the real qemu-img.
+
+#![allow(clippy::print_stdout, reason = "a skipped test says so")]
+
+mod disks;
+mod fetch;
+mod header;
+mod lab;
+mod observe;
+mod server;
