@@ -115,9 +115,9 @@ impl Files {
         self.dir.join("reload")
     }
 
-    /// Makes the directories. dnsmasq must get through them as its own user, whatever our umask. Tells whether `hosts/`
-    /// is a new one, which a running dnsmasq does not watch.
-    pub fn create(&self) -> io::Result<bool> {
+    /// Makes the directories. dnsmasq must get through them as its own user, whatever our umask. Only while dnsmasq does
+    /// not run: it would not watch a new `hosts/`.
+    pub fn create(&self) -> io::Result<()> {
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o711);
         builder.create(&self.dir)?;
@@ -125,10 +125,8 @@ impl Files {
             fs::set_permissions(networks, Permissions::from_mode(0o711))?;
         }
         fs::set_permissions(&self.dir, Permissions::from_mode(0o711))?;
-        let new = !self.hosts().is_dir();
         builder.create(self.hosts())?;
-        fs::set_permissions(self.hosts(), Permissions::from_mode(0o755))?;
-        Ok(new)
+        fs::set_permissions(self.hosts(), Permissions::from_mode(0o755))
     }
 
     /// Removes our files, then the directory. What else is in there stays, and so does then the directory.
@@ -342,5 +340,54 @@ fn gone(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_line_is_read_back_and_nothing_else_is() {
+        let host = Host {
+            mac: "fa:16:3e:00:00:01".parse().expect("mac"),
+            address: Ipv4Addr::new(10, 0, 0, 5),
+            hostname: "web-1".into(),
+        };
+        let line = host.line();
+        assert_eq!(line, "fa:16:3e:00:00:01,10.0.0.5,web-1.\n");
+        assert_eq!(Host::parse(&line), Some(host));
+        for end in 0..line.len() {
+            assert_eq!(Host::parse(&line[..end]), None, "{:?}", &line[..end]);
+        }
+        for bad in ["\n", &format!("{line}{line}"), &line.replace("web-1", "a,b"), &line.replace("web-1", "Web")] {
+            assert_eq!(Host::parse(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn leases_are_read_once_they_rest() {
+        let dir = tempfile::tempdir().expect("directory");
+        let files = Files::new(dir.path().to_owned());
+        assert_eq!(files.read_leases().expect("none yet"), []);
+        let line = "1795239795 fa:16:3e:00:00:01 10.9.0.11 web *\n";
+        thread::scope(|scope| {
+            // As dnsmasq does it: emptied, then written.
+            fs::write(files.leases(), "").expect("emptied");
+            scope.spawn(|| {
+                thread::sleep(REST / 4);
+                fs::write(files.leases(), format!("duid 00:01\n{line}0 fa:16:3e:00:00:02 10.9.0.12 * 01:02\n17952"))
+                    .expect("written");
+            });
+            let leases = files.read_leases().expect("leases");
+            let seen: Vec<_> =
+                leases.iter().map(|it| (it.expires, it.address.octets()[3], it.hostname.as_deref())).collect();
+            assert_eq!(seen, [(1_795_239_795, 11, Some("web")), (0, 12, None)]);
+        });
+        fs::create_dir(files.hosts()).expect("hosts");
+        files.write_host("web", "fa:16:3e:00:00:01,10.9.0.11,web.\n").expect("host");
+        files.write_host("db", "fa:16:3e:00:00:02,10.9.0.13,db.\n").expect("host");
+        files.strike_leases().expect("struck");
+        assert_eq!(fs::read_to_string(files.leases()).expect("leases"), line);
     }
 }

@@ -15,6 +15,7 @@ mod process;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -60,8 +61,8 @@ impl Dnsmasq {
     /// alone; one that does not is stopped and started again, with its leases. The bridge must be there.
     ///
     /// # Errors
-    /// When there is no such bridge, when a dnsmasq that is not ours serves it, or when dnsmasq does not start; the cause
-    /// is what dnsmasq said.
+    /// When there is no such bridge, or when dnsmasq does not start: the cause is what it said. That another DNS server
+    /// has its addresses already, a dnsmasq that is not ours as well, keeps it from starting.
     pub fn ensure_server(&self, dhcp: &Dhcp) -> Result<(), HostError> {
         let network = dhcp.network.as_str();
         let deed = || format!("cannot start the DHCP server of network `{network}`");
@@ -76,24 +77,17 @@ impl Dnsmasq {
             let bridge_index = if_nametoindex(dhcp.bridge.as_str())
                 .map_err(|error| HostError::new(deed(), format!("bridge `{}`: {}", dhcp.bridge, error.desc())))?;
             let wanted = Started { dhcp: dhcp.clone(), bridge_index };
-            let new = files.create().map_err(failed)?;
             let started = files.started();
             let processes = process::scan(self.service.uid).map_err(failed)?;
             // A process from before the data directory was moved is ours as well.
             let before = started.as_ref().map(|it| Files::new(it.dhcp.dir.clone()).pid());
-            let (ours, others): (Vec<&Process>, Vec<&Process>) = processes.iter().partition(|it| {
-                it.pid_file().is_some_and(|path| path == files.pid() || Some(path) == before.as_deref())
-            });
-            let settled = !new && started.as_ref() == Some(&wanted);
-            if settled && self.state(&files, started.as_ref(), &ours) == "running" {
+            let same = |path: &Path| path == files.pid() || Some(path) == before.as_deref();
+            let ours: Vec<&Process> = processes.iter().filter(|it| it.pid_file().is_some_and(same)).collect();
+            if started.as_ref() == Some(&wanted) && self.state(&files, started.as_ref(), &ours) == "running" {
                 return self.reload(&files).map_err(failed);
             }
-            if let Some(other) = others.iter().find(|it| it.serves(&dhcp.bridge)) {
-                let reason = format!("another dnsmasq serves bridge `{}`: process {}", dhcp.bridge, other.pid);
-                return Err(HostError::new(deed(), reason)
-                    .help(format!("two of them would fight over each guest; end it first: kill {}", other.pid)));
-            }
             process::stop(&ours, self.service.uid).map_err(failed)?;
+            files.create().map_err(failed)?;
             files.write_started(&wanted).map_err(failed)?;
             self.start(dhcp, &files)
         })
@@ -221,13 +215,10 @@ impl Dnsmasq {
         // It lives long, and our environment may hold secrets.
         let mut dnsmasq = Command::new(program);
         dnsmasq.args(&arguments).env_clear().current_dir("/");
-        if let Err(error) = command::run(&mut dnsmasq, None, deed) {
-            let busy =
-                error.source.as_ref().is_some_and(|source| source.to_string().contains("Address already in use"));
-            let help = "another DNS server listens on all addresses: bind it to its own interfaces (dnsmasq: \
-                        `bind-dynamic`), or stop it; `ss -lnp sport = :53` names it";
-            return Err(if busy { error.help(help) } else { error });
-        }
+        command::run(&mut dnsmasq, None, deed).map_err(|error| match advice(&error) {
+            Some(help) => error.help(help),
+            None => error,
+        })?;
         // All that it was told to read, it has read anew.
         files.clear_reload().map_err(failed)?;
         let deadline = Instant::now() + START;
@@ -273,6 +264,21 @@ impl Dnsmasq {
         let ran = self.stop(files).map_err(failed)?;
         files.strike_leases().map_err(failed)?;
         if ran { self.start(&started.dhcp, files) } else { Ok(()) }
+    }
+}
+
+/// What can be done about a start that failed.
+fn advice(error: &HostError) -> Option<&'static str> {
+    let said = error.source.as_ref()?.to_string();
+    if said.contains("Address already in use") {
+        Some(
+            "another DNS server has that address, or listens on all of them: `ss -lnp sport = :53` names it; stop it, or \
+             bind it to its own interfaces (dnsmasq: `bind-dynamic`)",
+        )
+    } else if said.contains("for resolv-file is missing") {
+        Some("`/etc/resolv.conf` points to a place that is not there: make it a file, if need be an empty one")
+    } else {
+        None
     }
 }
 

@@ -52,17 +52,6 @@ impl Process {
         self.arguments.iter().find_map(|argument| argument.as_bytes().strip_prefix(b"--pid-file=")).map(as_path)
     }
 
-    /// Whether it was told to serve this interface.
-    pub fn serves(&self, interface: &str) -> bool {
-        let words = self.arguments.windows(2);
-        let apart = words.into_iter().any(|pair| (pair[0] == "-i" || pair[0] == "--interface") && pair[1] == interface);
-        let named = |word: &OsString| {
-            word.as_bytes().strip_prefix(b"--interface=").or(word.as_bytes().strip_prefix(b"-i"))
-                == Some(interface.as_bytes())
-        };
-        apart || self.arguments.iter().any(named)
-    }
-
     /// Sends it a signal. That it has ended by now is no error.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
         match kill(Pid::from_raw(self.pid), signal) {
@@ -90,13 +79,15 @@ pub(super) fn leaders<'a>(processes: &[&'a Process]) -> Vec<&'a Process> {
 /// Ends these processes, gently at first. Returns once they are gone, with their sockets.
 pub(super) fn stop(processes: &[&Process], uid: u32) -> io::Result<()> {
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
-        let living = |it: &&&Process| Process::read(it.pid, uid).is_some_and(|now| now.arguments == it.arguments);
-        for process in processes.iter().filter(living) {
-            process.signal(signal)?;
+        for process in processes {
+            // Looked at once more, for its number may be another's by now.
+            if Process::read(process.pid, uid).is_some_and(|now| now.arguments == process.arguments) {
+                process.signal(signal)?;
+            }
         }
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
-            if !processes.iter().any(|it| living(&it)) {
+            if processes.iter().all(|it| ended(it.pid)) {
                 return Ok(());
             }
             thread::sleep(Duration::from_millis(5));
@@ -104,6 +95,13 @@ pub(super) fn stop(processes: &[&Process], uid: u32) -> io::Result<()> {
     }
     let pids: Vec<String> = processes.iter().map(|it| it.pid.to_string()).collect();
     Err(io::Error::other(format!("process {} does not end, not even when killed", pids.join(", "))))
+}
+
+/// Whether a dnsmasq has ended. The command line is no sign: it goes first, the sockets only after it.
+fn ended(pid: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let dead = |line: &str| line.strip_prefix("State:").is_some_and(|it| it.trim_start().starts_with(['Z', 'X']));
+    !status.starts_with("Name:\tdnsmasq\n") || status.lines().any(dead)
 }
 
 /// Whether a process is in the network namespace of this thread. Where that cannot be told, it is taken to be.
