@@ -6,12 +6,15 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use lab::{BRIDGE, chain, entry, ip, kill_and_wait, lab};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use novella::blueprint::object::{HostEntry, Object, dhcp_key, host_entry_key};
 use novella::host::HostError;
 use novella::value::Mac;
@@ -259,21 +262,26 @@ fn a_stale_pid_file_kills_nobody() {
     lab(|lab| {
         lab.start();
         let mine = lab.pid();
-        let mut foreign = Command::new("/usr/bin/sleep").arg("60").spawn().expect("sleep");
-        fs::write(lab.net("pid"), format!("{}\n", foreign.id())).expect("pid file");
+        // Not even one whose words are ours.
+        let words = ["-c", "sleep 60 & wait", "sh", &format!("--pid-file={}", lab.net("pid").display())];
+        let mut foreign = Command::new("/bin/sh").args(words).process_group(0).spawn().expect("sh");
+        let pid_text = format!("{}\n", foreign.id());
+        fs::write(lab.net("pid"), &pid_text).expect("pid file");
         lab.host("web", MACS[0], [10, 9, 0, 11]);
         lab.dnsmasq.remove_host("web", "private").expect("removed");
-        lab.assert_settled(&[]);
+        let db = lab.host("db", MACS[1], [10, 9, 0, 11]);
+        assert_eq!(lab.client(MACS[1]).address().as_deref(), Some("10.9.0.11"), "dnsmasq was told of the removal");
+        lab.assert_settled(&[&db]);
         assert_eq!(lab.pid(), mine);
         kill_and_wait(mine);
         assert_eq!(lab.process_state(), "stopped");
-        fs::write(lab.net("pid"), format!("{}\n", foreign.id())).expect("pid file");
+        fs::write(lab.net("pid"), &pid_text).expect("pid file");
         lab.start();
-        fs::write(lab.net("pid"), format!("{}\n", foreign.id())).expect("pid file");
+        fs::write(lab.net("pid"), &pid_text).expect("pid file");
         lab.dnsmasq.remove_server("private").expect("removed");
         assert!(lab.pids().is_empty());
         assert!(foreign.try_wait().expect("sleep").is_none(), "a foreign process was killed");
-        foreign.kill().expect("kill");
+        killpg(Pid::from_raw(foreign.id() as i32), Signal::SIGKILL).expect("kill");
         foreign.wait().expect("wait");
     });
 }
