@@ -1,1 +1,0 @@
-//! dnsmasq: one process for each network, one file for each host entry.
