@@ -211,11 +211,9 @@ impl Hypervisor {
     }
 
     fn undefine(&self, domain: &Domain, name: &str) -> Result<(), HostError> {
-        let mut flags = sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
-            | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
-            | sys::VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA;
+        let mut flags = sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA;
         if !self.connection.is_test_driver() {
-            flags |= sys::VIR_DOMAIN_UNDEFINE_NVRAM;
+            flags |= sys::VIR_DOMAIN_UNDEFINE_NVRAM | sys::VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA;
         }
         match self.connection.slowly(|| domain.undefine_flags(flags)) {
             Err(error) if !is(&error, &[ErrorNumber::NoDomain]) => {

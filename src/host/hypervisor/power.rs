@@ -17,7 +17,7 @@ use crate::blueprint::object::{self, Power};
 use crate::host::HostError;
 
 /// Between two looks (reference F4 has 0.5 s).
-const POLL: Duration = Duration::from_millis(100);
+const POLL: Duration = Duration::from_millis(50);
 
 /// How long a guest may take to get where it should be, apart from shutting down.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(60);
