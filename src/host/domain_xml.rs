@@ -1,1 +1,374 @@
-//! The XML of a domain: written from a blueprint, read back as facts.
+//! A domain as libvirt's XML, and back to facts (reference F2; <https://libvirt.org/formatdomain.html>).
+//!
+//! The XML carries our mark in its `<metadata>`: whose it is, a digest of the definition, and what the XML itself does
+//! not tell, such as the network of each interface.
+//!
+//! ```xml
+//! <novella:server xmlns:novella="urn:novella:1" project="default" name="web" uuid="…" definition="…"
+//!                 shutdown_timeout="60">
+//!   <novella:nic network="private" mac="fa:16:3e:…"/>
+//! </novella:server>
+//! ```
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use quick_xml::Writer;
+use quick_xml::events::{BytesEnd, BytesStart, BytesText, Event};
+use roxmltree::{Document, Node};
+use uuid::Uuid;
+
+use crate::address::Name;
+use crate::blueprint::object::{Domain, Facts, Nic, VirtType};
+use crate::value::{ByteSize, Mac};
+
+/// The namespace of our mark. The number is the version of what stands in it.
+const NAMESPACE: &str = "urn:novella:1";
+
+/// What a fact says of a thing that ought to be in the XML and is not.
+const NONE: &str = "none";
+
+/// Why a domain cannot be written as XML.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unwritable {
+    /// XML 1.0 (section 2.2) has no way to carry this character, or none that every reader keeps.
+    #[error("{text:?} has a character that XML cannot carry")]
+    Character {
+        /// The text that holds it.
+        text: String,
+    },
+    /// libvirt's XML is UTF-8.
+    #[error("the path {path:?} is not UTF-8")]
+    Path {
+        /// The path.
+        path: std::path::PathBuf,
+    },
+    /// libvirt rounds memory up to whole MiB when a guest starts, and the guest would differ from its definition for ever.
+    #[error("{0} of memory is not a whole number of MiB")]
+    Memory(ByteSize),
+}
+
+/// The definition of a domain, ready for `virDomainDefineXML`.
+///
+/// What is left out is libvirt's to choose: emulator, controllers, PCI addresses, the version of the machine type.
+///
+/// # Errors
+/// When it holds text that XML cannot carry, or memory that libvirt would round.
+pub fn write(domain: &Domain) -> Result<String, Unwritable> {
+    if !domain.memory.bytes().is_multiple_of(1 << 20) {
+        return Err(Unwritable::Memory(domain.memory));
+    }
+    let root = Element::new("domain")
+        .attribute("type", domain.virt_type.as_str())
+        .child(Element::new("name").text(&domain.name))
+        .child(Element::new("uuid").text(domain.uuid.to_string()))
+        .child(Element::new("metadata").child(mark(domain)))
+        .child(Element::new("memory").attribute("unit", "KiB").text((domain.memory.bytes() >> 10).to_string()))
+        .child(Element::new("vcpu").text(domain.vcpus.to_string()))
+        .child(os(domain)?)
+        .child(Element::new("features").child(Element::new("acpi")).child(Element::new("apic")))
+        .child(cpu(domain.virt_type))
+        .child(Element::new("clock").attribute("offset", "utc"))
+        .child(Element::new("on_poweroff").text("destroy"))
+        .child(Element::new("on_reboot").text("restart"))
+        .child(Element::new("on_crash").text("destroy"))
+        .child(devices(domain)?);
+    let mut writer = Writer::new_with_indent(Vec::new(), b' ', 2);
+    root.write(&mut writer)?;
+    // The writer copies text, so what comes out is UTF-8 as what went in was.
+    Ok(String::from_utf8_lossy(&writer.into_inner()).into_owned())
+}
+
+fn mark(domain: &Domain) -> Element {
+    let mark = Element::new("novella:server")
+        .attribute("xmlns:novella", NAMESPACE)
+        .attribute("project", domain.project.as_str())
+        .attribute("name", domain.server.as_str())
+        .attribute("uuid", domain.uuid.to_string())
+        .attribute("definition", domain.definition())
+        .attribute("shutdown_timeout", domain.shutdown_timeout.to_string());
+    domain.nics.iter().fold(mark, |mark, nic| {
+        mark.child(
+            Element::new("novella:nic")
+                .attribute("network", nic.network.as_str())
+                .attribute("mac", nic.mac.to_string()),
+        )
+    })
+}
+
+fn os(domain: &Domain) -> Result<Element, Unwritable> {
+    // q35 is PCIe and what Linux distributions test today; libvirt keeps the exact version it stands for at the time of
+    // definition, so that a newer QEMU does not change the machine under a guest.
+    let mut os = Element::new("os")
+        .child(Element::new("type").attribute("arch", "x86_64").attribute("machine", "q35").text("hvm"));
+    if let Some(boot) = &domain.boot {
+        os = os.child(Element::new("kernel").text(utf8(&boot.kernel.1)?));
+        if let Some((_, initrd)) = &boot.initrd {
+            os = os.child(Element::new("initrd").text(utf8(initrd)?));
+        }
+        os = os.child(Element::new("cmdline").text(&boot.cmdline));
+    }
+    Ok(os.child(Element::new("boot").attribute("dev", "hd")))
+}
+
+/// With KVM the host's own model, named and with its features listed, as Nova does. By emulation all that QEMU can emulate:
+/// its default, `qemu64`, lacks x86-64-v2, without which RHEL 9 and its kin do not start.
+fn cpu(virt_type: VirtType) -> Element {
+    let mode = match virt_type {
+        VirtType::Kvm => "host-model",
+        VirtType::Qemu => "maximum",
+    };
+    Element::new("cpu").attribute("mode", mode)
+}
+
+fn devices(domain: &Domain) -> Result<Element, Unwritable> {
+    let devices = Element::new("devices").child(disk(domain)?);
+    let devices = domain.nics.iter().fold(devices, |devices, nic| devices.child(interface(nic)));
+    let log = Element::new("log").attribute("file", utf8(&domain.console_log)?).attribute("append", "on");
+    Ok(devices
+        .child(Element::new("serial").attribute("type", "pty").child(log))
+        .child(
+            Element::new("console").attribute("type", "pty").child(Element::new("target").attribute("type", "serial")),
+        )
+        .child(Element::new("input").attribute("type", "tablet").attribute("bus", "usb"))
+        .child(
+            Element::new("graphics")
+                .attribute("type", "vnc")
+                .attribute("autoport", "yes")
+                .child(Element::new("listen").attribute("type", "address").attribute("address", "127.0.0.1")),
+        )
+        .child(Element::new("video").child(Element::new("model").attribute("type", "vga")))
+        .child(Element::new("memballoon").attribute("model", "virtio"))
+        .child(
+            Element::new("rng")
+                .attribute("model", "virtio")
+                .child(Element::new("backend").attribute("model", "random").text("/dev/urandom")),
+        ))
+}
+
+/// The root disk with its whole chain written out and closed. QEMU then opens what is named here and nothing that a disk's
+/// header names: a guest writes its own header, and could name any file of the host in it.
+///
+/// The base keeps its owner (`relabel='no'`), for whoever owns it could write into the disks of all.
+///
+/// Cache mode `writeback` heeds the guest's flushes, works on every file system, and lets the host keep one copy of a
+/// base in memory for all guests.
+fn disk(domain: &Domain) -> Result<Element, Unwritable> {
+    let mut backing = Element::new("backingStore");
+    if let Some(base) = &domain.base {
+        let label = Element::new("seclabel").attribute("model", "dac").attribute("relabel", "no");
+        backing = backing
+            .attribute("type", "file")
+            .child(Element::new("format").attribute("type", base.format.as_str()))
+            .child(Element::new("source").attribute("file", utf8(&base.path)?).child(label))
+            .child(Element::new("backingStore"));
+    }
+    Ok(Element::new("disk")
+        .attribute("type", "file")
+        .attribute("device", "disk")
+        .child(
+            Element::new("driver")
+                .attribute("name", "qemu")
+                .attribute("type", "qcow2")
+                .attribute("cache", "writeback")
+                .attribute("discard", "unmap"),
+        )
+        .child(Element::new("source").attribute("file", utf8(&domain.disk)?))
+        .child(backing)
+        .child(Element::new("target").attribute("dev", "vda").attribute("bus", "virtio")))
+}
+
+fn interface(nic: &Nic) -> Element {
+    Element::new("interface")
+        .attribute("type", "bridge")
+        .child(Element::new("mac").attribute("address", nic.mac.to_string()))
+        .child(Element::new("source").attribute("bridge", &nic.bridge))
+        .child(Element::new("target").attribute("dev", &nic.tap))
+        .child(Element::new("model").attribute("type", "virtio"))
+        .child(Element::new("mtu").attribute("size", nic.mtu.to_string()))
+}
+
+fn utf8(path: &Path) -> Result<&str, Unwritable> {
+    path.to_str().ok_or_else(|| Unwritable::Path { path: path.to_owned() })
+}
+
+/// An XML element that is being put together.
+struct Element {
+    name: &'static str,
+    attributes: Vec<(&'static str, String)>,
+    text: Option<String>,
+    children: Vec<Element>,
+}
+
+impl Element {
+    fn new(name: &'static str) -> Self {
+        Self { name, attributes: Vec::new(), text: None, children: Vec::new() }
+    }
+
+    fn attribute(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.attributes.push((name, value.into()));
+        self
+    }
+
+    fn text(mut self, text: impl Into<String>) -> Self {
+        self.text = Some(text.into());
+        self
+    }
+
+    fn child(mut self, child: Self) -> Self {
+        self.children.push(child);
+        self
+    }
+
+    fn write(&self, writer: &mut Writer<Vec<u8>>) -> Result<(), Unwritable> {
+        for (_, value) in &self.attributes {
+            carriable(value)?;
+        }
+        let attributes = self.attributes.iter().map(|(name, value)| (*name, value.as_str()));
+        let start = BytesStart::new(self.name).with_attributes(attributes);
+        if self.text.is_none() && self.children.is_empty() {
+            put(writer, Event::Empty(start));
+            return Ok(());
+        }
+        put(writer, Event::Start(start));
+        if let Some(text) = &self.text {
+            carriable(text)?;
+            put(writer, Event::Text(BytesText::new(text)));
+        }
+        for child in &self.children {
+            child.write(writer)?;
+        }
+        put(writer, Event::End(BytesEnd::new(self.name)));
+        Ok(())
+    }
+}
+
+fn put(writer: &mut Writer<Vec<u8>>, event: Event<'_>) {
+    // Writing to memory cannot fail.
+    let _ = writer.write_event(event);
+}
+
+/// Refuses what quick-xml lets through: control characters, and the two code points that XML leaves out by name.
+fn carriable(text: &str) -> Result<(), Unwritable> {
+    if text.chars().any(|c| c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}')) {
+        return Err(Unwritable::Character { text: text.to_owned() });
+    }
+    Ok(())
+}
+
+/// What the XML of a domain, ours or not, tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Read {
+    /// The host sides of its interfaces, where the XML names them.
+    pub taps: Vec<String>,
+    /// What it is as a server, if it carries our mark.
+    pub marked: Option<Marked>,
+}
+
+/// A domain that carries our mark.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marked {
+    /// The project it belongs to.
+    pub project: Name,
+    /// The server it is.
+    pub server: Name,
+    /// How long it may take to shut down, in seconds; none if somebody took that out of the mark.
+    pub shutdown_timeout: Option<u32>,
+    /// The host side of the interface on each network.
+    pub taps: Vec<(Name, String)>,
+    /// What it is, in the words of [`Object::facts`](crate::blueprint::object::Object::facts), without `power`.
+    pub facts: Facts,
+}
+
+/// Reads the XML of a domain as libvirt gives it.
+///
+/// What libvirt adds by itself is left out. The mark of a domain that was cloned with it names another UUID, and does not
+/// count.
+///
+/// # Errors
+/// When it is not XML.
+pub fn read(xml: &str) -> Result<Read, roxmltree::Error> {
+    let document = Document::parse(xml)?;
+    let domain = document.root_element();
+    let interfaces: Vec<Node> = at(domain, &["devices"])
+        .map_or(Vec::new(), |devices| devices.children().filter(|node| node.has_tag_name("interface")).collect());
+    let taps = interfaces.iter().filter_map(|interface| value(*interface, &["target"], "dev").map(str::to_owned));
+    Ok(Read { taps: taps.collect(), marked: read_mark(domain, &interfaces) })
+}
+
+fn read_mark(domain: Node, interfaces: &[Node]) -> Option<Marked> {
+    let mark = at(domain, &["metadata"])?.children().find(|node| node.has_tag_name((NAMESPACE, "server")))?;
+    let project: Name = mark.attribute("project")?.parse().ok()?;
+    let server: Name = mark.attribute("name")?.parse().ok()?;
+    let uuid: Uuid = text(domain, &["uuid"])?.parse().ok()?;
+    if mark.attribute("uuid")?.parse() != Ok(uuid) {
+        return None;
+    }
+    let shutdown_timeout = mark.attribute("shutdown_timeout").and_then(|seconds| seconds.parse().ok());
+
+    let mut facts = Facts::new();
+    let mut put = |name: &'static str, value: Option<&str>| {
+        facts.insert(Cow::Borrowed(name), value.unwrap_or(NONE).to_owned());
+    };
+    put("name", text(domain, &["name"]));
+    put("uuid", Some(&uuid.to_string()));
+    put("type", domain.attribute("type"));
+    put("vcpus", text(domain, &["vcpu"]));
+    put("memory", memory(domain).map(|memory| memory.to_string()).as_deref());
+    put("disk", root_disk(domain));
+    put("console_log", value(domain, &["devices", "serial", "log"], "file"));
+    put("shutdown_timeout", shutdown_timeout.map(|seconds: u32| format!("{seconds} s")).as_deref());
+    put("definition", mark.attribute("definition"));
+    put("kernel", text(domain, &["os", "kernel"]));
+    if at(domain, &["os", "kernel"]).is_some() {
+        put("initrd", text(domain, &["os", "initrd"]));
+        put("cmdline", Some(text(domain, &["os", "cmdline"]).unwrap_or_default()));
+    }
+
+    let mut taps = Vec::new();
+    for nic in mark.children().filter(|node| node.has_tag_name((NAMESPACE, "nic"))) {
+        let Some(network) = nic.attribute("network").and_then(|network| network.parse::<Name>().ok()) else { continue };
+        let mac: Option<Mac> = nic.attribute("mac").and_then(|mac| mac.parse().ok());
+        let interface = interfaces.iter().copied().find(|interface| {
+            mac.is_some() && value(*interface, &["mac"], "address").and_then(|mac| mac.parse().ok()) == mac
+        });
+        let Some((mac, interface)) = mac.zip(interface) else {
+            facts.insert(Cow::Owned(format!("nic.{network}")), NONE.into());
+            continue;
+        };
+        let told = |path: &[&str], name: &str| value(interface, path, name).unwrap_or(NONE).to_owned();
+        let tap = told(&["target"], "dev");
+        facts.insert(Cow::Owned(format!("nic.{network}")), format!("{mac} {tap}"));
+        facts.insert(Cow::Owned(format!("nic.{network}.bridge")), told(&["source"], "bridge"));
+        facts.insert(Cow::Owned(format!("nic.{network}.mtu")), told(&["mtu"], "size"));
+        taps.push((network, tap));
+    }
+    Some(Marked { project, server, shutdown_timeout, taps, facts })
+}
+
+/// libvirt gives memory in KiB, whatever unit it was defined in.
+fn memory(domain: Node) -> Option<ByteSize> {
+    let kib: u64 = text(domain, &["memory"])?.parse().ok()?;
+    kib.checked_mul(1024).map(ByteSize)
+}
+
+fn root_disk<'a>(domain: Node<'a, '_>) -> Option<&'a str> {
+    let devices = at(domain, &["devices"])?;
+    let disk = devices
+        .children()
+        .find(|node| node.has_tag_name("disk") && value(*node, &["target"], "dev").is_some_and(|dev| dev == "vda"))?;
+    value(disk, &["source"], "file")
+}
+
+/// The first element at a path of names.
+fn at<'a, 'i>(node: Node<'a, 'i>, path: &[&str]) -> Option<Node<'a, 'i>> {
+    path.iter().try_fold(node, |node, name| node.children().find(|child| child.has_tag_name(*name)))
+}
+
+fn text<'a>(node: Node<'a, '_>, path: &[&str]) -> Option<&'a str> {
+    at(node, path)?.text()
+}
+
+fn value<'a>(node: Node<'a, '_>, path: &[&str], attribute: &str) -> Option<&'a str> {
+    at(node, path)?.attribute(attribute)
+}

@@ -1,0 +1,342 @@
+//! Domains, through libvirt (reference F).
+//!
+//! - [`connection`]: the one connection that all threads share.
+//! - [`power`]: starting, shutting down, forcing off.
+//! - here: what is there, making it what it is to be, and taking it away.
+//!
+//! A domain is ours if it carries our mark (see [`domain_xml`]); no other is ever changed.
+
+mod connection;
+mod power;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::sys::statvfs::statvfs;
+use uuid::Uuid;
+use virt::connect::Connect;
+use virt::domain::Domain;
+use virt::error::{Error, ErrorNumber};
+use virt::sys;
+
+pub use self::connection::LibvirtError;
+use self::connection::{Connection, failed, is};
+use self::power::State;
+use crate::blueprint::object::{self, Claim, Disruption, Facts, Object, ObjectKind, domain_key};
+use crate::blueprint::{Capacity, Layout};
+use crate::host::domain_xml::{self, Marked};
+use crate::host::{HostError, domain_xml::Read};
+use crate::plan::world::Observed;
+use crate::value::ByteSize;
+
+/// How long a guest may take to shut down when its mark does not tell, in seconds.
+const SHUTDOWN_TIMEOUT: u32 = 60;
+
+/// The libvirt of this host.
+pub struct Hypervisor {
+    connection: Connection,
+    layout: Layout,
+}
+
+/// What libvirt says of itself, for `doctor`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct About {
+    /// The URI in use.
+    pub uri: String,
+    /// libvirt's version, as `9.0.0`.
+    pub libvirt: String,
+    /// The hypervisor's name and version, as `QEMU 7.2.22`.
+    pub hypervisor: String,
+    /// What keeps guests from the host's files and each other beside their user id: `apparmor`, `selinux`; none if nothing
+    /// does.
+    pub confinement: Option<String>,
+}
+
+/// One domain as it was seen.
+struct Seen {
+    name: String,
+    uuid: Uuid,
+    read: Read,
+    state: State,
+    persistent: bool,
+}
+
+impl Hypervisor {
+    /// The libvirt at `uri`, for the project of `layout`. It is connected to when it is first needed.
+    ///
+    /// # Errors
+    /// When the URI must not be used: unencrypted TCP, control characters.
+    pub fn new(uri: &str, layout: Layout) -> Result<Self, HostError> {
+        Ok(Self { connection: Connection::new(uri)?, layout })
+    }
+
+    /// What the host has to share out.
+    ///
+    /// # Errors
+    /// When libvirt cannot be reached, or the file system of the data directory not be read.
+    pub fn facts(&self) -> Result<Capacity, HostError> {
+        let node = self.connection.run(|connect| {
+            connect.node_info().map_err(|error| failed("cannot ask libvirt for the host's size", error))
+        })?;
+        let root = &self.layout.root;
+        let existing = root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+        let disk = statvfs(existing).map_err(|error| {
+            HostError::new(format!("cannot tell the size of the disk under {}", root.display()), error)
+        })?;
+        Ok(Capacity {
+            vcpus: node.cpus,
+            memory: ByteSize(node.memory.saturating_mul(1024)),
+            disk: ByteSize(disk.blocks().saturating_mul(disk.fragment_size())),
+        })
+    }
+
+    /// What libvirt says of itself.
+    ///
+    /// # Errors
+    /// When it cannot be reached: why, and what to do about it.
+    pub fn about(&self) -> Result<About, HostError> {
+        self.connection.run(|connect| {
+            let ask = |error| failed(format!("cannot ask libvirt at `{}` about itself", self.connection.uri()), error);
+            Ok(About {
+                uri: self.connection.uri().to_owned(),
+                libvirt: version(connect.lib_version().map_err(ask)?),
+                hypervisor: format!(
+                    "{} {}",
+                    connect.driver_type().map_err(ask)?,
+                    version(connect.hyp_version().map_err(ask)?)
+                ),
+                confinement: confinement(&connect.capabilities().map_err(ask)?),
+            })
+        })
+    }
+
+    /// Adds what is there: our domains with their facts, and what others have taken.
+    ///
+    /// `bridge_of` tells which bridge an interface of this host is plugged into. A running guest is where that says, and
+    /// not where its definition says.
+    ///
+    /// # Errors
+    /// When libvirt cannot be reached, or does not answer.
+    pub fn observe(&self, into: &mut Observed, bridge_of: impl Fn(&str) -> Option<String>) -> Result<(), HostError> {
+        for seen in self.connection.run(look)? {
+            match seen.read.marked {
+                Some(marked) if marked.project == self.layout.project => {
+                    let mut facts = marked.facts;
+                    if seen.state != State::Off {
+                        for (network, tap) in &marked.taps {
+                            let bridge = bridge_of(tap).unwrap_or_else(|| "none".into());
+                            facts.insert(format!("nic.{network}.bridge").into(), bridge);
+                        }
+                    }
+                    // Undefined by hand while it runs: still on, but it must be defined again to outlive a shutdown.
+                    let power =
+                        if seen.persistent { seen.state.to_string() } else { format!("{} (undefined)", seen.state) };
+                    facts.insert("power".into(), power);
+                    into.objects.insert(domain_key(&marked.server), facts);
+                }
+                _ => {
+                    into.foreign.insert(Claim::DomainName(seen.name));
+                    into.foreign.insert(Claim::DomainUuid(seen.uuid));
+                    into.foreign.extend(seen.read.taps.into_iter().map(Claim::Link));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a domain what it is to be.
+    ///
+    /// It is defined over what is there. A running guest is shut down and started again only if something changed that it
+    /// cannot take while it runs ([`ObjectKind::disruption`]).
+    ///
+    /// # Errors
+    /// When its name or UUID belongs to a domain that is not ours, libvirt refuses the definition, or the guest does not
+    /// get to the power that is wanted.
+    pub fn ensure(&self, wanted: &object::Domain) -> Result<(), HostError> {
+        let name = &wanted.name;
+        let xml = domain_xml::write(wanted)
+            .map_err(|error| HostError::new(format!("cannot define domain `{name}`"), error))?;
+        if let Some(directory) = wanted.console_log.parent() {
+            make_passable(directory).map_err(|error| {
+                HostError::new(format!("cannot make the directory {} for the console log", directory.display()), error)
+            })?;
+        }
+        self.connection.run(|connect| {
+            let domain = self.define(connect, wanted, &xml)?;
+            power::settle(&self.connection, &domain, wanted)
+        })
+    }
+
+    /// Takes the domain of a server away: shuts it down as its mark says, and undefines it with all that libvirt keeps of
+    /// it. Its disk is left.
+    ///
+    /// # Errors
+    /// When it cannot be forced off or undefined.
+    pub fn remove(&self, server: &str) -> Result<(), HostError> {
+        self.connection.run(|connect| {
+            for (name, domain, marked) in self.ours(connect, server)? {
+                let patience = marked.shutdown_timeout.unwrap_or(SHUTDOWN_TIMEOUT);
+                power::stop(&self.connection, &domain, &name, Duration::from_secs(patience.into()))?;
+                self.undefine(&domain, &name)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The domain, defined as wanted.
+    fn define(&self, connect: &Connect, wanted: &object::Domain, xml: &str) -> Result<Domain, HostError> {
+        let name = &wanted.name;
+        let look = |error| failed(format!("cannot look for domain `{name}`"), error);
+        match found(connect.lookup_domain_by_uuid(wanted.uuid)).map_err(look)? {
+            Some(domain) => {
+                let read = read(&domain, sys::VIR_DOMAIN_XML_INACTIVE).map_err(look)?;
+                let Some(marked) = read.marked.filter(|marked| self.is_ours(marked, wanted.server.as_str())) else {
+                    return Err(not_ours(&format!("domain {}", wanted.uuid)));
+                };
+                if domain.is_persistent().map_err(look)? && agrees(wanted, &marked.facts, |_| true) {
+                    return Ok(domain);
+                }
+            }
+            None if found(connect.lookup_domain_by_name(name)).map_err(look)?.is_some() => {
+                return Err(not_ours(&format!("domain `{name}`")));
+            }
+            None => {}
+        }
+        self.connection
+            .slowly(|| connect.define_domain_xml(xml))
+            .map_err(|error| failed(format!("cannot define domain `{name}`"), error))
+    }
+
+    fn undefine(&self, domain: &Domain, name: &str) -> Result<(), HostError> {
+        let mut flags = sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA;
+        if !self.connection.is_test_driver() {
+            flags |= sys::VIR_DOMAIN_UNDEFINE_NVRAM | sys::VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA;
+        }
+        match self.connection.slowly(|| domain.undefine_flags(flags)) {
+            Err(error) if !is(&error, &[ErrorNumber::NoDomain]) => {
+                Err(failed(format!("cannot undefine domain `{name}`"), error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The domains that carry the mark of this server: one or none, unless somebody meddled.
+    fn ours(&self, connect: &Connect, server: &str) -> Result<Vec<(String, Domain, Marked)>, HostError> {
+        let look = |error| failed(format!("cannot look for the domain of server.{server}"), error);
+        let mut ours = Vec::new();
+        let name = format!("{}.{server}", self.layout.project);
+        let mut candidates: Vec<Domain> =
+            found(connect.lookup_domain_by_name(&name)).map_err(look)?.into_iter().collect();
+        // Where the name is not there or not ours, the domain may have been renamed by hand.
+        for all in [false, true] {
+            if all {
+                candidates = connect.list_all_domains(0).map_err(look)?;
+            }
+            for domain in candidates.drain(..) {
+                let Some(read) = found(read(&domain, sys::VIR_DOMAIN_XML_INACTIVE)).map_err(look)? else { continue };
+                if let Some(marked) = read.marked.filter(|marked| self.is_ours(marked, server)) {
+                    ours.push((domain.name().map_err(look)?, domain, marked));
+                }
+            }
+            if !ours.is_empty() {
+                break;
+            }
+        }
+        Ok(ours)
+    }
+
+    fn is_ours(&self, marked: &Marked, server: &str) -> bool {
+        marked.project == self.layout.project && marked.server.as_str() == server
+    }
+}
+
+/// All domains: three lists, whatever their number, and the XML of each.
+fn look(connect: &Connect) -> Result<Vec<Seen>, HostError> {
+    let cannot = |error| failed("cannot list the domains", error);
+    let list = |flags| connect.list_all_domains(flags);
+    let uuids = |domains: Vec<Domain>| domains.iter().map(Domain::uuid).collect::<Result<BTreeSet<Uuid>, Error>>();
+    let running = uuids(list(sys::VIR_CONNECT_LIST_DOMAINS_RUNNING).map_err(cannot)?).map_err(cannot)?;
+    let transient = uuids(list(sys::VIR_CONNECT_LIST_DOMAINS_TRANSIENT).map_err(cannot)?).map_err(cannot)?;
+    let mut seen = Vec::new();
+    for domain in list(0).map_err(cannot)? {
+        let (name, uuid) = (domain.name().map_err(cannot)?, domain.uuid().map_err(cannot)?);
+        let cannot = |error| failed(format!("cannot look at domain `{name}`"), error);
+        // One that went since it was listed is not there.
+        let Some(read) = found(read(&domain, sys::VIR_DOMAIN_XML_INACTIVE)).map_err(cannot)? else { continue };
+        let state = match domain.id() {
+            None => State::Off,
+            Some(_) if running.contains(&uuid) => State::On,
+            Some(_) => power::state(&domain).map_err(cannot)?,
+        };
+        seen.push(Seen { persistent: !transient.contains(&uuid), name, uuid, read, state });
+    }
+    Ok(seen)
+}
+
+/// What the XML of a domain tells; nothing if it is no XML at all, as that of no domain of ours is.
+fn read(domain: &Domain, flags: sys::virDomainXMLFlags) -> Result<Read, Error> {
+    Ok(domain_xml::read(&domain.xml_desc(flags)?).unwrap_or_default())
+}
+
+/// Whether a running guest must be started again to become what is wanted. `live` is the definition that it runs with.
+fn differs_from_guest(wanted: &object::Domain, live: &Read) -> bool {
+    let needs_reboot = |fact: &str| ObjectKind::Domain.disruption(fact) >= Disruption::Reboot;
+    !live.marked.as_ref().is_some_and(|live| agrees(wanted, &live.facts, needs_reboot))
+}
+
+/// Whether the facts of a definition are the wanted ones, as far as `which` selects them.
+fn agrees(wanted: &object::Domain, facts: &Facts, which: impl Fn(&str) -> bool) -> bool {
+    let wanted = Object::Domain(wanted.clone()).facts();
+    wanted
+        .iter()
+        .filter(|(fact, _)| *fact != "power" && which(fact))
+        .all(|(fact, value)| facts.get(fact) == Some(value))
+}
+
+/// Nothing where there is no such domain.
+fn found<T>(outcome: Result<T, Error>) -> Result<Option<T>, Error> {
+    match outcome {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if is(&error, &[ErrorNumber::NoDomain]) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn not_ours(what: &str) -> HostError {
+    HostError::refused(format!("{what} is there already, and is not ours")).help(
+        "it does not carry the mark of this project and server, so it is left as it is; undefine it, or give the server \
+         another name",
+    )
+}
+
+/// Makes a directory, and those above it, that any user may pass through and only we may list: QEMU has a user of its own.
+fn make_passable(directory: &Path) -> std::io::Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = directory.parent() {
+        make_passable(parent)?;
+    }
+    match fs::create_dir(directory) {
+        // Another thread makes the same.
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => fs::set_permissions(directory, fs::Permissions::from_mode(0o711)),
+    }
+}
+
+/// libvirt's versions are major * 1000000 + minor * 1000 + release.
+fn version(number: u32) -> String {
+    format!("{}.{}.{}", number / 1_000_000, number / 1000 % 1000, number % 1000)
+}
+
+/// The security model of the host, apart from plain ownership (<https://libvirt.org/formatcaps.html>).
+fn confinement(capabilities: &str) -> Option<String> {
+    let document = roxmltree::Document::parse(capabilities).ok()?;
+    let models = document.descendants().filter(|node| node.has_tag_name("secmodel"));
+    let mut models = models.filter_map(|node| node.children().find(|child| child.has_tag_name("model"))?.text());
+    models.find(|model| !matches!(*model, "dac" | "none")).map(str::to_owned)
+}
