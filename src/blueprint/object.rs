@@ -465,7 +465,10 @@ impl Domain {
 /// One thing that a host must hold. The set is closed: each kind has one adapter, found by one match.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind", content = "spec")]
-#[expect(clippy::large_enum_variant, reason = "domains are as common as the small ones, and a box would be in every match")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "domains are as common as the small ones, and a box would be in every match"
+)]
 pub enum Object {
     /// The nft table of the project.
     Firewall(Firewall),

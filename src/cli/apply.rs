@@ -54,13 +54,16 @@ pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand)
     let store = SledStore::open(&session::state_dir(global), errand.operation)?;
     let progress = Arc::new(Progress::default());
     let target = Target::open(global, &desired, progress.sink())?;
-    let plan = (errand.plan)(&desired, store.load()?, target.host())
-        .map_err(|error| session::no_plan(&error, &source))?;
+    let plan =
+        (errand.plan)(&desired, store.load()?, target.host()).map_err(|error| session::no_plan(&error, &source))?;
     report::out(report::plan::render(&plan));
     session::refuse_conflicts(&plan)?;
     if plan.changes.is_empty() {
         store.export()?;
-        report::line(format_args!("\n{ADD}{BOLD}{} Resources: 0 added, 0 changed, 0 destroyed.{BOLD:#}{ADD:#}", errand.complete));
+        report::line(format_args!(
+            "\n{ADD}{BOLD}{} Resources: 0 added, 0 changed, 0 destroyed.{BOLD:#}{ADD:#}",
+            errand.complete
+        ));
         return Ok(());
     }
     if !arguments.auto_approve && !approved(errand.question) {

@@ -99,7 +99,9 @@ fn kvm() -> Finding {
 fn forwarding() -> Finding {
     match firewall::ip_forward() {
         Some(true) => Good("the host forwards IPv4 packets".into()),
-        Some(false) => Good("the host does not forward IPv4 packets yet; `apply` turns it on when a network needs it".into()),
+        Some(false) => {
+            Good("the host does not forward IPv4 packets yet; `apply` turns it on when a network needs it".into())
+        }
         None => Warn("cannot tell whether the host forwards IPv4 packets".into(), "mount /proc".into()),
     }
 }
@@ -112,7 +114,9 @@ fn foreign_drop(project: &crate::address::Name) -> Vec<Finding> {
             .map(|chain| {
                 Warn(
                     format!("the chain `{chain}` drops forwarded packets that it does not know, those of guests too"),
-                    format!("accept them there: `nft insert rule {chain} iifname \"brq*\" accept` and `oifname \"brq*\"`"),
+                    format!(
+                        "accept them there: `nft insert rule {chain} iifname \"brq*\" accept` and `oifname \"brq*\"`"
+                    ),
                 )
             })
             .collect(),

@@ -73,6 +73,7 @@ impl Lab {
 
     pub fn disk(&self, server: &str, base: Option<&Base>, size: ByteSize) -> Disk {
         Disk {
+            image: "debian".parse().expect("a name"),
             server: server.parse().expect("a name"),
             path: self.layout.disk(server),
             base: base.map(|base| BaseRef {
