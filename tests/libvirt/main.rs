@@ -316,6 +316,31 @@ fn removing_twice_is_as_good_as_once() {
 }
 
 #[test]
+fn many_threads_share_one_connection() {
+    let bench = Bench::new("threads");
+    let domains: Vec<Domain> = (0..20).map(|number| bench.domain(&format!("web-{number}"))).collect();
+    std::thread::scope(|scope| {
+        for domains in domains.chunks(2) {
+            let bench = &bench;
+            scope.spawn(move || {
+                for domain in domains {
+                    bench.hypervisor.ensure(domain).expect("made");
+                    assert_eq!(bench.differences(domain), settled());
+                }
+            });
+        }
+    });
+    assert_eq!(bench.observe_with(|_| None).objects.len(), 20);
+    std::thread::scope(|scope| {
+        for domain in &domains {
+            let hypervisor = &bench.hypervisor;
+            scope.spawn(move || hypervisor.remove(domain.server.as_str()).expect("removed"));
+        }
+    });
+    assert!(bench.observe_with(|_| None).objects.is_empty());
+}
+
+#[test]
 fn a_domain_renamed_by_hand_is_still_ours() {
     let bench = Bench::new("rename");
     let mut web = bench.domain("web");

@@ -1,7 +1,7 @@
 //! Domains, through libvirt (reference F).
 //!
-//! - [`connection`]: the one connection that all threads share.
-//! - [`power`]: starting, shutting down, forcing off.
+//! - `connection`: the one connection that all threads share.
+//! - `power`: starting, shutting down, forcing off.
 //! - here: what is there, making it what it is to be, and taking it away.
 //!
 //! A domain is ours if it carries our mark (see [`domain_xml`]); no other is ever changed.
