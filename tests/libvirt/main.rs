@@ -23,19 +23,19 @@ use virt::connect::Connect;
 const TEST: &str = "test:///default";
 
 /// A hypervisor with a project and a directory of its own.
-pub struct Bench {
-    pub hypervisor: Hypervisor,
-    pub project: &'static str,
-    pub directory: TempDir,
-    pub uri: String,
+struct Bench {
+    hypervisor: Hypervisor,
+    project: &'static str,
+    directory: TempDir,
+    uri: String,
 }
 
 impl Bench {
-    pub fn new(project: &'static str) -> Self {
+    fn new(project: &'static str) -> Self {
         Self::at(TEST, project)
     }
 
-    pub fn at(uri: &str, project: &'static str) -> Self {
+    fn at(uri: &str, project: &'static str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let layout = Layout::new(directory.path(), &project.parse().expect("a name"));
         let hypervisor = Hypervisor::new(uri, layout).expect("a good URI");
@@ -43,7 +43,7 @@ impl Bench {
     }
 
     /// A server with two interfaces.
-    pub fn domain(&self, server: &str) -> Domain {
+    fn domain(&self, server: &str) -> Domain {
         let dir = self.directory.path();
         let id = Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{}/{server}", self.project).as_bytes());
         let hex = id.simple().to_string();
@@ -73,20 +73,20 @@ impl Bench {
     }
 
     /// What is there, where each tap is plugged into the bridge that `bridge_of` tells.
-    pub fn observe_with(&self, bridge_of: impl Fn(&str) -> Option<String>) -> Observed {
+    fn observe_with(&self, bridge_of: impl Fn(&str) -> Option<String>) -> Observed {
         let mut observed = Observed::default();
         self.hypervisor.observe(&mut observed, bridge_of).expect("observed");
         observed
     }
 
     /// What is there of a server, where each tap is plugged in as `wanted`.
-    pub fn facts(&self, wanted: &Domain) -> Option<Facts> {
+    fn facts(&self, wanted: &Domain) -> Option<Facts> {
         let bridge_of = |tap: &str| wanted.nics.iter().find(|nic| nic.tap == tap).map(|nic| nic.bridge.clone());
         self.observe_with(bridge_of).objects.remove(&domain_key(&wanted.server))
     }
 
     /// The facts that are not as wanted, as a plan would show them.
-    pub fn differences(&self, wanted: &Domain) -> Facts {
+    fn differences(&self, wanted: &Domain) -> Facts {
         let seen = self.facts(wanted).expect("the domain is there");
         let facts = Object::Domain(wanted.clone()).facts();
         for fact in facts.keys() {
@@ -96,11 +96,11 @@ impl Bench {
     }
 
     /// Another client, as a person with virsh is.
-    pub fn by_hand(&self) -> Connect {
+    fn by_hand(&self) -> Connect {
         Connect::open(Some(&self.uri)).expect("a connection")
     }
 
-    pub fn lookup(&self, domain: &Domain) -> virt::domain::Domain {
+    fn lookup(&self, domain: &Domain) -> virt::domain::Domain {
         self.by_hand().lookup_domain_by_uuid(domain.uuid).expect("the domain is there")
     }
 }
@@ -156,7 +156,6 @@ fn an_edit_by_hand_is_seen_and_mended() {
     let bench = Bench::new("edit");
     let web = bench.domain("web");
     bench.hypervisor.ensure(&web).expect("made");
-    let first = bench.lookup(&web).id();
     let xml = bench.lookup(&web).xml_desc(virt::sys::VIR_DOMAIN_XML_INACTIVE).expect("XML");
     let edited = xml
         .replace("<memory unit='KiB'>65536<", "<memory unit='KiB'>131072<")
@@ -171,7 +170,6 @@ fn an_edit_by_hand_is_seen_and_mended() {
     assert_eq!(seen["nic.private"], "none");
     bench.hypervisor.ensure(&web).expect("mended");
     assert_eq!(bench.differences(&web), settled());
-    let _ = first;
 }
 
 #[test]
@@ -318,6 +316,31 @@ fn removing_twice_is_as_good_as_once() {
 }
 
 #[test]
+fn many_threads_share_one_connection() {
+    let bench = Bench::new("threads");
+    let domains: Vec<Domain> = (0..20).map(|number| bench.domain(&format!("web-{number}"))).collect();
+    std::thread::scope(|scope| {
+        for domains in domains.chunks(2) {
+            let bench = &bench;
+            scope.spawn(move || {
+                for domain in domains {
+                    bench.hypervisor.ensure(domain).expect("made");
+                    assert_eq!(bench.differences(domain), settled());
+                }
+            });
+        }
+    });
+    assert_eq!(bench.observe_with(|_| None).objects.len(), 20);
+    std::thread::scope(|scope| {
+        for domain in &domains {
+            let hypervisor = &bench.hypervisor;
+            scope.spawn(move || hypervisor.remove(domain.server.as_str()).expect("removed"));
+        }
+    });
+    assert!(bench.observe_with(|_| None).objects.is_empty());
+}
+
+#[test]
 fn a_domain_renamed_by_hand_is_still_ours() {
     let bench = Bench::new("rename");
     let mut web = bench.domain("web");
@@ -383,7 +406,7 @@ fn the_host_has_a_size() {
 }
 
 /// Prints why a test cannot be run here.
-pub fn skip(reason: &str) {
+fn skip(reason: &str) {
     use std::io::Write as _;
     let _ = writeln!(std::io::stderr(), "skipped: {reason}");
 }

@@ -16,7 +16,7 @@ use crate::host::HostError;
 const KEEPALIVE: (i32, u32) = (5, 3);
 
 /// How long opening may take. Keepalive begins only after it.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The pauses before a broken deed is tried again. A libvirtd that is restarted is back within them.
 const PAUSES: [Duration; 5] = [

@@ -1,7 +1,7 @@
 //! Domains, through libvirt (reference F).
 //!
-//! - [`connection`]: the one connection that all threads share.
-//! - [`power`]: starting, shutting down, forcing off.
+//! - `connection`: the one connection that all threads share.
+//! - `power`: starting, shutting down, forcing off.
 //! - here: what is there, making it what it is to be, and taking it away.
 //!
 //! A domain is ours if it carries our mark (see [`domain_xml`]); no other is ever changed.
@@ -149,8 +149,9 @@ impl Hypervisor {
 
     /// Makes a domain what it is to be.
     ///
-    /// It is defined over what is there. A running guest is shut down and started again only if something changed that it
-    /// cannot take while it runs ([`ObjectKind::disruption`]).
+    /// It is defined over what is there. A running guest is shut down and started again only if it runs with a definition
+    /// from which the wanted one differs by more than it can take while it runs ([`ObjectKind::disruption`]); so a restart
+    /// that an earlier run announced and did not get to is made up for.
     ///
     /// # Errors
     /// When its name or UUID belongs to a domain that is not ours, libvirt refuses the definition, or the guest does not
@@ -253,13 +254,14 @@ impl Hypervisor {
     }
 }
 
-/// All domains: three lists, whatever their number, and the XML of each.
+/// All domains: the list of all, two lists of those that are out of the ordinary, and the XML of each.
 fn look(connect: &Connect) -> Result<Vec<Seen>, HostError> {
     let cannot = |error| failed("cannot list the domains", error);
     let list = |flags| connect.list_all_domains(flags);
-    let uuids = |domains: Vec<Domain>| domains.iter().map(Domain::uuid).collect::<Result<BTreeSet<Uuid>, Error>>();
-    let running = uuids(list(sys::VIR_CONNECT_LIST_DOMAINS_RUNNING).map_err(cannot)?).map_err(cannot)?;
-    let transient = uuids(list(sys::VIR_CONNECT_LIST_DOMAINS_TRANSIENT).map_err(cannot)?).map_err(cannot)?;
+    let uuids = |flags| list(flags)?.iter().map(Domain::uuid).collect::<Result<BTreeSet<Uuid>, Error>>();
+    let transient = uuids(sys::VIR_CONNECT_LIST_DOMAINS_TRANSIENT).map_err(cannot)?;
+    let not_running =
+        uuids(sys::VIR_CONNECT_LIST_DOMAINS_PAUSED | sys::VIR_CONNECT_LIST_DOMAINS_OTHER).map_err(cannot)?;
     let mut seen = Vec::new();
     for domain in list(0).map_err(cannot)? {
         let (name, uuid) = (domain.name().map_err(cannot)?, domain.uuid().map_err(cannot)?);
@@ -268,8 +270,8 @@ fn look(connect: &Connect) -> Result<Vec<Seen>, HostError> {
         let Some(read) = found(read(&domain, sys::VIR_DOMAIN_XML_INACTIVE)).map_err(cannot)? else { continue };
         let state = match domain.id() {
             None => State::Off,
-            Some(_) if running.contains(&uuid) => State::On,
-            Some(_) => power::state(&domain).map_err(cannot)?,
+            Some(_) if not_running.contains(&uuid) => power::state(&domain).map_err(cannot)?,
+            Some(_) => State::On,
         };
         seen.push(Seen { persistent: !transient.contains(&uuid), name, uuid, read, state });
     }
