@@ -122,6 +122,7 @@ fn samples() -> Vec<Record> {
             ..Record::intended(base(BaseRole::Disk(DiskFormat::Qcow2), url, Some(Sha256::of(b"foo"))), None)
         },
         Record::present(Object::Disk(Disk {
+            image: "debian".parse().expect("a name"),
             server: name("web"),
             path: "/var/lib/novella/default/instances/web/disk.qcow2".into(),
             base: Some(base_ref()),

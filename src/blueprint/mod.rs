@@ -23,7 +23,6 @@ use crate::blueprint::object::{Object, ObjectKey, VirtType};
 use crate::desired::Desired;
 use crate::diagnostic::{Diagnostic, has_errors};
 use crate::plan::world::Recorded;
-use crate::spec::values::VirtTypeSpec;
 
 pub use capacity::Capacity;
 pub use layout::Layout;
@@ -63,15 +62,17 @@ pub fn lower(desired: &Desired, recorded: &Recorded, host: &HostFacts) -> Result
     if has_errors(&problems) {
         return Err(problems);
     }
-    let virt_type = match desired.host.virt_type {
-        VirtTypeSpec::Auto => host.virt_type,
-        VirtTypeSpec::Kvm => VirtType::Kvm,
-        VirtTypeSpec::Qemu => VirtType::Qemu,
-    };
     let mut blueprint = Blueprint::default();
     let networks = network::lower(desired, &ipam, &identity, &layout, &mut blueprint);
     image::lower(desired, &layout, &mut blueprint);
-    let context = server::Context { desired, recorded, identity: &identity, layout: &layout, ipam: &ipam, virt_type };
+    let context = server::Context {
+        desired,
+        recorded,
+        identity: &identity,
+        layout: &layout,
+        ipam: &ipam,
+        virt_type: host.virt_type,
+    };
     for server in desired.servers.values() {
         server::lower(server, &context, &networks, &mut blueprint);
     }

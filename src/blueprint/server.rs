@@ -6,11 +6,12 @@ use crate::blueprint::image::base;
 use crate::blueprint::ipam::Ipam;
 use crate::blueprint::network::Plugs;
 use crate::blueprint::object::{
-    BaseRef, BaseRole, DirectBoot, Disk, Domain, HostEntry, Nic, Object, VirtType, base_key, disk_key,
+    BaseRef, BaseRole, DirectBoot, Disk, Domain, HostEntry, Nic, Object, VirtType, base_key, disk_key, domain_key,
 };
 use crate::blueprint::{Blueprint, Layout};
 use crate::desired::{Desired, Image, Server};
 use crate::plan::world::Recorded;
+use crate::spec::values::VirtTypeSpec;
 
 /// All that the choices for a server depend on.
 pub(super) struct Context<'a> {
@@ -19,6 +20,7 @@ pub(super) struct Context<'a> {
     pub identity: &'a Identity,
     pub layout: &'a Layout,
     pub ipam: &'a Ipam,
+    /// What works on this host.
     pub virt_type: VirtType,
 }
 
@@ -61,7 +63,7 @@ pub(super) fn lower(server: &Server, context: &Context<'_>, plugs: &Plugs, bluep
         project: desired.project.clone(),
         name: format!("{}.{name}", desired.project),
         uuid: context.identity.resource(&Address::new(ResourceKind::Server, name.clone())),
-        virt_type: context.virt_type,
+        virt_type: virt_type(server, context),
         vcpus: flavor.vcpus,
         memory: flavor.ram,
         disk: layout.disk(name.as_str()),
@@ -72,6 +74,17 @@ pub(super) fn lower(server: &Server, context: &Context<'_>, plugs: &Plugs, bluep
         power: server.power,
         shutdown_timeout: server.shutdown_timeout,
     }));
+}
+
+/// How a server is run. `auto` means what works when the server is made; a guest is not restarted because that changes.
+fn virt_type(server: &Server, context: &Context<'_>) -> VirtType {
+    let made = context.recorded.records.get(&domain_key(&server.name)).map(|record| &record.object);
+    match (context.desired.host.virt_type, made) {
+        (VirtTypeSpec::Kvm, _) => VirtType::Kvm,
+        (VirtTypeSpec::Qemu, _) => VirtType::Qemu,
+        (VirtTypeSpec::Auto, Some(Object::Domain(made))) => made.virt_type,
+        (VirtTypeSpec::Auto, _) => context.virt_type,
+    }
 }
 
 /// What a server's disk lies over. A disk that was made from this image stays over what the image was then, as in Nova:

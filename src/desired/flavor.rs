@@ -43,6 +43,13 @@ pub(super) fn resolve(spec: &Spec, problems: &mut Problems<'_>) -> BTreeMap<Name
         };
         let ram = size("ram", &written.ram, "\"512 MiB\"");
         let disk = size("disk", &written.disk, "\"10 GiB\"");
+        if ram.bytes() % ByteSize::mib(1).bytes() != 0 {
+            problems.push(
+                Diagnostic::error(format!("a server cannot have {ram} of memory"))
+                    .on(&address, "ram")
+                    .help("libvirt counts memory in whole MiB"),
+            );
+        }
         flavors.insert(name.clone(), Flavor { name: name.clone(), vcpus, ram, disk });
     }
     flavors

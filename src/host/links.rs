@@ -125,11 +125,11 @@ impl Links {
         Ok(())
     }
 
-    /// Plugs a tap into a bridge of ours and sets it up. Nothing happens if it is so already.
+    /// Plugs a tap into a bridge of ours, gives it this MTU in bytes and sets it up. Nothing happens if it is so already.
     ///
     /// # Errors
     /// When there is no such tap or bridge, or the kernel refuses.
-    pub fn plug(&self, tap: &str, bridge: &str) -> Result<(), HostError> {
+    pub fn plug(&self, tap: &str, bridge: &str, mtu: u32) -> Result<(), HostError> {
         let deed = || format!("cannot plug `{tap}` into bridge `{bridge}`");
         let missing = |name: &str| HostError::new(deed(), format!("there is no interface `{name}`"));
         let port = self.link(valid(tap)?)?.ok_or_else(|| missing(tap))?;
@@ -140,11 +140,11 @@ impl Links {
         if self.network_of(&master).is_none() {
             return Err(HostError::new(deed(), format!("interface `{bridge}` is not novella's")));
         }
-        if port.master == Some(master.index) && port.up {
+        if port.master == Some(master.index) && port.mtu == Some(mtu) && port.up {
             return Ok(());
         }
         tracing::debug!(tap, bridge, "plugging");
-        let order = LinkUnspec::new_with_index(port.index).controller(master.index).up().build();
+        let order = LinkUnspec::new_with_index(port.index).controller(master.index).mtu(mtu).up().build();
         self.netlink.change(RouteNetlinkMessage::SetLink(order)).map_err(|error| failed(deed(), error))
     }
 

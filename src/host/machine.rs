@@ -62,9 +62,9 @@ impl Machine {
     fn ensure_domain(&self, domain: &Domain) -> Result<(), HostError> {
         self.hypervisor.ensure(domain)?;
         if self.has_taps && domain.power == Power::On {
-            // A bridge that was made anew has lost its taps.
+            // A bridge that was made anew has lost its taps, and a tap keeps the MTU it was started with.
             for nic in &domain.nics {
-                self.links.plug(&nic.tap, &nic.bridge)?;
+                self.links.plug(&nic.tap, &nic.bridge, nic.mtu)?;
             }
         }
         Ok(())

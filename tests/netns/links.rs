@@ -153,7 +153,7 @@ fn the_mtu_does_not_follow_a_port() {
             links.ensure_bridge(&bridge).expect("ensure");
             run("ip tuntap add tap0 mode tap");
             run("ip link set tap0 mtu 1200");
-            links.plug("tap0", DEVICE).expect("plug");
+            links.plug("tap0", DEVICE, 1200).expect("plug");
             assert_settled(&links, &bridge);
             run("ip link del tap0");
             assert_settled(&links, &bridge);
@@ -246,7 +246,7 @@ fn a_bridge_deleted_under_its_tap_is_remade_and_the_tap_put_back() {
         let links = links();
         links.ensure_bridge(&bridge()).expect("ensure");
         run("ip tuntap add tap0 mode tap");
-        links.plug("tap0", DEVICE).expect("plug");
+        links.plug("tap0", DEVICE, 1500).expect("plug");
         run(&format!("ip link del {DEVICE}"));
         assert_eq!(seen(&links, "private"), None);
         assert_eq!(observe(&links).1.master_of("tap0"), Some(None));
@@ -254,7 +254,7 @@ fn a_bridge_deleted_under_its_tap_is_remade_and_the_tap_put_back() {
         links.ensure_bridge(&bridge()).expect("ensure");
         run("ip link set tap0 down");
         for _ in 0..2 {
-            links.plug("tap0", DEVICE).expect("plug");
+            links.plug("tap0", DEVICE, 1500).expect("plug");
             let ports = json("bridge -j link show");
             assert_eq!(ports[0]["ifname"], "tap0");
             assert_eq!(ports[0]["master"], DEVICE);
@@ -278,7 +278,7 @@ fn only_taps_are_plugged_and_only_into_our_bridges() {
             ("veth0", DEVICE, "`veth0` is not a tap"),
             ("tap0", "br0", "interface `br0` is not novella's"),
         ] {
-            let refused = links.plug(tap, bridge).expect_err(why);
+            let refused = links.plug(tap, bridge, 1500).expect_err(why);
             assert_eq!(refused.deed, format!("cannot plug `{tap}` into bridge `{bridge}`"));
             assert_eq!(refused.source.expect("cause").to_string(), why);
         }
