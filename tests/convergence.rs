@@ -4,6 +4,8 @@
 //! effect and after it, the run is cut off as by `kill -9`; the next run must come to the end, and the plan after it be
 //! empty. The simulated host itself refuses whatever breaks an order rule.
 
+#![allow(clippy::print_stdout, reason = "it says how many cuts it tried")]
+
 mod common;
 
 use std::sync::Arc;

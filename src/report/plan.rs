@@ -177,8 +177,8 @@ fn object(text: &mut String, change: &Change) {
     }
 }
 
-/// The kind of the object, and its own name where that says more than the address above it.
-fn title(change: &Change) -> String {
+/// The kind of the object, and its own name where that says more than the address it stands under.
+pub fn title(change: &Change) -> String {
     match change.key.kind {
         ObjectKind::HostEntry => change.key.to_string(),
         ObjectKind::Base => match &change.want.as_ref().or(change.made.as_ref().map(|made| &made.object)) {

@@ -11,6 +11,7 @@ use crate::blueprint::object::ObjectKey;
 use crate::host::OnProgress;
 use crate::plan::Deed;
 use crate::plan::diff::{Action, Change};
+use crate::report::plan::title;
 use crate::report::{BOLD, CHANGE, REMOVE, clean, error, is_terminal, line};
 
 /// Shows the progress of a walk on standard output.
@@ -89,7 +90,7 @@ impl Progress {
 
 impl Observer for Progress {
     fn event(&self, change: &Change, deed: Deed, event: Event<'_>) {
-        let what = format!("{BOLD}{}{BOLD:#}: {}", change.address, change.key.kind);
+        let what = format!("{BOLD}{}{BOLD:#}: {}", change.address, title(change));
         // Book-keeping is over before it could be read.
         let quiet = matches!(deed, Deed::Record | Deed::Forget);
         match event {

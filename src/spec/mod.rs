@@ -1,7 +1,7 @@
 //! What the files say, word for word.
 //!
 //! [`schema`] holds one struct a table, with `Option` wherever a person may stay silent; [`values`] the types of its
-//! fields; [`source`] the texts, and where each key stands in them; [`load`] reads all files and finds all their
+//! fields; [`source`] the texts, and where each key stands in them; [`mod@load`] reads all files and finds all their
 //! problems at once.
 
 pub mod load;
