@@ -1,1 +1,163 @@
 //! How a record is written, and how each older way is read.
+//!
+//! A record is JSON in an envelope that tells its version: `{"version":1,"record":{…}}`. A change of the shape of a record,
+//! down to one field more, is a new version: [`VERSION`] grows, the old shape keeps a reader here and its files in
+//! `tests/formats/`.
+//!
+//! An export is all records in one JSON document with a digest over everything but its first line:
+//!
+//! ```json
+//! {"version":1,"sha256":"9f86d081…","state":
+//! {"serial":7,"records":[
+//! {"key":"bridge:private","version":1,"record":{…}},
+//! {"key":"domain:web","version":1,"record":{…}}
+//! ]}}
+//! ```
+
+use serde::{Deserialize, Serialize};
+
+use crate::blueprint::object::{ObjectKey, ObjectKind};
+use crate::plan::world::{Record, Recorded};
+use crate::store::StoreError;
+use crate::value::Sha256;
+
+/// The version of the records that are written now.
+pub const VERSION: u32 = 1;
+
+/// The version of the exports that are written now: of what is around the records, which tell their own.
+pub const EXPORT_VERSION: u32 = 1;
+
+/// Why bytes are not a record or an export.
+#[derive(Debug, thiserror::Error)]
+pub enum FormatError {
+    /// A version that this novella does not know.
+    #[error("it was written by a newer novella (format {found}, this one knows up to {known})")]
+    Newer {
+        /// The version found.
+        found: u32,
+        /// The newest version known here.
+        known: u32,
+    },
+    /// Not JSON, or not of the shape that its version has.
+    #[error("it is not of the shape that its format has")]
+    Shape(#[from] serde_json::Error),
+    /// The bytes are not those that were written.
+    #[error("its checksum is wrong")]
+    Checksum,
+    /// A key that names no object.
+    #[error("`{0}` is not the key of a record")]
+    Key(String),
+}
+
+impl FormatError {
+    /// The error as one of the store, with the way out.
+    pub fn during(self, deed: impl Into<String>) -> StoreError {
+        let newer = matches!(self, Self::Newer { .. });
+        let error = StoreError::new(deed, self);
+        if newer { error.help("use the novella that wrote it, or a newer one") } else { error }
+    }
+}
+
+/// The envelope, as far as every version has it.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
+/// The envelope of a record.
+#[derive(Serialize, Deserialize)]
+struct Envelope<R> {
+    version: u32,
+    record: R,
+}
+
+/// A record as bytes, in the newest version.
+pub fn encode(record: &Record) -> Result<Vec<u8>, FormatError> {
+    Ok(serde_json::to_vec(&Envelope { version: VERSION, record })?)
+}
+
+/// The record in bytes of any version up to [`VERSION`].
+pub fn decode(bytes: &[u8]) -> Result<Record, FormatError> {
+    match serde_json::from_slice::<Versioned>(bytes)?.version {
+        1 => Ok(serde_json::from_slice::<Envelope<Record>>(bytes)?.record),
+        found => Err(FormatError::Newer { found, known: VERSION }),
+    }
+}
+
+/// The key of a record as text: `bridge:private`.
+pub fn encode_key(key: &ObjectKey) -> String {
+    format!("{}:{}", kind_word(key.kind), key.id)
+}
+
+/// The key in a text that [`encode_key`] made.
+pub fn decode_key(text: &str) -> Result<ObjectKey, FormatError> {
+    let (word, id) = text.split_once(':').ok_or_else(|| FormatError::Key(text.to_owned()))?;
+    let kind = ObjectKind::ALL.into_iter().find(|kind| kind_word(*kind) == word);
+    kind.map(|kind| ObjectKey::new(kind, id)).ok_or_else(|| FormatError::Key(text.to_owned()))
+}
+
+/// The word for a kind in keys. Not the one that people see, for that may change.
+const fn kind_word(kind: ObjectKind) -> &'static str {
+    match kind {
+        ObjectKind::Firewall => "firewall",
+        ObjectKind::Bridge => "bridge",
+        ObjectKind::Dhcp => "dhcp",
+        ObjectKind::HostEntry => "host_entry",
+        ObjectKind::Base => "base",
+        ObjectKind::Disk => "disk",
+        ObjectKind::Domain => "domain",
+    }
+}
+
+#[derive(Deserialize)]
+struct ExportV1 {
+    sha256: Sha256,
+    state: StateV1,
+}
+
+#[derive(Deserialize)]
+struct StateV1 {
+    serial: u64,
+    records: Vec<EntryV1>,
+}
+
+#[derive(Deserialize)]
+struct EntryV1 {
+    key: String,
+    #[serde(flatten)]
+    envelope: serde_json::Value,
+}
+
+#[derive(Serialize)]
+struct Entry<'a> {
+    key: String,
+    version: u32,
+    record: &'a Record,
+}
+
+/// All records as the bytes of an export, in the newest version.
+pub fn encode_export(recorded: &Recorded) -> Result<Vec<u8>, FormatError> {
+    let entries: Vec<String> = (recorded.records.iter())
+        .map(|(key, record)| serde_json::to_string(&Entry { key: encode_key(key), version: VERSION, record }))
+        .collect::<Result<_, _>>()?;
+    let state = format!("{{\"serial\":{},\"records\":[\n{}\n]}}}}\n", recorded.serial, entries.join(",\n"));
+    let sha256 = Sha256::of(state.as_bytes());
+    Ok(format!("{{\"version\":{EXPORT_VERSION},\"sha256\":\"{sha256}\",\"state\":\n{state}").into_bytes())
+}
+
+/// The records in an export of any version up to [`EXPORT_VERSION`].
+pub fn decode_export(bytes: &[u8]) -> Result<Recorded, FormatError> {
+    match serde_json::from_slice::<Versioned>(bytes)?.version {
+        1 => {
+            let export: ExportV1 = serde_json::from_slice(bytes)?;
+            let state = bytes.iter().position(|byte| *byte == b'\n').map_or(&[][..], |line| &bytes[line + 1..]);
+            if Sha256::of(state) != export.sha256 {
+                return Err(FormatError::Checksum);
+            }
+            let entry = |entry: EntryV1| Ok((decode_key(&entry.key)?, decode(&serde_json::to_vec(&entry.envelope)?)?));
+            let records = export.state.records.into_iter().map(entry).collect::<Result<_, FormatError>>()?;
+            Ok(Recorded { serial: export.state.serial, records })
+        }
+        found => Err(FormatError::Newer { found, known: EXPORT_VERSION }),
+    }
+}

@@ -1,0 +1,243 @@
+//! Old states stay readable: each version of the record format has a file for each kind of object, and they are read back.
+//!
+//! `tests/formats/v<N>/` is what format N wrote. A file is never changed once its format was released; a change of the
+//! structs that these tests catch is a new format, with a new folder and a reader for the old one.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use novella::address::Name;
+use novella::blueprint::object::{
+    Base, BaseRef, BaseRole, Bridge, Dhcp, DhcpRange, DirectBoot, Disk, DiskFormat, Domain, Firewall, HostEntry, Nic,
+    Object, ObjectKey, ObjectKind, Power, Rule, RuleChain, Source, VirtType,
+};
+use novella::plan::world::{Record, Recorded};
+use novella::store::format::{self, FormatError};
+use novella::value::{ByteSize, Sha256};
+
+fn name(text: &str) -> Name {
+    text.parse().expect(text)
+}
+
+fn base_ref() -> BaseRef {
+    BaseRef {
+        id: "2c26b46b.qcow2".into(),
+        path: "/var/lib/novella/default/base/2c26b46b.qcow2".into(),
+        format: DiskFormat::Qcow2,
+    }
+}
+
+fn bridge(mtu: u32) -> Object {
+    Object::Bridge(Bridge {
+        network: name("private"),
+        device: "nvb0123456789".into(),
+        mac: "fa:16:3e:00:00:01".parse().expect("a MAC address"),
+        mtu,
+        addresses: vec!["10.0.0.1/24".parse().expect("a network"), "10.0.1.1/24".parse().expect("a network")],
+    })
+}
+
+fn base(role: BaseRole, source: Source, sha256: Option<Sha256>) -> Object {
+    Object::Base(Base {
+        id: "2c26b46b.qcow2".into(),
+        image: name("debian-12"),
+        path: "/var/lib/novella/default/base/2c26b46b.qcow2".into(),
+        source,
+        sha256,
+        role,
+    })
+}
+
+fn domain(power: Power, virt_type: VirtType) -> Object {
+    Object::Domain(Domain {
+        server: name("web"),
+        project: name("default"),
+        name: "default.web".into(),
+        uuid: "6ba7b810-9dad-51d1-80b4-00c04fd430c8".parse().expect("a UUID"),
+        virt_type,
+        vcpus: 2,
+        memory: ByteSize::mib(512),
+        disk: "/var/lib/novella/default/instances/web/disk.qcow2".into(),
+        base: Some(base_ref()),
+        nics: vec![Nic {
+            network: name("private"),
+            bridge: "nvb0123456789".into(),
+            tap: "tap01234567-89".into(),
+            mac: "fa:16:3e:00:00:02".parse().expect("a MAC address"),
+            mtu: 1500,
+        }],
+        boot: Some(DirectBoot {
+            kernel: ("aa.kernel".into(), "/var/lib/novella/default/base/aa.kernel".into()),
+            initrd: Some(("bb.initrd".into(), "/var/lib/novella/default/base/bb.initrd".into())),
+            cmdline: "console=ttyS0 \"quoted\" <&>".into(),
+        }),
+        console_log: "/var/lib/novella/default/instances/web/console.log".into(),
+        power,
+        shutdown_timeout: 60,
+    })
+}
+
+/// A record of each kind, with every field used, and every variant of the enums in one of them.
+fn samples() -> Vec<Record> {
+    let rule = |chain, text: &str| Rule { chain, text: text.into() };
+    let url = Source::Url("https://example.org/debian.qcow2".into());
+    vec![
+        Record::present(Object::Firewall(Firewall {
+            table: "novella-default".into(),
+            ip_forward: true,
+            networks: BTreeMap::from([(name("private"), "nat".into())]),
+            rules: vec![
+                rule(RuleChain::Forward, "iifname \"nvb0123456789\" accept"),
+                rule(RuleChain::Postrouting, "ip saddr 10.0.0.0/24 masquerade"),
+            ],
+        })),
+        Record::intended(bridge(9000), Some(&Record::present(bridge(1500)))),
+        Record::present(Object::Dhcp(Dhcp {
+            network: name("private"),
+            bridge: "nvb0123456789".into(),
+            dir: "/var/lib/novella/default/networks/private".into(),
+            ranges: vec![DhcpRange {
+                subnet: name("private-v4"),
+                cidr: "10.0.0.0/24".parse().expect("a network"),
+                router: Some([10, 0, 0, 1].into()),
+                dns: vec![[9, 9, 9, 9].into()],
+            }],
+            mtu: 1500,
+            domain: "novella.internal".into(),
+            lease_seconds: 86400,
+        })),
+        Record::present(Object::HostEntry(HostEntry {
+            server: name("web"),
+            network: name("private"),
+            mac: "fa:16:3e:00:00:02".parse().expect("a MAC address"),
+            address: [10, 0, 0, 7].into(),
+            hostname: "web".into(),
+        })),
+        Record {
+            previous: vec![
+                base(BaseRole::Kernel, Source::File("/images/vmlinuz".into()), None),
+                base(BaseRole::Initrd, Source::File("/images/initrd".into()), None),
+                base(BaseRole::Disk(DiskFormat::Raw), Source::File("/images/a b.raw".into()), None),
+            ],
+            ..Record::intended(base(BaseRole::Disk(DiskFormat::Qcow2), url, Some(Sha256::of(b"foo"))), None)
+        },
+        Record::present(Object::Disk(Disk {
+            server: name("web"),
+            path: "/var/lib/novella/default/instances/web/disk.qcow2".into(),
+            base: Some(base_ref()),
+            size: ByteSize::gib(20),
+        })),
+        Record::intended(domain(Power::On, VirtType::Kvm), Some(&Record::present(domain(Power::Off, VirtType::Qemu)))),
+    ]
+}
+
+fn everything() -> Recorded {
+    let records = samples().into_iter().map(|record| (record.object.key(), record)).collect();
+    Recorded { serial: 42, records }
+}
+
+fn file(version: u32, name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/formats/v{version}/{name}.json"))
+}
+
+/// The name of a kind's file.
+fn word(kind: ObjectKind) -> String {
+    kind.as_str().replace(' ', "_")
+}
+
+/// What format `version` wrote; `written_now` helps whoever adds a kind or a format.
+#[track_caller]
+fn golden(version: u32, name: &str, written_now: &[u8]) -> Vec<u8> {
+    let path = file(version, name);
+    std::fs::read(&path).unwrap_or_else(|error| {
+        panic!("{}: {error}; put this there:\n{}", path.display(), String::from_utf8_lossy(written_now))
+    })
+}
+
+#[test]
+fn there_is_a_sample_of_each_kind() {
+    let kinds: Vec<ObjectKind> = samples().iter().map(|record| record.object.kind()).collect();
+    assert_eq!(kinds, ObjectKind::ALL);
+}
+
+#[test]
+fn each_kind_is_read_from_each_format() {
+    for version in 1..=format::VERSION {
+        for record in samples() {
+            let bytes = golden(version, &word(record.object.kind()), &format::encode(&record).expect("encodes"));
+            assert_eq!(format::decode(&bytes).expect("decodes"), record, "format {version}");
+        }
+    }
+}
+
+#[test]
+fn each_kind_is_written_as_in_the_newest_format() {
+    for record in samples() {
+        let bytes = format::encode(&record).expect("encodes");
+        let kept = golden(format::VERSION, &word(record.object.kind()), &bytes);
+        assert_eq!(
+            String::from_utf8_lossy(&bytes),
+            String::from_utf8_lossy(&kept).trim_end(),
+            "another shape is another format: raise `format::VERSION`"
+        );
+    }
+}
+
+#[test]
+fn each_format_of_the_export_is_read_and_the_newest_written() {
+    let bytes = format::encode_export(&everything()).expect("encodes");
+    for version in 1..=format::EXPORT_VERSION {
+        let kept = golden(version, "export", &bytes);
+        assert_eq!(format::decode_export(&kept).expect("decodes"), everything(), "format {version}");
+    }
+    let kept = golden(format::EXPORT_VERSION, "export", &bytes);
+    assert_eq!(String::from_utf8_lossy(&bytes), String::from_utf8_lossy(&kept));
+}
+
+#[test]
+fn an_empty_export_survives() {
+    let bytes = format::encode_export(&Recorded::default()).expect("encodes");
+    assert_eq!(format::decode_export(&bytes).expect("decodes"), Recorded::default());
+}
+
+#[test]
+fn a_newer_format_is_told_from_a_broken_one() {
+    let newer = br#"{"version":99,"secret":{"of":"the future"}}"#;
+    for error in [format::decode(newer).map(drop), format::decode_export(newer).map(drop)] {
+        let error = error.expect_err("refused");
+        assert!(matches!(error, FormatError::Newer { found: 99, known: 1 }), "{error:?}");
+        let error = error.during("cannot read the state");
+        assert!(error.source.expect("a cause").to_string().contains("written by a newer novella"));
+        assert!(error.help.expect("a way out").contains("newer"));
+    }
+    for broken in [&b""[..], b"{", b"null", br#"{"version":1}"#, br#"{"version":"1","record":null}"#] {
+        assert!(matches!(format::decode(broken), Err(FormatError::Shape(_))));
+        assert!(matches!(format::decode_export(broken), Err(FormatError::Shape(_))));
+    }
+}
+
+#[test]
+fn a_damaged_export_never_reads_as_another_state() {
+    let bytes = format::encode_export(&everything()).expect("encodes");
+    for at in 0..bytes.len() {
+        let mut other = bytes.clone();
+        other[at] ^= 1;
+        if let Ok(read) = format::decode_export(&other) {
+            // The case of a digit in the digest.
+            assert_eq!(read, everything(), "byte {at}");
+        }
+        assert!(format::decode_export(&bytes[..at]).is_err(), "cut off at byte {at}");
+    }
+}
+
+#[test]
+fn keys_are_read_back() {
+    for kind in ObjectKind::ALL {
+        for id in ["web", "web/private", "a:b", "", "ü"] {
+            let key = ObjectKey::new(kind, id);
+            assert_eq!(format::decode_key(&format::encode_key(&key)).expect("decodes"), key);
+        }
+    }
+    assert!(matches!(format::decode_key("bridge"), Err(FormatError::Key(_))));
+    assert!(matches!(format::decode_key("moat:web"), Err(FormatError::Key(_))));
+}
