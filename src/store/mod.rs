@@ -5,6 +5,7 @@
 
 pub mod export;
 pub mod format;
+mod guard;
 pub mod lock;
 pub mod memory;
 pub mod sled;
