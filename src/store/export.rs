@@ -38,6 +38,16 @@ pub(super) struct Exports {
     pub(super) damage: Option<StoreError>,
 }
 
+impl Exports {
+    /// The serial that the database in `dir` has reached for certain; none if it was never written to.
+    pub(super) fn floor(&self, dir: &Path) -> Option<u64> {
+        match &self.newest {
+            Some(newest) => Some(newest.serial),
+            None => (self.damage.is_some() || is_dirty(dir)).then_some(0),
+        }
+    }
+}
+
 /// Reads the exports of the state in `dir`.
 ///
 /// # Errors
@@ -91,12 +101,12 @@ fn replace(dir: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = create(&unfinished)?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    remove_if_there(&dir.join(PREVIOUS))?;
-    match std::fs::hard_link(dir.join(CURRENT), dir.join(PREVIOUS)) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        _ => {}
+    let current = dir.join(CURRENT);
+    if current.exists() {
+        remove_if_there(&dir.join(PREVIOUS))?;
+        std::fs::hard_link(&current, dir.join(PREVIOUS))?;
     }
-    std::fs::rename(&unfinished, dir.join(CURRENT))?;
+    std::fs::rename(&unfinished, &current)?;
     sync(dir)?;
     remove_if_there(&dir.join(DIRTY))
 }
@@ -175,7 +185,9 @@ fn traces(dir: &Path) -> Traces {
 fn read_as_it_is(dir: &Path) -> Result<ReadOnly, StoreError> {
     let dirty = is_dirty(dir);
     let holder = StateLock::holder(dir);
-    let Exports { newest, is_last, damage } = read(dir)?;
+    let exports = read(dir)?;
+    let floor = exports.floor(dir);
+    let Exports { newest, is_last, damage } = exports;
     if let (false, true, Some(recorded)) = (dirty, is_last, &newest) {
         return Ok(ReadOnly { recorded: recorded.clone(), note: None });
     }
@@ -193,7 +205,7 @@ fn read_as_it_is(dir: &Path) -> Result<ReadOnly, StoreError> {
             }
         };
     }
-    let why = match read_copy(dir, newest.as_ref().map_or(0, |newest| newest.serial))? {
+    let why = match read_copy(dir, floor)? {
         Ok(Some(recorded)) => {
             let note = damage.map(|_| "the last export is damaged; this is the state from the database".to_owned());
             return Ok(ReadOnly { recorded, note });
@@ -217,7 +229,7 @@ fn read_as_it_is(dir: &Path) -> Result<ReadOnly, StoreError> {
 
 /// Reads the database of a state where nobody is at work from a copy, for to open it is to write to it. The inner error
 /// says how it is damaged.
-fn read_copy(dir: &Path, floor: u64) -> Result<Result<Option<Recorded>, String>, StoreError> {
+fn read_copy(dir: &Path, floor: Option<u64>) -> Result<Result<Option<Recorded>, String>, StoreError> {
     let database = dir.join(DATABASE);
     if !database.exists() {
         return Ok(Ok(None));

@@ -18,6 +18,9 @@ pub(super) const SERIAL: &[u8] = b"serial";
 /// What the keys of records start with in the database.
 pub(super) const RECORD: &str = "record:";
 
+/// What sled 0.34 writes in its `conf` with the settings that we use; a checksum of 4 bytes follows.
+const CONF: &str = "segment_size: 524288\nuse_compression: false\nversion: 0.34\n";
+
 /// The file that holds room for opening the state on a full disk.
 const RESERVE: &str = "reserve";
 
@@ -49,19 +52,15 @@ impl Trouble {
 
 /// Opens the database in `db`, made if there is none, and reads all of it.
 ///
-/// `floor` is a serial that the database is known to have reached. sled takes damage near the end of its log for a write
-/// that was cut off, and drops it without a word; that shows as a serial that went back.
-pub(super) fn open(db: &Path, floor: u64) -> Result<(sled::Db, Recorded), Trouble> {
+/// `floor` is a serial that the database is known to have reached, if it was ever written to. sled takes damage at the end
+/// of its log for a write that was cut off, and drops it without a word, to the point of starting anew; that shows as a
+/// serial that went back.
+pub(super) fn open(db: &Path, floor: Option<u64>) -> Result<(sled::Db, Recorded), Trouble> {
     let deed = || format!("cannot open the database `{}`", db.display());
     let failed = |error: io::Error| Trouble::Failed(StoreError::new(deed(), error));
     DirBuilder::new().recursive(true).mode(0o700).create(db).map_err(failed)?;
     std::fs::set_permissions(db, Permissions::from_mode(0o700)).map_err(failed)?;
-    // A snapshot that a kill cut short. sled would take it for the newest one, and give up (spacejam/sled#1527).
-    for path in files_of(db, "snap.").map_err(failed)? {
-        if path.extension().is_some_and(|extension| extension == "generating") {
-            std::fs::remove_file(&path).map_err(failed)?;
-        }
-    }
+    remove_unfinished(db).map_err(failed)?;
     let opened = match open_and_load(db) {
         Err(error) if is_damage(&error) => {
             tracing::warn!(db = %db.display(), %error, "the database is damaged; reading its log anew");
@@ -71,14 +70,20 @@ pub(super) fn open(db: &Path, floor: u64) -> Result<(sled::Db, Recorded), Troubl
         opened => opened,
     };
     match opened {
-        Ok((database, recorded)) if recorded.serial >= floor => {
-            secure(db).map_err(failed)?;
+        Ok((database, recorded)) => {
+            let new = database.get(SERIAL).is_ok_and(|serial| serial.is_none());
+            if floor.is_some_and(|floor| new || recorded.serial < floor) {
+                let why = format!("the database holds {} writes, and there were more", recorded.serial);
+                return Err(Trouble::Damaged(why));
+            }
+            if new {
+                // From now on, a database without a serial is one that lost it.
+                database.insert(SERIAL, &0_u64.to_be_bytes()).map_err(|error| failed(error.into()))?;
+                log_of(db).and_then(|log| to_disk(&database, db, &log)).map_err(failed)?;
+            }
+            settle(db).map_err(failed)?;
             Ok((database, recorded))
         }
-        Ok((_, recorded)) => Err(Trouble::Damaged(format!(
-            "the database has fallen back to write {}, though {floor} were made",
-            recorded.serial
-        ))),
         Err(error) if is_damage(&error) => Err(Trouble::Damaged(error.to_string())),
         Err(LoadError::Format(error)) => Err(Trouble::Failed(error.during(deed()))),
         Err(LoadError::Sled(error)) => {
@@ -198,8 +203,25 @@ pub(super) fn free_space(path: &Path) -> String {
     format!("free some space on the file system of `{}`", path.display())
 }
 
-/// Puts away all that sled keeps beside its log: it makes them anew from the log. A `conf` that a kill cut short counts
-/// as corruption too.
+/// Removes what a kill or a full disk cut short in the making. sled would take a part of a snapshot for the newest one and
+/// give up (spacejam/sled#1527), and a part of its configuration for that of another version. It makes both anew.
+fn remove_unfinished(db: &Path) -> io::Result<()> {
+    for path in files_of(db, "snap.")? {
+        if path.extension().is_some_and(|extension| extension == "generating") {
+            std::fs::remove_file(&path)?;
+        }
+    }
+    let conf = db.join("conf");
+    match std::fs::read(&conf) {
+        Ok(text) if text.len() < CONF.len() + 4 && text.iter().zip(CONF.as_bytes()).all(|(is, want)| is == want) => {
+            std::fs::remove_file(&conf)
+        }
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Puts away all that sled keeps beside its log: it makes them anew from the log.
 fn set_aside(db: &Path) -> io::Result<()> {
     for path in files_of(db, "snap.")?.into_iter().chain(files_of(db, "conf")?) {
         if let Some(name) = path.file_name() {
@@ -209,8 +231,8 @@ fn set_aside(db: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Closes the files of the database to others, and makes their names durable: sled does neither.
-fn secure(db: &Path) -> io::Result<()> {
+/// Makes the names of the database's files durable, and closes the files to others: sled does neither.
+fn settle(db: &Path) -> io::Result<()> {
     for path in files_of(db, "")? {
         let mode = if path.is_dir() { 0o700 } else { 0o600 };
         std::fs::set_permissions(&path, Permissions::from_mode(mode))?;

@@ -20,6 +20,9 @@ use crate::store::StoreError;
 /// The lock's file in the state directory. It stays when the lock is gone.
 pub(super) const FILE: &str = "lock";
 
+/// [`libc::F_UNLCK`] in the type that it has in a lock.
+const F_UNLCK: i16 = libc::F_UNLCK as i16;
+
 /// How often a lock that is waited for is tried.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -64,8 +67,8 @@ impl std::fmt::Display for Holder {
 #[derive(Debug)]
 pub struct StateLock {
     dir: PathBuf,
-    /// Carries the lock: open as long as it is held.
-    _file: File,
+    /// Carries the lock.
+    file: File,
 }
 
 impl StateLock {
@@ -100,7 +103,7 @@ impl StateLock {
             file.write_all(&text)
         });
         written.map_err(|error| StoreError::new(deed(), error))?;
-        Ok(Self { dir: dir.to_owned(), _file: file })
+        Ok(Self { dir: dir.to_owned(), file })
     }
 
     /// Who holds the lock of the state in `dir`, if anybody does. Takes and writes nothing.
@@ -124,6 +127,16 @@ impl StateLock {
     /// The directory of the state that is locked.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+}
+
+impl Drop for StateLock {
+    fn drop(&mut self) {
+        // To close the file is not enough: a program that another thread is about to start has it open too for a moment.
+        let mut lock = whole_file();
+        lock.l_type = F_UNLCK;
+        // It goes with the process at the latest.
+        let _ = fcntl(&self.file, FcntlArg::F_OFD_SETLK(&lock));
     }
 }
 
@@ -163,7 +176,7 @@ fn take(file: &File) -> io::Result<bool> {
 fn is_held(file: &File) -> bool {
     let mut lock = whole_file();
     let asked = fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock));
-    asked.is_ok() && i32::from(lock.l_type) != libc::F_UNLCK
+    asked.is_ok() && lock.l_type != F_UNLCK
 }
 
 /// A write lock on all of a file.

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use crate::blueprint::object::ObjectKey;
 use crate::plan::world::{Record, Recorded};
+use crate::store::export::Exports;
 use crate::store::guard::{self, LoadError, Trouble};
 use crate::store::lock::StateLock;
 use crate::store::{Store, StoreError, export, format};
@@ -31,7 +32,6 @@ pub(super) const DATABASE: &str = "db";
 const CORRUPT: &str = "db.corrupt-";
 
 /// A store in a state directory. Holds its lock.
-#[derive(Debug)]
 pub struct SledStore {
     queue: Mutex<Queue>,
     turn: Condvar,
@@ -43,7 +43,7 @@ pub struct SledStore {
 }
 
 /// The writes that are not on disk yet, and how far the disk is.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Queue {
     /// The serial of the last write, on disk or not.
     serial: u64,
@@ -61,10 +61,20 @@ struct Queue {
     failure: Option<Failure>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Failure {
     why: String,
     help: Option<String>,
+}
+
+impl Failure {
+    fn during(&self, deed: String) -> StoreError {
+        let error = StoreError::new(deed, self.why.clone());
+        match &self.help {
+            Some(help) => error.help(help),
+            None => error,
+        }
+    }
 }
 
 impl SledStore {
@@ -86,7 +96,7 @@ impl SledStore {
     pub fn with_lock(lock: StateLock) -> Result<Self, StoreError> {
         let dir = lock.dir();
         let exports = export::read(dir)?;
-        let (database, recorded) = open_or_restore(dir, exports.newest.as_ref())?;
+        let (database, recorded) = open_or_restore(dir, &exports)?;
         let log = guard::log_of(&dir.join(DATABASE)).map_err(|error| {
             StoreError::new(format!("cannot open the log of the state in `{}`", dir.display()), error)
         })?;
@@ -107,9 +117,13 @@ impl SledStore {
     /// can read the state at no cost.
     ///
     /// # Errors
-    /// When it cannot be written. The state is safe then; those who read get it from the database.
+    /// When it cannot be written, or a write has failed before. What was written is safe then; those who read get it from
+    /// the database.
     pub fn export(&self) -> Result<(), StoreError> {
         let mut queue = self.quiet();
+        if let Some(failure) = &queue.failure {
+            return Err(failure.during(format!("cannot export the state in `{}`", self.lock.dir().display())));
+        }
         if !queue.marked_dirty {
             return Ok(());
         }
@@ -141,10 +155,14 @@ impl SledStore {
                 queue = self.turn.wait(queue).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
+            queue.under_way = true;
+            drop(queue);
+            // Those whom the last trip has brought home may have their next writes ready for this one.
+            std::thread::yield_now();
+            queue = self.queue();
             let batch = std::mem::take(&mut queue.batch);
             let mark = !std::mem::replace(&mut queue.marked_dirty, true);
             queue.next_trip += 1;
-            queue.under_way = true;
             drop(queue);
             let mut arrival = Arrival { store: self, trip, outcome: None };
             arrival.outcome = Some(self.travel(batch, mark));
@@ -183,13 +201,14 @@ impl SledStore {
     }
 
     fn write(&self, key: &ObjectKey, value: Option<Vec<u8>>, deed: &str) -> Result<(), StoreError> {
-        self.commit(key, value).map_err(|failure| {
-            let error = StoreError::new(format!("cannot {deed} the record of `{key}`"), failure.why);
-            match failure.help {
-                Some(help) => error.help(help),
-                None => error,
-            }
-        })
+        self.commit(key, value).map_err(|failure| failure.during(format!("cannot {deed} the record of `{key}`")))
+    }
+}
+
+impl std::fmt::Debug for SledStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // sled would print all that it holds.
+        f.debug_struct("SledStore").field("lock", &self.lock).finish_non_exhaustive()
     }
 }
 
@@ -233,12 +252,11 @@ impl Drop for Arrival<'_> {
 }
 
 /// Opens the database of a state; one that is damaged or gone is made anew from the export.
-fn open_or_restore(dir: &Path, export: Option<&Recorded>) -> Result<(sled::Db, Recorded), StoreError> {
+fn open_or_restore(dir: &Path, exports: &Exports) -> Result<(sled::Db, Recorded), StoreError> {
     let deed = || format!("cannot open the state in `{}`", dir.display());
     let path = dir.join(DATABASE);
-    let floor = export.map_or(0, |export| export.serial);
-    let used = export.is_some() || export::is_dirty(dir) || corrupt(dir, 1).exists();
-    let why = if path.exists() || !used {
+    let floor = exports.floor(dir);
+    let why = if path.exists() || (floor.is_none() && !corrupt(dir, 1).exists()) {
         match open_with_reserve(dir, floor) {
             Ok(opened) => return Ok(opened),
             Err(Trouble::Damaged(why)) => why,
@@ -247,9 +265,9 @@ fn open_or_restore(dir: &Path, export: Option<&Recorded>) -> Result<(sled::Db, R
     } else {
         "the database is gone".to_owned()
     };
-    let Some(export) = export else {
+    let Some(export) = &exports.newest else {
         return Err(StoreError::new(deed(), why).help(format!(
-            "there is no export to restore it from. Put back a copy of `{0}`, or move it away: \
+            "there is no whole export to restore it from. Put back a copy of `{0}`, or move it away: \
              the next apply then finds what it made by its mark",
             dir.display()
         )));
@@ -267,14 +285,14 @@ fn open_or_restore(dir: &Path, export: Option<&Recorded>) -> Result<(sled::Db, R
     restore(dir, export)
 }
 
-fn open_with_reserve(dir: &Path, floor: u64) -> Result<(sled::Db, Recorded), Trouble> {
+fn open_with_reserve(dir: &Path, floor: Option<u64>) -> Result<(sled::Db, Recorded), Trouble> {
     let full = |trouble: &Trouble| matches!(trouble, Trouble::Full(_));
     guard::with_reserve(dir, full, || guard::open(&dir.join(DATABASE), floor))
 }
 
 fn restore(dir: &Path, export: &Recorded) -> Result<(sled::Db, Recorded), StoreError> {
     let deed = || format!("cannot restore the state in `{}`", dir.display());
-    let (database, _) = open_with_reserve(dir, 0).map_err(|trouble| trouble.during(deed()))?;
+    let (database, _) = open_with_reserve(dir, None).map_err(|trouble| trouble.during(deed()))?;
     for (key, record) in &export.records {
         let value = format::encode(record).map_err(|error| error.during(deed()))?;
         let key = format!("{}{}", guard::RECORD, format::encode_key(key));
