@@ -1,9 +1,8 @@
 //! The concrete things a host holds, and how they are named, compared and ordered.
 //!
 //! An [`Object`] leaves nothing to decide: an adapter makes it as it stands. [`Object::facts`] is the flat form in which
-//! an object is compared with what was recorded and what was seen, and shown to people.
+//! an object is compared with what was recorded and what was seen, and shown to people; it is in [`facts`](super::facts).
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -117,12 +116,6 @@ impl fmt::Display for Claim {
         }
     }
 }
-
-/// What is known of an object, attribute by attribute, as text.
-///
-/// A wanted or recorded object gives all its facts; an observed one those that its adapter can read, in the same words.
-/// Only attributes on both sides are compared.
-pub type Facts = BTreeMap<Cow<'static, str>, String>;
 
 /// A Linux bridge with the host's addresses on it (reference D1, D3). STP is off, the forward delay 0.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -565,157 +558,6 @@ impl Object {
             }
         }
     }
-
-    /// What it is, attribute by attribute.
-    pub fn facts(&self) -> Facts {
-        let mut facts = Facts::new();
-        let mut put = |name: &'static str, value: String| {
-            facts.insert(Cow::Borrowed(name), value);
-        };
-        match self {
-            Self::Firewall(it) => {
-                put("table", format!("inet {}", it.table));
-                put("ip_forward", on_off(it.ip_forward));
-                put("rules", it.rules.len().to_string());
-                // By chain, for only within a chain does the order mean anything, and be seen on a host.
-                let mut rules: Vec<&Rule> = it.rules.iter().collect();
-                rules.sort_by_key(|rule| rule.chain);
-                let marks: Vec<String> = rules.into_iter().map(Firewall::rule_mark).collect();
-                put("ruleset", Firewall::ruleset_digest(marks.iter().map(String::as_str)));
-                for (network, forward) in &it.networks {
-                    facts.insert(Cow::Owned(format!("network.{network}")), forward.clone());
-                }
-            }
-            Self::Bridge(it) => {
-                put("device", it.device.clone());
-                put("mac", it.mac.to_string());
-                put("mtu", it.mtu.to_string());
-                put("addresses", join(&it.addresses));
-                put("state", "up".into());
-                put("stp", on_off(false));
-                put("forward_delay", "0".into());
-            }
-            Self::Dhcp(it) => {
-                put("bridge", it.bridge.clone());
-                put("directory", it.dir.display().to_string());
-                put("mtu", it.mtu.to_string());
-                put("domain", it.domain.clone());
-                put("lease", format!("{} s", it.lease_seconds));
-                put("process", "running".into());
-                for range in &it.ranges {
-                    let router = range.router.map_or("none".into(), |router| router.to_string());
-                    let dns = if range.dns.is_empty() { "itself".into() } else { join(&range.dns) };
-                    facts.insert(
-                        Cow::Owned(format!("subnet.{}", range.subnet)),
-                        format!("{} router {router} dns {dns}", range.cidr),
-                    );
-                }
-            }
-            Self::HostEntry(it) => {
-                put("address", it.address.to_string());
-                put("mac", it.mac.to_string());
-                put("hostname", it.hostname.clone());
-            }
-            Self::Base(it) => {
-                put("path", it.path.display().to_string());
-                put("source", it.source.to_string());
-                put("role", it.role.to_string());
-                put("content", "whole".into());
-                if let Some(sha256) = &it.sha256 {
-                    put("sha256", sha256.to_string());
-                }
-            }
-            Self::Disk(it) => {
-                put("path", it.path.display().to_string());
-                put("image", it.image.to_string());
-                put("format", "qcow2".into());
-                put("size", it.size.to_string());
-                put("base", it.base.as_ref().map_or("none".into(), |base| base.path.display().to_string()));
-            }
-            Self::Domain(it) => {
-                put("name", it.name.clone());
-                put("uuid", it.uuid.to_string());
-                put("type", it.virt_type.as_str().into());
-                put("vcpus", it.vcpus.to_string());
-                put("memory", it.memory.to_string());
-                put("disk", it.disk.display().to_string());
-                put("power", it.power.as_str().into());
-                put("console_log", it.console_log.display().to_string());
-                put("shutdown_timeout", format!("{} s", it.shutdown_timeout));
-                put("definition", it.definition());
-                if let Some(boot) = &it.boot {
-                    put("kernel", boot.kernel.1.display().to_string());
-                    put("cmdline", boot.cmdline.clone());
-                    if let Some(initrd) = &boot.initrd {
-                        put("initrd", initrd.1.display().to_string());
-                    }
-                }
-                for nic in &it.nics {
-                    facts.insert(Cow::Owned(format!("nic.{}", nic.network)), format!("{} {}", nic.mac, nic.tap));
-                    facts.insert(Cow::Owned(format!("nic.{}.bridge", nic.network)), nic.bridge.clone());
-                    facts.insert(Cow::Owned(format!("nic.{}.mtu", nic.network)), nic.mtu.to_string());
-                }
-            }
-        }
-        facts
-    }
-}
-
-impl ObjectKind {
-    /// Whether a change of this fact takes a removal and a new object, because the thing itself cannot be changed.
-    pub fn replaces(self, fact: &str) -> bool {
-        match self {
-            // A base is mended in its place, for disks lie over it.
-            Self::Firewall | Self::Dhcp | Self::Base => false,
-            Self::Bridge => fact == "device",
-            // Removed and made anew, so that two ports may exchange addresses: both are gone before either comes.
-            Self::HostEntry => matches!(fact, "address" | "mac"),
-            Self::Disk => matches!(fact, "path" | "image" | "base" | "format"),
-            Self::Domain => matches!(fact, "uuid" | "name"),
-        }
-    }
-
-    /// What a change of this fact does to a running guest.
-    pub fn disruption(self, fact: &str) -> Disruption {
-        match self {
-            Self::Disk if self.replaces(fact) => Disruption::Replace,
-            // QEMU holds the file open and its size in memory.
-            Self::Disk => Disruption::Reboot,
-            Self::Domain if fact.starts_with("nic.") && (fact.ends_with(".bridge") || fact.ends_with(".mtu")) => {
-                Disruption::Live
-            }
-            Self::Domain if fact == "shutdown_timeout" => Disruption::Live,
-            Self::Domain => Disruption::Reboot,
-            _ => Disruption::Live,
-        }
-    }
-}
-
-/// What a change does to a running guest, from nothing to the worst.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Disruption {
-    /// No guest is concerned.
-    #[default]
-    None,
-    /// The guest goes on running.
-    Live,
-    /// The guest is shut down and started again.
-    Reboot,
-    /// The guest's disk or the guest itself is made anew.
-    Replace,
-}
-
-impl Disruption {
-    /// The word that plans use.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Live => "live",
-            Self::Reboot => "reboot",
-            Self::Replace => "replace",
-        }
-    }
 }
 
 /// The name of a project's nft table.
@@ -756,12 +598,4 @@ pub fn disk_key(server: &Name) -> ObjectKey {
 /// The key of the domain of a server.
 pub fn domain_key(server: &Name) -> ObjectKey {
     ObjectKey::new(ObjectKind::Domain, server.as_str())
-}
-
-fn on_off(on: bool) -> String {
-    if on { "on" } else { "off" }.into()
-}
-
-fn join<T: fmt::Display>(items: &[T]) -> String {
-    items.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
 }

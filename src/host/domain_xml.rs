@@ -19,7 +19,8 @@ use roxmltree::{Document, Node};
 use uuid::Uuid;
 
 use crate::address::Name;
-use crate::blueprint::object::{Domain, Facts, Nic, VirtType};
+use crate::blueprint::facts::Facts;
+use crate::blueprint::object::{Domain, Nic, VirtType};
 use crate::value::{ByteSize, Mac};
 
 /// The namespace of our mark. The number is the version of what stands in it.

@@ -30,6 +30,16 @@ pub fn make_project_dir(layout: &Layout) -> Result<(), HostError> {
     make_dir(&layout.root, PASSABLE)
 }
 
+/// Makes the directory of a server's files.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn make_instance_dir(layout: &Layout, server: &str) -> Result<(), HostError> {
+    make_project_dir(layout)?;
+    make_dir(&layout.instances(), PASSABLE)?;
+    make_dir(&layout.instance(server), PASSABLE)
+}
+
 /// Makes one directory with exactly this mode, or gives one that is there this mode. A symbolic link is not followed.
 ///
 /// # Errors

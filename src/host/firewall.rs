@@ -13,7 +13,8 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::address::Name;
-use crate::blueprint::object::{Facts, Firewall, Rule, RuleChain, firewall_key, firewall_table};
+use crate::blueprint::facts::Facts;
+use crate::blueprint::object::{Firewall, Rule, RuleChain, firewall_key, firewall_table};
 use crate::host::{HostError, command};
 use crate::plan::world::Observed;
 

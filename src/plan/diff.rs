@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use crate::address::Address;
 use crate::blueprint::Blueprint;
-use crate::blueprint::object::{Claim, Disruption, Facts, Object, ObjectKey, ObjectKind};
+use crate::blueprint::facts::{Disruption, Facts};
+use crate::blueprint::object::{Claim, Object, ObjectKey, ObjectKind};
 use crate::plan::world::{Observed, Record, Recorded, Status};
 
 /// What is done to an object.

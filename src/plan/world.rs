@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::blueprint::object::{Claim, Facts, Object, ObjectKey};
+use crate::blueprint::facts::Facts;
+use crate::blueprint::object::{Claim, Object, ObjectKey};
 
 /// How far the making of a recorded object got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

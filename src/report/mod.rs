@@ -28,8 +28,9 @@ pub const DIM: Style = Style::new().dimmed();
 
 /// Writes text to standard output. Colours are dropped where nobody sees them.
 pub fn out(text: impl Display) {
+    let mut stdout = anstream::stdout().lock();
     // A pipe that was closed is no concern of ours: whoever closed it has read enough.
-    let _ = write!(anstream::stdout().lock(), "{text}");
+    let _ = write!(stdout, "{text}").and_then(|()| stdout.flush());
 }
 
 /// Writes a line to standard output.

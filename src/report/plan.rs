@@ -7,7 +7,8 @@ use anstyle::Style;
 
 use crate::address::Address;
 use crate::apply::Outcome;
-use crate::blueprint::object::{Disruption, Object, ObjectKind};
+use crate::blueprint::facts::Disruption;
+use crate::blueprint::object::{Object, ObjectKind};
 use crate::plan::Plan;
 use crate::plan::diff::{Action, Change, FieldChange, Reason};
 use crate::report::{ADD, BOLD, CHANGE, DIM, REMOVE, clean};

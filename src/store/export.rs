@@ -13,10 +13,8 @@ use nix::libc;
 use crate::plan::world::Recorded;
 use crate::store::StoreError;
 use crate::store::format::{self, FormatError};
-use crate::store::guard;
-use crate::store::guard::Trouble;
+use crate::store::guard::{self, DATABASE, Trouble};
 use crate::store::lock::{self, StateLock};
-use crate::store::sled::DATABASE;
 
 const CURRENT: &str = "export.json";
 const PREVIOUS: &str = "export.1.json";

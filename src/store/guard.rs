@@ -12,6 +12,9 @@ use nix::libc;
 use crate::plan::world::Recorded;
 use crate::store::{StoreError, format};
 
+/// sled's directory in the state directory.
+pub(super) const DATABASE: &str = "db";
+
 /// The key of the serial in the database, a big-endian `u64`.
 pub(super) const SERIAL: &[u8] = b"serial";
 

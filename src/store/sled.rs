@@ -21,12 +21,9 @@ use std::time::Duration;
 use crate::blueprint::object::ObjectKey;
 use crate::plan::world::{Record, Recorded};
 use crate::store::export::Exports;
-use crate::store::guard::{self, LoadError, Trouble};
+use crate::store::guard::{self, DATABASE, LoadError, Trouble};
 use crate::store::lock::StateLock;
 use crate::store::{Store, StoreError, export, format};
-
-/// sled's directory in the state directory.
-pub(super) const DATABASE: &str = "db";
 
 /// What a database that was given up is called, before its number.
 const CORRUPT: &str = "db.corrupt-";

@@ -3,7 +3,8 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use novella::blueprint::object::{Facts, Object};
+use novella::blueprint::facts::Facts;
+use novella::blueprint::object::Object;
 use novella::value::ByteSize;
 
 use crate::lab::{Lab, has_qemu_img};

@@ -10,8 +10,9 @@ mod properties;
 use std::path::{Path, PathBuf};
 
 use novella::blueprint::Layout;
+use novella::blueprint::facts::Facts;
 use novella::blueprint::object::{
-    BaseRef, Claim, DirectBoot, DiskFormat, Domain, Facts, Nic, Object, Power, VirtType, domain_key,
+    BaseRef, Claim, DirectBoot, DiskFormat, Domain, Nic, Object, Power, VirtType, domain_key,
 };
 use novella::host::hypervisor::Hypervisor;
 use novella::plan::world::Observed;

@@ -1,6 +1,7 @@
 //! `host::firewall` against nftables.
 
-use novella::blueprint::object::{Facts, Firewall, Object, Rule, RuleChain, firewall_key};
+use novella::blueprint::facts::Facts;
+use novella::blueprint::object::{Firewall, Object, Rule, RuleChain, firewall_key};
 use novella::host::firewall::{Nft, ip_forward};
 use novella::plan::world::Observed;
 

@@ -4,7 +4,8 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::Command;
 
-use novella::blueprint::object::{Bridge, Claim, Facts, Object, bridge_key};
+use novella::blueprint::facts::Facts;
+use novella::blueprint::object::{Bridge, Claim, Object, bridge_key};
 use novella::host::links::{LinkMap, Links};
 use novella::plan::world::Observed;
 

@@ -12,7 +12,8 @@ use std::process::Command;
 
 use nix::sched::{CloneFlags, setns, unshare};
 use novella::address::Name;
-use novella::blueprint::object::{Facts, Object};
+use novella::blueprint::facts::Facts;
+use novella::blueprint::object::Object;
 
 /// A network namespace. It holds no process and no name: it is gone when this is dropped.
 pub struct NetNs(File);

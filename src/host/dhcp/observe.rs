@@ -8,7 +8,8 @@ use std::io;
 use nix::net::if_::if_nametoindex;
 
 use crate::address::Name;
-use crate::blueprint::object::{Facts, Object, dhcp_key, host_entry_key};
+use crate::blueprint::facts::Facts;
+use crate::blueprint::object::{Object, dhcp_key, host_entry_key};
 use crate::host::HostError;
 use crate::host::dhcp::Dnsmasq;
 use crate::host::dhcp::arguments::arguments;

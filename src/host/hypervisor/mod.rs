@@ -25,9 +25,11 @@ use virt::sys;
 pub use self::connection::LibvirtError;
 use self::connection::{Connection, failed, is};
 use self::power::State;
-use crate::blueprint::object::{self, Claim, Disruption, Facts, Object, ObjectKind, domain_key};
+use crate::blueprint::facts::{Disruption, Facts};
+use crate::blueprint::object::{self, Claim, Object, ObjectKind, domain_key};
 use crate::blueprint::{Capacity, Layout};
 use crate::host::domain_xml::{self, Marked};
+use crate::host::files;
 use crate::host::{HostError, domain_xml::Read};
 use crate::plan::world::Observed;
 use crate::value::ByteSize;
@@ -160,11 +162,8 @@ impl Hypervisor {
         let name = &wanted.name;
         let xml = domain_xml::write(wanted)
             .map_err(|error| HostError::new(format!("cannot define domain `{name}`"), error))?;
-        if let Some(directory) = wanted.console_log.parent() {
-            make_passable(directory).map_err(|error| {
-                HostError::new(format!("cannot make the directory {} for the console log", directory.display()), error)
-            })?;
-        }
+        // The console log is there too.
+        files::make_instance_dir(&self.layout, wanted.server.as_str())?;
         self.connection.run(|connect| {
             let domain = self.define(connect, wanted, &xml)?;
             power::settle(&self.connection, &domain, wanted)
@@ -312,22 +311,6 @@ fn not_ours(what: &str) -> HostError {
         "it does not carry the mark of this project and server, so it is left as it is; undefine it, or give the server \
          another name",
     )
-}
-
-/// Makes a directory, and those above it, that any user may pass through and only we may list: QEMU has a user of its own.
-fn make_passable(directory: &Path) -> std::io::Result<()> {
-    if directory.is_dir() {
-        return Ok(());
-    }
-    if let Some(parent) = directory.parent() {
-        make_passable(parent)?;
-    }
-    match fs::create_dir(directory) {
-        // Another thread makes the same.
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(error),
-        Ok(()) => fs::set_permissions(directory, fs::Permissions::from_mode(0o711)),
-    }
 }
 
 /// libvirt's versions are major * 1000000 + minor * 1000 + release.

@@ -30,10 +30,7 @@ impl Images {
             )));
         }
         let _base = disk.base.as_ref().map(|base| self.check_base(disk, base)).transpose()?;
-        let directory = self.layout.instance(disk.server.as_str());
-        files::make_project_dir(&self.layout)?;
-        files::make_dir(&self.layout.instances(), files::PASSABLE)?;
-        files::make_dir(&directory, files::PASSABLE)?;
+        files::make_instance_dir(&self.layout, disk.server.as_str())?;
         let failed = |error| HostError::new(format!("cannot create the disk of `server.{}`", disk.server), error);
         match fs::symlink_metadata(&disk.path) {
             Ok(_) => adjust(disk),
