@@ -2,12 +2,15 @@
 
 use std::path::PathBuf;
 
-use crate::blueprint::object::Object;
+use ipnet::Ipv4Net;
+
+use crate::address::{Address, ResourceKind};
+use crate::blueprint::object::{Object, bridge_key};
 use crate::blueprint::{self, Blueprint, Layout};
 use crate::desired::Desired;
 use crate::diagnostic::Diagnostic;
 use crate::host::{Host, HostError};
-use crate::plan::world::Recorded;
+use crate::plan::world::{Observed, Recorded};
 use crate::plan::{Cycle, Plan};
 
 /// Why there is no plan.
@@ -40,7 +43,9 @@ pub fn plan(desired: &Desired, recorded: Recorded, host: &dyn Host) -> Result<Pl
     let layout = Layout::new(&desired.host.data_dir, &desired.project);
     data_dir_is_where_it_was(&layout, &recorded)?;
     let blueprint = blueprint::lower(desired, &recorded, &host.facts()?).map_err(PlanError::Spec)?;
-    Ok(Plan::new(blueprint, recorded, &host.observe()?)?)
+    let observed = host.observe()?;
+    networks_are_free(desired, &observed)?;
+    Ok(Plan::new(blueprint, recorded, &observed)?)
 }
 
 /// The plan that takes away all that was made.
@@ -51,6 +56,24 @@ pub fn plan_destroy(desired: &Desired, recorded: Recorded, host: &dyn Host) -> R
     let layout = Layout::new(&desired.host.data_dir, &desired.project);
     data_dir_is_where_it_was(&layout, &recorded)?;
     Ok(Plan::new(Blueprint::default(), recorded, &host.observe()?)?)
+}
+
+/// A new bridge with addresses of a network that the host is on already would draw the host's own traffic to itself.
+fn networks_are_free(desired: &Desired, observed: &Observed) -> Result<(), PlanError> {
+    let new = desired.networks.values().filter(|network| !observed.objects.contains_key(&bridge_key(&network.name)));
+    let mut problems = Vec::new();
+    for subnet in new.flat_map(|network| &network.subnets) {
+        let cidr = subnet.cidr;
+        let overlaps = |net: &Ipv4Net| net.contains(&cidr.network()) || cidr.contains(&net.network());
+        if let Some((interface, net)) = observed.foreign_networks.iter().find(|(_, net)| overlaps(net)) {
+            problems.push(
+                Diagnostic::error(format!("{cidr} is in use on this host: `{interface}` has {net}"))
+                    .on(&Address::new(ResourceKind::Subnet, subnet.name.clone()), "cidr")
+                    .help("choose another range for the subnet"),
+            );
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(PlanError::Spec(problems)) }
 }
 
 /// Everything under a new directory would be made anew, and what is under the old one forgotten.

@@ -341,6 +341,16 @@ fn what_is_not_ours_is_refused_and_left_alone() {
 }
 
 #[test]
+fn a_network_that_the_host_is_on_already_is_refused() {
+    let host = SimHost::new();
+    host.join("eth0", "10.20.0.7/16".parse().expect("a network"));
+    let refused = novella::reconcile::plan(&common::desired(BASE), Recorded::default(), &host).expect_err("refused");
+    let novella::reconcile::PlanError::Spec(problems) = refused else { panic!("{refused}") };
+    assert_eq!(problems.len(), 1);
+    assert_eq!(problems[0].message, "10.20.0.0/24 is in use on this host: `eth0` has 10.20.0.7/16");
+}
+
+#[test]
 fn a_lost_object_is_the_only_one_that_is_made_again() {
     let (host, store) = (SimHost::new(), MemoryStore::default());
     converge(BASE, &host, &store);

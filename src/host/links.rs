@@ -68,7 +68,7 @@ impl Links {
         Ok(Self { project: project.clone(), netlink })
     }
 
-    /// Adds our bridges, and the names that other links have taken. Taps are left to the caller, who knows which of them
+    /// Adds our bridges, and the names and networks that other links have taken. Taps are left to the caller, who knows which of them
     /// belong to our domains.
     ///
     /// # Errors
@@ -92,6 +92,8 @@ impl Links {
             } else {
                 let names = [&link.name].into_iter().chain(&link.other_names);
                 into.foreign.extend(names.map(|name| Claim::Link(name.clone())));
+                let theirs = addresses.iter().filter(|it| it.message.header.index == link.index);
+                into.foreign_networks.extend(theirs.map(|it| (link.name.clone(), it.net)));
             }
         }
         Ok(map)

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use crate::address::Name;
@@ -80,6 +81,8 @@ struct World {
     unplugged: BTreeSet<(Name, Name)>,
     #[serde(skip)]
     foreign: BTreeSet<Claim>,
+    #[serde(skip)]
+    foreign_networks: Vec<(String, Ipv4Net)>,
 }
 
 /// JSON has no maps by structured keys, and an object knows its own key.
@@ -160,6 +163,11 @@ impl SimHost {
     /// Gives a name to somebody else.
     pub fn occupy(&self, claim: Claim) {
         self.world().foreign.insert(claim);
+    }
+
+    /// Puts the host on a network by an interface of its own.
+    pub fn join(&self, interface: &str, address: Ipv4Net) {
+        self.world().foreign_networks.push((interface.into(), address));
     }
 
     /// What is there without something that it needs, or has no cable: nothing, after a good run.
@@ -276,7 +284,8 @@ impl Host for SimHost {
 
     fn observe(&self) -> Result<Observed, HostError> {
         let world = self.world();
-        let mut observed = Observed { foreign: world.foreign.clone(), ..Observed::default() };
+        let (foreign, foreign_networks) = (world.foreign.clone(), world.foreign_networks.clone());
+        let mut observed = Observed { foreign, foreign_networks, ..Observed::default() };
         for (key, object) in &world.objects {
             observed.objects.insert(key.clone(), object.facts());
         }

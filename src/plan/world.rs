@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use crate::blueprint::facts::Facts;
@@ -82,4 +83,6 @@ pub struct Observed {
     pub objects: BTreeMap<ObjectKey, Facts>,
     /// What is taken by things that do not carry our mark.
     pub foreign: BTreeSet<Claim>,
+    /// The networks that the host is on by interfaces that do not carry our mark: interface, address and prefix length.
+    pub foreign_networks: Vec<(String, Ipv4Net)>,
 }

@@ -146,6 +146,20 @@ fn a_right_address_is_never_taken_away() {
 }
 
 #[test]
+fn the_networks_of_other_interfaces_are_told() {
+    in_netns(|| {
+        run("ip link add other type bridge");
+        run("ip addr add 10.9.8.7/20 dev other");
+        let links = links();
+        links.ensure_bridge(&bridge()).expect("ensure");
+        let mut observed = Observed::default();
+        links.observe(&mut observed).expect("observe");
+        assert!(observed.foreign_networks.contains(&("other".to_owned(), "10.9.8.7/20".parse().expect("a network"))));
+        assert!(observed.foreign_networks.iter().all(|(interface, _)| interface != DEVICE));
+    });
+}
+
+#[test]
 fn the_mtu_does_not_follow_a_port() {
     in_netns(|| {
         for mtu in [1450, 1500, 9000] {
