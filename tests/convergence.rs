@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use common::{BASE, converge, plan, walk};
 use novella::blueprint::HostFacts;
+use novella::blueprint::facts::Disruption;
 use novella::blueprint::object::{Claim, Object, ObjectKey, ObjectKind, Power, base_key};
 use novella::host::Host;
 use novella::host::HostError;
@@ -277,6 +278,61 @@ fn a_run_that_is_cut_off_twice_with_an_edit_in_between_converges() {
             assert_settled(&format!("cuts {first_cut} and {second_cut}"), &text, &host, &store);
         }
     }
+}
+
+#[test]
+fn what_was_begun_is_finished_even_if_it_looks_done() {
+    let (host, store) = (SimHost::new(), MemoryStore::default());
+    converge(BASE, &host, &store);
+    let edited = BASE.replace("128 MiB", "256 MiB");
+    let key = ObjectKey::new(ObjectKind::Domain, "web-1");
+    let first = plan(&edited, store.snapshot(), &host);
+    let change = first.changes.iter().find(|change| change.key == key).expect("an update");
+    // Defined anew, and cut off while the guest was being shut down.
+    let want = change.want.clone().expect("a domain");
+    store.put(&key, &Record::intended(want.clone(), change.made.as_ref())).expect("written");
+    assert!(host.alter(&key, |object| *object = want));
+
+    let second = plan(&edited, store.snapshot(), &host);
+    let change = second.changes.iter().find(|change| change.key == key).expect("it is not forgotten");
+    assert_eq!((change.action, &change.reason), (Action::Update, &Reason::Unfinished));
+    assert_eq!(change.disruption, Disruption::Reboot, "the guest may still run as it was");
+    converge(&edited, &host, &store);
+    assert_settled("begun and finished", &edited, &host, &store);
+}
+
+/// A host on which nothing goes at once: a removal takes something away and fails.
+struct Clinging<'a>(&'a SimHost);
+
+impl Host for Clinging<'_> {
+    fn facts(&self) -> Result<HostFacts, HostError> {
+        self.0.facts()
+    }
+    fn observe(&self) -> Result<Observed, HostError> {
+        self.0.observe()
+    }
+    fn ensure(&self, object: &Object) -> Result<(), HostError> {
+        self.0.ensure(object)
+    }
+    fn remove(&self, key: &ObjectKey) -> Result<(), HostError> {
+        self.0.remove(key)?;
+        Err(HostError::refused("half of it is left"))
+    }
+}
+
+#[test]
+fn what_was_removed_by_half_is_removed_again() {
+    let (host, store) = (SimHost::new(), MemoryStore::default());
+    converge(BASE, &host, &store);
+    let edited = BASE.replace("count = 2", "count = 1");
+    let key = ObjectKey::new(ObjectKind::Domain, "web-2");
+    walk(&plan(&edited, store.snapshot(), &host), &Clinging(&host), &store, 1);
+    assert!(!host.objects().contains_key(&key));
+    let second = plan(&edited, store.snapshot(), &host);
+    let change = second.changes.iter().find(|change| change.key == key).expect("it is not forgotten");
+    assert_eq!(change.action, Action::Delete);
+    converge(&edited, &host, &store);
+    assert_settled("removed by half", &edited, &host, &store);
 }
 
 /// A host on which one object cannot be made.

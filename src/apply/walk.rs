@@ -13,7 +13,7 @@ use petgraph::graph::NodeIndex;
 use crate::apply::{Event, Fate, Observer, Options, Outcome, StepError};
 use crate::host::Host;
 use crate::plan::diff::{Action, Change};
-use crate::plan::world::Record;
+use crate::plan::world::{Record, Status};
 use crate::plan::{Deed, Plan};
 use crate::store::Store;
 
@@ -167,6 +167,10 @@ impl<'a> Walk<'a> {
                 self.patiently(change, deed, || self.host.remove(key))?;
             }
             (Deed::Remove, None) => {
+                // Else what is half gone, and not seen any more, would be taken for gone.
+                if let Some(made) = made.filter(|made| made.status == Status::Present) {
+                    self.store.put(key, &Record::intended(made.object.clone(), Some(made)))?;
+                }
                 self.patiently(change, deed, || self.host.remove(key))?;
                 self.store.forget(key)?;
             }

@@ -17,7 +17,7 @@ use crate::plan::world::{Observed, Record, Recorded, Status};
 pub enum Action {
     /// Make it.
     Create,
-    /// It is there and as it should be; only the record is missing or behind.
+    /// It is there and as it should be; only the record is missing.
     Record,
     /// Change it where it stands.
     Update,
@@ -133,7 +133,11 @@ pub fn diff(want: Blueprint, made: Recorded, seen: &Observed) -> Difference {
         };
         match change(key, want, made, seen_facts, follows) {
             Some(change) => {
-                let touches = matches!(change.action, Action::Create | Action::Update | Action::Replace);
+                let touches = match change.action {
+                    Action::Create | Action::Replace => true,
+                    Action::Update => !change.fields.is_empty(),
+                    Action::Record | Action::Delete | Action::Forget => false,
+                };
                 if change.key.kind == ObjectKind::Disk && touches {
                     disks_touched.insert(change.key.clone(), change.action);
                 }
@@ -179,8 +183,10 @@ fn change(
                 (Action::Replace, Reason::Follows(disk), fields)
             } else if fields.is_empty() {
                 match made {
-                    Some(_) if !intended => return None,
-                    _ => (Action::Record, why(Reason::Unfinished), fields),
+                    // To the eye it is there, and may yet be unfinished: a guest that still runs as it was, a stale lease.
+                    Some(_) if intended => (Action::Update, Reason::Unfinished, fields),
+                    Some(_) => return None,
+                    None => (Action::Record, Reason::Found, fields),
                 }
             } else {
                 let edited = fields.iter().any(|field| !field.drifted);
@@ -194,7 +200,10 @@ fn change(
         (None, Some(_), None) => (Action::Forget, Reason::Vanished, Vec::new()),
         (None, None, _) => return None,
     };
-    let disruption = on_disk.max(disruption(key.kind, &fields, seen));
+    let disruption = match key.kind {
+        ObjectKind::Domain if !running => on_disk,
+        kind => on_disk.max(disruption(kind, &fields)).max(behind(want.as_ref(), made.as_ref())),
+    };
     Some(Change { key, address, action, reason, disruption, want, made, fields })
 }
 
@@ -221,11 +230,21 @@ fn fields(kind: ObjectKind, want: &Object, made: Option<&Object>, seen: &Facts) 
     changes
 }
 
-fn disruption(kind: ObjectKind, fields: &[FieldChange], seen: Option<&Facts>) -> Disruption {
-    if kind == ObjectKind::Domain && !is_running(seen) {
-        return Disruption::None;
-    }
+fn disruption(kind: ObjectKind, fields: &[FieldChange]) -> Disruption {
     fields.iter().map(|field| kind.disruption(&field.name)).max().unwrap_or_default()
+}
+
+/// What it does to a guest to catch up with its definition: it may still run as what stood there before an edit that was
+/// begun and not finished.
+fn behind(want: Option<&Object>, made: Option<&Record>) -> Disruption {
+    let (Some(want @ Object::Domain(_)), Some(made)) = (want, made) else { return Disruption::None };
+    let after = want.facts();
+    let differs = |before: &Object| {
+        let before = before.facts();
+        let names = after.keys().chain(before.keys()).filter(|name| before.get(*name) != after.get(*name));
+        names.map(|name| ObjectKind::Domain.disruption(name)).max()
+    };
+    made.previous.iter().filter_map(differs).max().unwrap_or_default()
 }
 
 /// Whether a domain that was seen has a guest in it, running or held.

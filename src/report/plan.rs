@@ -238,7 +238,6 @@ fn reason(change: &Change) -> String {
         (Reason::Found, _) => "found on the host with our mark".into(),
         (Reason::Vanished, Action::Forget) => "gone from the host already".into(),
         (Reason::Vanished, _) => "vanished from the host".into(),
-        (Reason::Unfinished, Action::Record) => "made by a run that did not end".into(),
         (Reason::Unfinished, _) => "begun by a run that did not end".into(),
         (Reason::Drifted, _) => "changed on the host".into(),
         (Reason::Follows(key), _) => format!("taken down while its {} is changed", key.kind),
