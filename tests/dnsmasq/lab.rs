@@ -47,11 +47,7 @@ pub fn lab(test: impl FnOnce(&Lab) + Send + 'static) {
         // As the program runs: dnsmasq must still be able to read what is meant for it.
         umask(Mode::from_bits_truncate(0o077));
         let dir = tempfile::tempdir().expect("directory");
-        // As the data directory is: others may pass, not look.
-        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).expect("mode");
         let layout = Layout::new(dir.path(), &"default".parse().expect("name"));
-        fs::create_dir(&layout.root).expect("directory");
-        fs::set_permissions(&layout.root, fs::Permissions::from_mode(0o711)).expect("mode");
         let dnsmasq = Dnsmasq::new(layout.clone());
         let lab = Lab { dir, dnsmasq, layout, clients: Cell::new(0) };
         ip("link set lo up");

@@ -1,10 +1,10 @@
 //! The files of one network's dnsmasq, and what is written in them.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::net::Ipv4Addr;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -12,7 +12,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::address::Name;
+use crate::blueprint::Layout;
 use crate::blueprint::object::{Dhcp, HostEntry};
+use crate::host::HostError;
+use crate::host::files::{PASSABLE, make_dir, make_project_dir};
 use crate::value::Mac;
 
 /// How old the lease file must be to be read. dnsmasq empties it and writes it again, so that one that changes right now
@@ -115,18 +118,13 @@ impl Files {
         self.dir.join("reload")
     }
 
-    /// Makes the directories. dnsmasq must get through them as its own user, whatever our umask. Only while dnsmasq does
-    /// not run: it would not watch a new `hosts/`.
-    pub fn create(&self) -> io::Result<()> {
-        let mut builder = DirBuilder::new();
-        builder.recursive(true).mode(0o711);
-        builder.create(&self.dir)?;
-        if let Some(networks) = self.dir.parent() {
-            fs::set_permissions(networks, Permissions::from_mode(0o711))?;
-        }
-        fs::set_permissions(&self.dir, Permissions::from_mode(0o711))?;
-        builder.create(self.hosts())?;
-        fs::set_permissions(self.hosts(), Permissions::from_mode(0o755))
+    /// Makes the directories, and those above them: dnsmasq must get through all of them as its own user, whatever our
+    /// umask. Only while dnsmasq does not run: it would not watch a new `hosts/`.
+    pub fn create(&self, layout: &Layout) -> Result<(), HostError> {
+        make_project_dir(layout)?;
+        make_dir(&layout.networks(), PASSABLE)?;
+        make_dir(&self.dir, PASSABLE)?;
+        make_dir(&self.hosts(), 0o755)
     }
 
     /// Removes our files, then the directory. What else is in there stays, and so does then the directory.

@@ -87,7 +87,7 @@ impl Dnsmasq {
                 return self.reload(&files).map_err(failed);
             }
             process::stop(&ours, self.service.uid).map_err(failed)?;
-            files.create().map_err(failed)?;
+            files.create(&self.layout)?;
             files.write_started(&wanted).map_err(failed)?;
             self.start(dhcp, &files)
         })
