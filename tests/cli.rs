@@ -224,6 +224,7 @@ fn wrong_arguments_are_told_apart_from_failures() {
     let place = Place::new(BASE);
     place.novella(&["aply"]).ends(2).err("apply");
     place.novella(&["plan", "--backend", "xen"]).ends(2);
+    place.novella(&["apply", "--parallelism", "0"]).ends(2).err("1..=256");
     place.novella(&["--version"]).ends(0).out("novella ");
 }
 

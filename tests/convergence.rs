@@ -335,8 +335,8 @@ fn what_was_removed_by_half_is_removed_again() {
     assert_settled("removed by half", &edited, &host, &store);
 }
 
-/// A host on which one object cannot be made.
-struct Stubborn<'a>(&'a SimHost, ObjectKey);
+/// A host on which one object cannot be made; whether it panics over it.
+struct Stubborn<'a>(&'a SimHost, ObjectKey, bool);
 
 impl Host for Stubborn<'_> {
     fn facts(&self) -> Result<HostFacts, HostError> {
@@ -346,6 +346,7 @@ impl Host for Stubborn<'_> {
         self.0.observe()
     }
     fn ensure(&self, object: &Object) -> Result<(), HostError> {
+        assert!(!self.2 || object.key() != self.1, "a defect");
         if object.key() == self.1 { Err(HostError::refused("no")) } else { self.0.ensure(object) }
     }
     fn remove(&self, key: &ObjectKey) -> Result<(), HostError> {
@@ -358,8 +359,8 @@ fn a_failed_step_keeps_back_its_dependents_and_nothing_else() {
     let host = SimHost::new();
     let store = MemoryStore::default();
     let first = plan(BASE, Recorded::default(), &host);
-    let stubborn = Stubborn(&host, ObjectKey::new(ObjectKind::Dhcp, "closed"));
-    for parallelism in [1, 8] {
+    for (parallelism, panics) in [(1, false), (8, false), (1, true), (8, true)] {
+        let stubborn = Stubborn(&host, ObjectKey::new(ObjectKind::Dhcp, "closed"), panics);
         let outcome = walk(&first, &stubborn, &store, parallelism);
         assert_eq!(outcome.failures().count(), 1);
         let there: Vec<String> = host.objects().into_keys().map(|key| key.to_string()).collect();

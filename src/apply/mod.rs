@@ -79,11 +79,6 @@ impl Outcome {
         self.steps.iter().all(|(_, fate)| matches!(fate, Fate::Done))
     }
 
-    /// Whether every step of a change was done.
-    pub fn is_done(&self, change: usize) -> bool {
-        self.steps.iter().filter(|(step, _)| step.change == change).all(|(_, fate)| matches!(fate, Fate::Done))
-    }
-
     /// The steps that failed, and why.
     pub fn failures(&self) -> impl Iterator<Item = (&Step, &StepError)> {
         self.steps.iter().filter_map(|(step, fate)| match fate {

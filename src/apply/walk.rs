@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
@@ -11,7 +12,7 @@ use petgraph::Direction;
 use petgraph::graph::NodeIndex;
 
 use crate::apply::{Event, Fate, Observer, Options, Outcome, StepError};
-use crate::host::Host;
+use crate::host::{Host, HostError};
 use crate::plan::diff::{Action, Change};
 use crate::plan::world::{Record, Status};
 use crate::plan::{Deed, Plan};
@@ -79,7 +80,12 @@ impl<'a> Walk<'a> {
             let change = &self.plan.changes[step.change];
             let start = Instant::now();
             self.observer.event(change, step.deed, Event::Started);
-            let fate = match self.step(change, step.deed) {
+            // A panic must not leave the others waiting for a step that never ends.
+            let done = catch_unwind(AssertUnwindSafe(|| self.step(change, step.deed))).unwrap_or_else(|_| {
+                let error = HostError::refused(format!("novella panicked over {}", change.key));
+                Err(error.help("this is a defect of novella, please report it; the other steps go on").into())
+            });
+            let fate = match done {
                 Ok(()) => {
                     self.observer.event(change, step.deed, Event::Done { elapsed: start.elapsed() });
                     Fate::Done
@@ -181,12 +187,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Tries a deed again while it fails in a way that may pass.
-    fn patiently(
-        &self,
-        change: &Change,
-        deed: Deed,
-        act: impl Fn() -> Result<(), crate::host::HostError>,
-    ) -> Result<(), StepError> {
+    fn patiently(&self, change: &Change, deed: Deed, act: impl Fn() -> Result<(), HostError>) -> Result<(), StepError> {
         let retry = self.options.retry;
         let mut wait = retry.first;
         for _ in 0..retry.retries {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use clap::builder::RangedU64ValueParser;
+
 use crate::apply::{Options, Outcome};
 use crate::cli::session::{self, Target};
 use crate::cli::{FAILED, Global, INTERRUPTED, Stop, interrupt};
@@ -22,8 +24,13 @@ pub(super) struct Arguments {
     #[arg(long)]
     auto_approve: bool,
     /// How many steps run at once, at most
-    #[arg(long, value_name = "N", default_value_t = Options::default().parallelism)]
+    #[arg(long, value_name = "N", default_value_t = Options::default().parallelism, value_parser = threads())]
     parallelism: usize,
+}
+
+/// Each step that runs has a thread.
+fn threads() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=256)
 }
 
 /// Which plan is made and what is said of it.
@@ -50,7 +57,6 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
 
 pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand) -> Result<(), Stop> {
     let (desired, source) = session::spec(global)?;
-    let stop = interrupt::listen()?;
     let store = SledStore::open(&session::state_dir(global), errand.operation)?;
     let progress = Arc::new(Progress::default());
     let target = Target::open(global, &desired, progress.sink())?;
@@ -71,11 +77,15 @@ pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand)
         return Err(Stop(FAILED));
     }
     report::line("");
-    let options = Options { parallelism: arguments.parallelism.max(1), ..Options::default() };
+    // Until here nothing was begun, and Ctrl-C ends the program as it does any other.
+    let stop = interrupt::listen()?;
+    let options = Options { parallelism: arguments.parallelism, ..Options::default() };
     let outcome = apply::apply(&plan, target.host(), &store, options, &stop, progress.as_ref());
+    // What came of it is told first, whatever comes of the rest.
+    let concluded = conclude(&plan, &outcome, errand);
     target.save()?;
     store.export()?;
-    conclude(&plan, &outcome, errand)
+    concluded
 }
 
 /// Asks on the terminal; only `yes` is a yes.
