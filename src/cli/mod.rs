@@ -139,5 +139,10 @@ fn log(filter: Option<&str>) {
         Some(filter) => EnvFilter::builder().parse_lossy(filter),
         None => EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn")),
     };
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(|| report::Log)
+        .with_ansi(false)
+        .without_time()
+        .init();
 }

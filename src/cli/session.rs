@@ -115,7 +115,7 @@ pub(super) fn refuse_conflicts(plan: &Plan) -> Result<(), Stop> {
             report::REMOVE,
             report::REMOVE,
             conflict.address,
-            report::clean(&conflict.claim.to_string()),
+            report::clean_line(&conflict.claim.to_string()),
         ));
     }
     if plan.conflicts.is_empty() { Ok(()) } else { Err(Stop(FAILED)) }

@@ -1,10 +1,12 @@
 //! Draws what is wrong with a spec: file, line, column, the lines themselves, and the way out.
 
+use std::borrow::Cow;
+
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
 use crate::diagnostic::{Diagnostic, Severity, Span};
-use crate::report::{clean, note};
+use crate::report::{clean, clean_line, is_hostile, note};
 use crate::spec::Source;
 use crate::spec::source::SourceFile;
 
@@ -48,7 +50,7 @@ fn one(diagnostic: &Diagnostic, span: Option<Span>, source: &Source, renderer: &
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
     };
-    let mut group = Group::with_title(level.primary_title(clean(&diagnostic.message)));
+    let mut group = Group::with_title(level.primary_title(clean_line(&diagnostic.message)));
     let related = diagnostic.related.as_ref().and_then(|(place, label)| Some((source.locate(place)?, label.as_str())));
     if let Some((span, file)) = span.as_ref().and_then(|span| Some((span, source.files.get(span.file)?))) {
         let mut primary = AnnotationKind::Primary.span(within(file, span));
@@ -80,7 +82,26 @@ fn one(diagnostic: &Diagnostic, span: Option<Span>, source: &Source, renderer: &
 }
 
 fn snippet<'a>(file: &'a SourceFile) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
-    Snippet::source(file.text.as_str()).path(clean(&file.path.to_string_lossy()).into_owned())
+    Snippet::source(clean_source(&file.text)).path(clean_line(&file.path.to_string_lossy()).into_owned())
+}
+
+/// A text in which nothing has moved, without what the renderer lets through: it replaces most of what is hostile itself.
+fn clean_source(text: &str) -> Cow<'_, str> {
+    let missed = |c: char| is_hostile(c) && c.len_utf8() > 1;
+    if !text.contains(missed) {
+        return Cow::Borrowed(text);
+    }
+    // Of the same length in UTF-8, so that spans stay true.
+    let mask = |c: char| {
+        if !missed(c) {
+            c
+        } else if c.len_utf8() == 2 {
+            '·'
+        } else {
+            '\u{fffd}'
+        }
+    };
+    Cow::Owned(text.chars().map(mask).collect())
 }
 
 /// The bytes of a span, held within its file and its first line: a table may go on for pages.

@@ -1,7 +1,7 @@
 //! All that a person or a pipe reads.
 //!
-//! Nothing outside this module prints. Text that comes from a spec or a host goes through [`clean`], so that it cannot
-//! speak to the terminal.
+//! Nothing outside this module prints, the log included. Text that comes from a spec or a host goes through [`clean`] or
+//! [`clean_line`], so that it cannot speak to the terminal.
 
 pub mod diagnostics;
 pub mod error;
@@ -11,9 +11,11 @@ pub mod table;
 
 use std::borrow::Cow;
 use std::fmt::Display;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::LazyLock;
 
 use anstyle::{AnsiColor, Style};
+use indicatif::{MultiProgress, ProgressDrawTarget};
 
 /// Green: made.
 pub const ADD: Style = AnsiColor::Green.on_default();
@@ -26,11 +28,16 @@ pub const BOLD: Style = Style::new().bold();
 /// What it may pass over.
 pub const DIM: Style = Style::new().dimmed();
 
+/// The lines that are drawn over as work goes on. Whatever else is written makes them step aside for a moment.
+static LIVE: LazyLock<MultiProgress> = LazyLock::new(|| MultiProgress::with_draw_target(ProgressDrawTarget::stdout()));
+
 /// Writes text to standard output. Colours are dropped where nobody sees them.
 pub fn out(text: impl Display) {
-    let mut stdout = anstream::stdout().lock();
-    // A pipe that was closed is no concern of ours: whoever closed it has read enough.
-    let _ = write!(stdout, "{text}").and_then(|()| stdout.flush());
+    LIVE.suspend(|| {
+        let mut stdout = anstream::stdout().lock();
+        // A pipe that was closed is no concern of ours: whoever closed it has read enough.
+        let _ = write!(stdout, "{text}").and_then(|()| stdout.flush());
+    });
 }
 
 /// Writes a line to standard output.
@@ -40,7 +47,24 @@ pub fn line(text: impl Display) {
 
 /// Writes a line to standard error.
 pub fn note(text: impl Display) {
-    let _ = writeln!(anstream::stderr().lock(), "{text}");
+    LIVE.suspend(|| {
+        let _ = writeln!(anstream::stderr().lock(), "{text}");
+    });
+}
+
+/// Where the log goes: to standard error. Takes one message with each write, without colours.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Log;
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        note(clean(String::from_utf8_lossy(bytes).trim_end_matches('\n')));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Whether standard output is a terminal, on which lines can be drawn over.
@@ -49,13 +73,24 @@ pub fn is_terminal() -> bool {
 }
 
 /// The text without anything that a terminal would obey or a reader be fooled by: control characters and those that turn
-/// the direction of writing are shown as escapes.
+/// the direction of writing are shown as escapes. Line breaks stay.
 pub fn clean(text: &str) -> Cow<'_, str> {
-    let hostile = |c: char| {
-        (c.is_control() && c != '\n')
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    if !text.contains(hostile) {
+    escape(text, |c| c != '\n' && is_hostile(c))
+}
+
+/// The same for what belongs on one line: line breaks are shown as escapes too, so that none of it passes for a line of
+/// ours.
+pub fn clean_line(text: &str) -> Cow<'_, str> {
+    escape(text, is_hostile)
+}
+
+fn is_hostile(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn escape(text: &str, hostile: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(&hostile) {
         return Cow::Borrowed(text);
     }
     let escaped = text.chars().fold(String::new(), |mut escaped, c| {
@@ -78,5 +113,6 @@ mod tests {
         assert_eq!(clean("web \u{e9}\n"), "web \u{e9}\n");
         assert_eq!(clean("\x1b[31mred\u{7}\r"), "\\u{1b}[31mred\\u{7}\\r");
         assert_eq!(clean("\u{9b}2J\u{202e}txt"), "\\u{9b}2J\\u{202e}txt");
+        assert_eq!(clean_line("a\nb\u{2028}c"), "a\\nb\\u{2028}c");
     }
 }

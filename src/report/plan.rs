@@ -11,7 +11,7 @@ use crate::blueprint::facts::Disruption;
 use crate::blueprint::object::{Object, ObjectKind};
 use crate::plan::Plan;
 use crate::plan::diff::{Action, Change, FieldChange, Reason};
-use crate::report::{ADD, BOLD, CHANGE, DIM, REMOVE, clean};
+use crate::report::{ADD, BOLD, CHANGE, DIM, REMOVE, clean_line};
 
 /// What is done to a resource, from what is done to its objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,10 +202,10 @@ fn attributes<'a>(text: &mut String, attributes: impl Iterator<Item = Attribute<
     let width = attributes.iter().map(|attribute| attribute.name.len()).max().unwrap_or(0);
     for Attribute { name, before, after, note } in attributes {
         let (symbol, style, value) = match (before, after) {
-            (None, Some(after)) => ("+", ADD, clean(after).into_owned()),
-            (Some(before), None) => ("-", REMOVE, clean(before).into_owned()),
+            (None, Some(after)) => ("+", ADD, clean_line(after).into_owned()),
+            (Some(before), None) => ("-", REMOVE, clean_line(before).into_owned()),
             (before, after) => {
-                ("~", CHANGE, format!("{} -> {}", clean(before.unwrap_or("")), clean(after.unwrap_or(""))))
+                ("~", CHANGE, format!("{} -> {}", clean_line(before.unwrap_or("")), clean_line(after.unwrap_or(""))))
             }
         };
         let _ = writeln!(text, "        {style}{symbol}{style:#} {name:<width$} = {value}{DIM}{note}{DIM:#}");

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use anstream::{AutoStream, ColorChoice};
+use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::apply::{Event, Observer};
 use crate::blueprint::object::ObjectKey;
@@ -12,7 +13,7 @@ use crate::host::OnProgress;
 use crate::plan::Deed;
 use crate::plan::diff::{Action, Change};
 use crate::report::plan::title;
-use crate::report::{BOLD, CHANGE, REMOVE, clean, error, is_terminal, line};
+use crate::report::{BOLD, CHANGE, LIVE, REMOVE, clean, error, is_terminal, line};
 
 /// Shows the progress of a walk on standard output.
 #[derive(Debug)]
@@ -20,20 +21,15 @@ pub struct Progress {
     bars: Option<Bars>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Bars {
-    screen: MultiProgress,
     /// The live line of each object that is worked on.
     live: Mutex<HashMap<ObjectKey, ProgressBar>>,
 }
 
 impl Default for Progress {
     fn default() -> Self {
-        let bars = is_terminal().then(|| Bars {
-            screen: MultiProgress::with_draw_target(ProgressDrawTarget::stdout()),
-            live: Mutex::default(),
-        });
-        Self { bars }
+        Self { bars: is_terminal().then(Bars::default) }
     }
 }
 
@@ -60,7 +56,7 @@ impl Progress {
     fn say(&self, text: &str) {
         match &self.bars {
             // A terminal that cannot be written to shows nothing either way.
-            Some(bars) => drop(bars.screen.println(text)),
+            Some(_) => drop(LIVE.println(painted(text))),
             None => line(text),
         }
     }
@@ -69,9 +65,9 @@ impl Progress {
         match &self.bars {
             None => line(format_args!("{what}: {}...", doing(change.action))),
             Some(bars) => {
-                let bar = bars.screen.add(ProgressBar::new_spinner());
+                let bar = LIVE.add(ProgressBar::new_spinner());
                 bar.set_style(style("{spinner} {msg} [{elapsed}]"));
-                bar.set_message(format!("{what}: {}...", doing(change.action)));
+                bar.set_message(painted(&format!("{what}: {}...", doing(change.action))));
                 bar.enable_steady_tick(Duration::from_millis(200));
                 bars.live.lock().unwrap_or_else(PoisonError::into_inner).insert(change.key.clone(), bar);
             }
@@ -111,6 +107,14 @@ impl Observer for Progress {
             ),
             Event::Skipped => self.say(&format!("{what}: skipped, for something it waits for failed")),
         }
+    }
+}
+
+/// The text with its colours, unless none are wanted: live lines do not pass the stream that would drop them.
+fn painted(text: &str) -> String {
+    match AutoStream::choice(&std::io::stdout()) {
+        ColorChoice::Never => anstream::adapter::strip_str(text).to_string(),
+        _ => text.to_owned(),
     }
 }
 

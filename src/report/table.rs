@@ -1,11 +1,11 @@
 //! Plain tables.
 
-use crate::report::{BOLD, clean};
+use crate::report::{BOLD, clean_line};
 
 /// Columns as wide as their widest cell, two spaces apart, with a bold heading.
 pub fn render(heading: &[&str], rows: &[Vec<String>]) -> String {
     let rows: Vec<Vec<String>> =
-        rows.iter().map(|row| row.iter().map(|cell| clean(cell).into_owned()).collect()).collect();
+        rows.iter().map(|row| row.iter().map(|cell| clean_line(cell).into_owned()).collect()).collect();
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
         cells.chain(heading.get(column).map(|word| word.len())).max().unwrap_or(0)
