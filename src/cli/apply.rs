@@ -59,7 +59,7 @@ pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand)
     report::out(report::plan::render(&plan));
     session::refuse_conflicts(&plan)?;
     if plan.changes.is_empty() {
-        store.export()?;
+        close(&target, &store)?;
         report::line(format_args!(
             "\n{ADD}{BOLD}{} Resources: 0 added, 0 changed, 0 destroyed.{BOLD:#}{ADD:#}",
             errand.complete
@@ -74,8 +74,16 @@ pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand)
     let options = Options { parallelism: arguments.parallelism.max(1), ..Options::default() };
     let outcome = apply::apply(&plan, target.host(), &store, options, &stop, progress.as_ref());
     target.save()?;
-    store.export()?;
+    close(&target, &store)?;
     conclude(&plan, &outcome, errand)
+}
+
+/// Leaves state and host in order.
+fn close(target: &Target, store: &SledStore) -> Result<(), Stop> {
+    if store.load()?.records.is_empty() {
+        target.tidy();
+    }
+    Ok(store.export()?)
 }
 
 /// Asks on the terminal; only `yes` is a yes.
