@@ -67,6 +67,12 @@ enum Change {
     Destroy,
 }
 
+const RENAME: [(&str, &str); 3] = [
+    ("[network.private]", "[network.public]"),
+    ("network = \"private\"", "network = \"public\""),
+    ("[\"private\"", "[\"public\""),
+];
+
 fn cases() -> Vec<(&'static str, Vec<Change>)> {
     use Change::{Alter, Destroy, Edit, Lose, LoseState};
     use ObjectKind::{Base, Bridge, Dhcp, Disk, Domain, Firewall, HostEntry};
@@ -111,6 +117,27 @@ fn cases() -> Vec<(&'static str, Vec<Change>)> {
                 ]),
                 Edit(&[("br-a", "br-c"), ("br-b", "br-a"), ("br-c", "br-b")]),
             ],
+        ),
+        ("a network is renamed", vec![Edit(&[RENAME[0], RENAME[1], RENAME[2]])]),
+        (
+            "a network is renamed and keeps its bridge",
+            vec![
+                Edit(&[("[network.private]", "[network.private]\nbridge = \"br-lab\"")]),
+                Edit(&[RENAME[0], RENAME[1], RENAME[2]]),
+            ],
+        ),
+        (
+            "two networks exchange their ranges",
+            vec![Edit(&[
+                ("10.20.0.0/24", "swap"),
+                ("10.30.0.0/24", "10.20.0.0/24"),
+                ("swap", "10.30.0.0/24"),
+                ("fixed_ip", "# "),
+            ])],
+        ),
+        (
+            "a range goes from a network to another",
+            vec![Edit(&[("10.20.0.0/24", "10.21.0.0/24"), ("10.30.0.0/24", "10.20.0.0/24"), ("fixed_ip", "# ")])],
         ),
         ("another mtu", vec![Edit(&[("[network.private]", "[network.private]\nmtu = 1400")])]),
         ("another forward mode", vec![Edit(&[("\"isolated\"", "\"routed\"")])]),

@@ -543,6 +543,14 @@ impl Object {
         }
     }
 
+    /// The networks that the host is on by it.
+    pub fn host_networks(&self) -> Vec<Ipv4Net> {
+        match self {
+            Self::Bridge(it) => it.addresses.iter().map(Ipv4Net::trunc).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// What it has that nothing else on the host, or on its network, may have.
     pub fn claims(&self) -> Vec<Claim> {
         match self {

@@ -65,7 +65,7 @@ pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand)
     report::out(report::plan::render(&plan));
     session::refuse_conflicts(&plan)?;
     if plan.changes.is_empty() {
-        store.export()?;
+        close(&target, &store)?;
         report::line(format_args!(
             "\n{ADD}{BOLD}{} Resources: 0 added, 0 changed, 0 destroyed.{BOLD:#}{ADD:#}",
             errand.complete
@@ -84,8 +84,16 @@ pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand)
     // What came of it is told first, whatever comes of the rest.
     let concluded = conclude(&plan, &outcome, errand);
     target.save()?;
-    store.export()?;
+    close(&target, &store)?;
     concluded
+}
+
+/// Leaves state and host in order.
+fn close(target: &Target, store: &SledStore) -> Result<(), Stop> {
+    if store.load()?.records.is_empty() {
+        target.tidy();
+    }
+    Ok(store.export()?)
 }
 
 /// Asks on the terminal; only `yes` is a yes.

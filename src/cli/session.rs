@@ -70,6 +70,13 @@ impl Target {
             Self::Sim(sim) => sim.save(),
         }
     }
+
+    /// Removes what a project leaves that has no objects any more.
+    pub(super) fn tidy(&self) {
+        if let Self::Machine(machine) = self {
+            machine.tidy();
+        }
+    }
 }
 
 /// No progress is shown.

@@ -18,6 +18,7 @@ use crate::spec::values::VirtTypeSpec;
 
 /// This machine.
 pub struct Machine {
+    layout: Layout,
     links: Links,
     firewall: Nft,
     dhcp: Dnsmasq,
@@ -47,6 +48,7 @@ impl Machine {
             kvm: OnceLock::new(),
             kvm_cache: layout.root.join("kvm"),
             has_taps: !desired.host.libvirt_uri.starts_with("test:"),
+            layout,
         })
     }
 
@@ -56,6 +58,18 @@ impl Machine {
             && let Err(error) = kvm::remember(*kvm, &self.kvm_cache)
         {
             tracing::debug!(%error, "cannot keep what was found out about KVM");
+        }
+    }
+
+    /// Removes the directories of a project without objects, and what is kept in them about this host. One with anything
+    /// else in it stays.
+    pub fn tidy(&self) {
+        let layout = &self.layout;
+        let _ = std::fs::remove_file(&self.kvm_cache);
+        for directory in [&layout.bases(), &layout.instances(), &layout.networks(), &layout.root] {
+            if let Err(error) = std::fs::remove_dir(directory) {
+                tracing::debug!(directory = %directory.display(), %error, "not removed");
+            }
         }
     }
 

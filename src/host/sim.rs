@@ -232,6 +232,13 @@ impl World {
                 return refuse(format!("its {fact} cannot be changed where it stands"));
             }
         }
+        if let Object::Dhcp(dhcp) = object {
+            let meets = |net: &Ipv4Net| dhcp.ranges.iter().any(|it| it.cidr.contains(net) || net.contains(&it.cidr));
+            let others = self.objects.values().filter(|other| other.key() != bridge_key(&dhcp.network));
+            if let Some(net) = others.flat_map(Object::host_networks).find(meets) {
+                return refuse(format!("another listens on {net}"));
+            }
+        }
         if let Object::Domain(domain) = object {
             for nic in &domain.nics {
                 match self.objects.get(&bridge_key(&nic.network)) {

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use ipnet::Ipv4Net;
 use petgraph::algo::{kosaraju_scc, toposort};
-use petgraph::graph::{DiGraph, NodeIndex};
+use petgraph::graph::{DiGraph, EdgeIndex, NodeIndex};
 
 use crate::blueprint::object::{Claim, Object, ObjectKey};
 use crate::plan::diff::{Action, Change, Reason};
@@ -37,6 +38,9 @@ pub struct Cycle(pub Vec<String>);
 
 /// The steps of the changes, each after all that it must wait for.
 ///
+/// A few edges are wishes: they keep a guest connected while it goes from one network to another, and are dropped where
+/// that cannot be, as when one network takes the name of another's bridge. Then the old one goes first.
+///
 /// # Errors
 /// When there is no such order.
 pub fn order(changes: &[Change]) -> Result<DiGraph<Step, ()>, Cycle> {
@@ -49,6 +53,11 @@ pub fn order(changes: &[Change]) -> Result<DiGraph<Step, ()>, Cycle> {
     order.removal_before_creation();
     order.claim_free_before_taken(changes);
     order.follower_gone_before_followed(changes);
+    order.subnet_left_before_taken(changes);
+    if toposort(&order.graph, None).is_ok() {
+        return Ok(order.graph);
+    }
+    order.drop_vain_wishes();
     match toposort(&order.graph, None) {
         Ok(_) => Ok(order.graph),
         Err(_) => Err(cycle(&order.graph, changes)),
@@ -62,6 +71,8 @@ struct Order<'a> {
     makes: HashMap<&'a ObjectKey, NodeIndex>,
     /// The step after which an object is gone.
     removes: BTreeMap<&'a ObjectKey, NodeIndex>,
+    /// The edges that may be dropped, in the order of their numbers.
+    wishes: Vec<EdgeIndex>,
 }
 
 impl<'a> Order<'a> {
@@ -111,7 +122,7 @@ impl<'a> Order<'a> {
                 } else if let Some(changed) = self.makes.get(&change.key)
                     && !wanted.contains(&used)
                 {
-                    self.graph.add_edge(*changed, *removal, ());
+                    self.wishes.push(self.graph.add_edge(*changed, *removal, ()));
                 }
             }
         }
@@ -152,6 +163,65 @@ impl<'a> Order<'a> {
             let Reason::Follows(followed) = &change.reason else { continue };
             if let (Some(gone), Some(maker)) = (self.removes.get(&change.key), self.makes.get(followed)) {
                 self.graph.add_edge(*gone, *maker, ());
+            }
+        }
+    }
+
+    /// The host's address is on one bridge at a time, and a DHCP server that listens on it is not started while another
+    /// does. Two bridges that exchange their addresses do so at once, and their DHCP servers follow.
+    fn subnet_left_before_taken(&mut self, changes: &'a [Change]) {
+        let mut left: HashMap<Ipv4Net, Vec<(&ObjectKey, NodeIndex)>> = HashMap::new();
+        for change in changes {
+            let step = self.removes.get(&change.key).or(self.makes.get(&change.key));
+            let (Some(step), Some(made)) = (step, &change.made) else { continue };
+            let kept = change.want.as_ref().map(Object::host_networks).unwrap_or_default();
+            let stays = |net: &Ipv4Net| kept.contains(net) && !self.removes.contains_key(&change.key);
+            for net in made.traces().flat_map(Object::host_networks).filter(|net| !stays(net)) {
+                left.entry(net).or_default().push((&change.key, *step));
+            }
+        }
+        if left.is_empty() {
+            return;
+        }
+        for change in changes {
+            let (Some(taker), Some(want)) = (self.makes.get(&change.key), &change.want) else { continue };
+            let nets = match want {
+                Object::Bridge(_) => want.host_networks(),
+                Object::Dhcp(dhcp) => dhcp.ranges.iter().map(|range| range.cidr).collect(),
+                _ => continue,
+            };
+            let holders = left.iter().filter(|(net, _)| nets.iter().any(|it| it.contains(*net) || net.contains(it)));
+            let mut steps: Vec<NodeIndex> = holders
+                .flat_map(|(_, steps)| steps)
+                .filter(|(key, _)| key.id != change.key.id)
+                .map(|it| it.1)
+                .collect();
+            steps.sort();
+            steps.dedup();
+            for step in steps {
+                let edge = self.graph.add_edge(step, *taker, ());
+                if matches!(want, Object::Bridge(_)) && self.graph[step].deed != Deed::Remove {
+                    self.wishes.push(edge);
+                }
+            }
+        }
+    }
+
+    /// Drops the wishes that are part of a circle. All other edges go from removals to removals, from these to makers, and
+    /// from makers to makers of users, so there is no circle without a wish in it.
+    fn drop_vain_wishes(&mut self) {
+        let mut circle = vec![0; self.graph.node_count()];
+        for (number, nodes) in kosaraju_scc(&self.graph).into_iter().enumerate() {
+            for node in nodes {
+                circle[node.index()] = number;
+            }
+        }
+        // From the last on, for a removal gives its number to the last edge.
+        for edge in self.wishes.drain(..).rev() {
+            if let Some((from, to)) = self.graph.edge_endpoints(edge)
+                && circle[from.index()] == circle[to.index()]
+            {
+                self.graph.remove_edge(edge);
             }
         }
     }
