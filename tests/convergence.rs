@@ -405,6 +405,14 @@ fn a_network_that_the_host_is_on_already_is_refused() {
     let novella::reconcile::PlanError::Spec(problems) = refused else { panic!("{refused}") };
     assert_eq!(problems.len(), 1);
     assert_eq!(problems[0].message, "10.20.0.0/24 is in use on this host: `eth0` has 10.20.0.7/16");
+
+    // What was there first stays, and what comes is looked at, also on a bridge that is there.
+    let (host, store) = (SimHost::new(), MemoryStore::default());
+    converge(BASE, &host, &store);
+    host.join("eth0", "10.20.0.7/16".parse().expect("a network"));
+    assert!(plan(BASE, store.snapshot(), &host).is_empty());
+    let edited = BASE.replace("10.30.0.0/24", "10.20.64.0/24");
+    novella::reconcile::plan(&common::desired(&edited), store.snapshot(), &host).expect_err("refused");
 }
 
 #[test]
