@@ -42,8 +42,10 @@ pub enum PlanError {
 pub fn plan(desired: &Desired, recorded: Recorded, host: &dyn Host) -> Result<Plan, PlanError> {
     let layout = Layout::new(&desired.host.data_dir, &desired.project);
     data_dir_is_where_it_was(&layout, &recorded)?;
-    let blueprint = blueprint::lower(desired, &recorded, &host.facts()?).map_err(PlanError::Spec)?;
     let observed = host.observe()?;
+    let chosen = blueprint::found::with_found(desired, &recorded, &observed);
+    let blueprint = blueprint::lower(desired, &chosen, &host.facts()?).map_err(PlanError::Spec)?;
+    drop(chosen);
     networks_are_free(desired, &observed)?;
     Ok(Plan::new(blueprint, recorded, &observed)?)
 }

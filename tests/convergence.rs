@@ -376,6 +376,31 @@ fn a_failed_step_keeps_back_its_dependents_and_nothing_else() {
 }
 
 #[test]
+fn a_state_that_is_lost_takes_no_choice_with_it() {
+    let (host, store) = (SimHost::new(), MemoryStore::default());
+    converge(BASE, &host, &store);
+    // Choices that would be made otherwise now: an address in another order, a disk over another base.
+    let text = BASE.replace("debian.qcow2", "debian-2.qcow2");
+    let text = text.replace("fixed_ip = \"10.20.0.50\"\n", "");
+    let text = format!("{text}\n[server.alpha]\nimage = \"debian\"\nflavor = \"small\"\nnetworks = [\"private\"]\n");
+    converge(&text, &host, &store);
+    let objects = || host.objects().into_iter().filter(|(key, _)| key.kind != ObjectKind::Base).collect::<Vec<_>>();
+    let whole = objects();
+
+    let store = MemoryStore::default();
+    let found = converge(&text, &host, &store);
+    // Where a base came from cannot be found again.
+    let kept = |it: &_| matches!(it, (ObjectKind::Base, Action::Update) | (_, Action::Record));
+    assert!(
+        found.changes.iter().map(|it| (it.key.kind, it.action)).all(|it| kept(&it)),
+        "{}",
+        report::plan::render(&found)
+    );
+    assert_eq!(objects(), whole);
+    assert_settled("after the loss", &text, &host, &store);
+}
+
+#[test]
 fn many_workers_come_to_the_same_end_as_one() {
     let (one, many) = (SimHost::new(), SimHost::new());
     for (host, parallelism) in [(&one, 1), (&many, 16)] {
