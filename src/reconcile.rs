@@ -42,8 +42,10 @@ pub enum PlanError {
 pub fn plan(desired: &Desired, recorded: Recorded, host: &dyn Host) -> Result<Plan, PlanError> {
     let layout = Layout::new(&desired.host.data_dir, &desired.project);
     data_dir_is_where_it_was(&layout, &recorded)?;
-    let blueprint = blueprint::lower(desired, &recorded, &host.facts()?).map_err(PlanError::Spec)?;
     let observed = host.observe()?;
+    let chosen = blueprint::found::with_found(desired, &recorded, &observed);
+    let blueprint = blueprint::lower(desired, &chosen, &host.facts()?).map_err(PlanError::Spec)?;
+    drop(chosen);
     networks_are_free(desired, &observed)?;
     Ok(Plan::new(blueprint, recorded, &observed)?)
 }
@@ -58,19 +60,24 @@ pub fn plan_destroy(desired: &Desired, recorded: Recorded, host: &dyn Host) -> R
     Ok(Plan::new(Blueprint::default(), recorded, &host.observe()?)?)
 }
 
-/// A new bridge with addresses of a network that the host is on already would draw the host's own traffic to itself.
+/// To take addresses of a network that the host is on already would draw the host's own traffic to the bridge. A subnet that
+/// its bridge has is left in peace: the host came to the other network later.
 fn networks_are_free(desired: &Desired, observed: &Observed) -> Result<(), PlanError> {
-    let new = desired.networks.values().filter(|network| !observed.objects.contains_key(&bridge_key(&network.name)));
     let mut problems = Vec::new();
-    for subnet in new.flat_map(|network| &network.subnets) {
-        let cidr = subnet.cidr;
-        let overlaps = |net: &Ipv4Net| net.contains(&cidr.network()) || cidr.contains(&net.network());
-        if let Some((interface, net)) = observed.foreign_networks.iter().find(|(_, net)| overlaps(net)) {
-            problems.push(
-                Diagnostic::error(format!("{cidr} is in use on this host: `{interface}` has {net}"))
-                    .on(&Address::new(ResourceKind::Subnet, subnet.name.clone()), "cidr")
-                    .help("choose another range for the subnet"),
-            );
+    for network in desired.networks.values() {
+        let bridge = observed.objects.get(&bridge_key(&network.name));
+        let held = bridge.and_then(|facts| facts.get("addresses")).map_or("", String::as_str);
+        let held: Vec<Ipv4Net> = held.split(", ").filter_map(|net| net.parse().ok()).collect();
+        for subnet in network.subnets.iter().filter(|subnet| !held.iter().any(|net| net.trunc() == subnet.cidr)) {
+            let cidr = subnet.cidr;
+            let overlaps = |net: &Ipv4Net| net.contains(&cidr.network()) || cidr.contains(&net.network());
+            if let Some((interface, net)) = observed.foreign_networks.iter().find(|(_, net)| overlaps(net)) {
+                problems.push(
+                    Diagnostic::error(format!("{cidr} is in use on this host: `{interface}` has {net}"))
+                        .on(&Address::new(ResourceKind::Subnet, subnet.name.clone()), "cidr")
+                        .help("choose another range for the subnet"),
+                );
+            }
         }
     }
     if problems.is_empty() { Ok(()) } else { Err(PlanError::Spec(problems)) }

@@ -204,11 +204,25 @@ fn specs_in_several_files_are_one() {
 }
 
 #[test]
+fn root_does_not_do_what_anybody_may_write() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let place = Place::new(BASE);
+    std::fs::set_permissions(place.path("specs/spec.toml"), std::fs::Permissions::from_mode(0o666)).expect("mode");
+    let root = nix::unistd::geteuid().is_root();
+    let said = place.novella(&["plan"]).ends(i32::from(root));
+    if root {
+        said.err("anybody may write to it").err("chmod o-w");
+    }
+}
+
+#[test]
 fn a_data_directory_does_not_move_under_what_lies_in_it() {
     let place = Place::new(BASE);
     place.novella(&["apply", "--auto-approve"]).ends(0);
     place.write(&BASE.replace("/data", "/elsewhere"));
     place.novella(&["plan"]).ends(1).err("`/data/default`").err("set `data_dir` in `[host.local]` back to `/data`");
+    place.write(&format!("[project]\nname = \"other\"\n{BASE}").replace("novella = 1", ""));
+    place.novella(&["plan"]).ends(1).err("set `name` in `[project]` back to `default`").err("`--state`");
 }
 
 #[test]

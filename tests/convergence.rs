@@ -403,6 +403,31 @@ fn a_failed_step_keeps_back_its_dependents_and_nothing_else() {
 }
 
 #[test]
+fn a_state_that_is_lost_takes_no_choice_with_it() {
+    let (host, store) = (SimHost::new(), MemoryStore::default());
+    converge(BASE, &host, &store);
+    // Choices that would be made otherwise now: an address in another order, a disk over another base.
+    let text = BASE.replace("debian.qcow2", "debian-2.qcow2");
+    let text = text.replace("fixed_ip = \"10.20.0.50\"\n", "");
+    let text = format!("{text}\n[server.alpha]\nimage = \"debian\"\nflavor = \"small\"\nnetworks = [\"private\"]\n");
+    converge(&text, &host, &store);
+    let objects = || host.objects().into_iter().filter(|(key, _)| key.kind != ObjectKind::Base).collect::<Vec<_>>();
+    let whole = objects();
+
+    let store = MemoryStore::default();
+    let found = converge(&text, &host, &store);
+    // Where a base came from cannot be found again.
+    let kept = |it: &_| matches!(it, (ObjectKind::Base, Action::Update) | (_, Action::Record));
+    assert!(
+        found.changes.iter().map(|it| (it.key.kind, it.action)).all(|it| kept(&it)),
+        "{}",
+        report::plan::render(&found)
+    );
+    assert_eq!(objects(), whole);
+    assert_settled("after the loss", &text, &host, &store);
+}
+
+#[test]
 fn many_workers_come_to_the_same_end_as_one() {
     let (one, many) = (SimHost::new(), SimHost::new());
     for (host, parallelism) in [(&one, 1), (&many, 16)] {
@@ -432,6 +457,14 @@ fn a_network_that_the_host_is_on_already_is_refused() {
     let novella::reconcile::PlanError::Spec(problems) = refused else { panic!("{refused}") };
     assert_eq!(problems.len(), 1);
     assert_eq!(problems[0].message, "10.20.0.0/24 is in use on this host: `eth0` has 10.20.0.7/16");
+
+    // What was there first stays, and what comes is looked at, also on a bridge that is there.
+    let (host, store) = (SimHost::new(), MemoryStore::default());
+    converge(BASE, &host, &store);
+    host.join("eth0", "10.20.0.7/16".parse().expect("a network"));
+    assert!(plan(BASE, store.snapshot(), &host).is_empty());
+    let edited = BASE.replace("10.30.0.0/24", "10.20.64.0/24");
+    novella::reconcile::plan(&common::desired(&edited), store.snapshot(), &host).expect_err("refused");
 }
 
 #[test]

@@ -3,11 +3,13 @@
 //! Every address, MAC, UUID, device name and path is chosen here, so that a plan can show them. Choices that were made
 //! before are read back from the records and kept.
 //!
-//! [`object`] and [`facts`] have the vocabulary; [`identity`] and [`ipam`] make the choices; [`network`], [`image`] and [`server`] lower
-//! one kind of resource each; [`capacity`] proves that it all fits.
+//! [`object`] and [`facts`] have the vocabulary; [`identity`] and [`ipam`] make the choices, and [`found`] tells of those
+//! that no record holds any more; [`network`], [`image`] and [`server`] lower one kind of resource each; [`capacity`] proves
+//! that it all fits.
 
 pub mod capacity;
 pub mod facts;
+pub mod found;
 pub mod identity;
 pub mod image;
 pub mod ipam;

@@ -5,6 +5,7 @@ use nix::unistd::Uid;
 use crate::blueprint::Layout;
 use crate::cli::{FAILED, Global, Stop};
 use crate::desired::{self, HostConfig};
+use crate::diagnostic::has_errors;
 use crate::host::hypervisor::Hypervisor;
 use crate::host::kvm::{self, Kvm};
 use crate::host::{HostError, command, firewall};
@@ -27,9 +28,16 @@ pub(super) fn run(global: &Global) -> Result<(), Stop> {
     // A spec with mistakes in it is no reason not to look at the machine.
     let loaded = spec::load(&global.specs);
     let project = desired::project(&loaded.spec);
-    let host = desired::resolve(&loaded.spec, &loaded.source).0.map_or_else(HostConfig::default, |it| it.host);
-    let layout = Layout::new(&host.data_dir, &project);
+    let desired = desired::resolve(&loaded.spec, &loaded.source).0.filter(|_| !has_errors(&loaded.diagnostics));
     let mut findings = vec![rights()];
+    if desired.is_none() && !loaded.source.files.is_empty() {
+        findings.push(Warn(
+            "the spec has mistakes, so the machine is looked at as if `[host.local]` said nothing".into(),
+            "see `novella validate`".into(),
+        ));
+    }
+    let host = desired.map_or_else(HostConfig::default, |it| it.host);
+    let layout = Layout::new(&host.data_dir, &project);
     findings.extend(libvirt(&host, layout));
     findings.push(kvm());
     for (program, package, what) in [

@@ -102,6 +102,13 @@ pub(super) fn no_plan(error: &PlanError, source: &Source) -> Stop {
         }
         PlanError::Host(error) => Stop::error(error, error.help.as_deref()),
         PlanError::Cycle(_) => Stop::error(error, None),
+        PlanError::DataDirMoved { was, is } if was.file_name() != is.file_name() => {
+            let project = was.file_name().unwrap_or_default().display();
+            let help = format!(
+                "set `name` in `[project]` back to `{project}`, or give the other project a state of its own with `--state`"
+            );
+            Stop::error(error, Some(&help))
+        }
         PlanError::DataDirMoved { was, .. } => {
             let before = was.parent().unwrap_or(was).display();
             let help = format!(

@@ -6,12 +6,12 @@ use crate::report;
 pub(super) fn run(global: &Global) -> Result<(), Stop> {
     let (desired, _) = session::spec(global)?;
     report::line(format_args!(
-        "{}Success!{:#} The configuration is valid: {} networks, {} images, {} servers.",
+        "{}Success!{:#} The configuration is valid: {}, {}, {}.",
         report::ADD,
         report::ADD,
-        desired.networks.len(),
-        desired.images.len(),
-        desired.servers.len()
+        report::count(desired.networks.len(), "network"),
+        report::count(desired.images.len(), "image"),
+        report::count(desired.servers.len(), "server")
     ));
     Ok(())
 }

@@ -52,6 +52,15 @@ fn image(name: &Name, written: &ImageSpec, problems: &mut Problems<'_>) -> Image
     let mut file = |key: &str, text: &Option<String>, sha256: &Option<Sha256>| {
         let text = text.as_ref()?;
         match source(text, &problems.source.base) {
+            Ok(Source::Url(url)) if url.starts_with("http://") && sha256.is_none() => {
+                let pin = if key == "source" { "sha256".into() } else { format!("{key}_sha256") };
+                problems.push(
+                    Diagnostic::error("this could be changed on the way: it is neither encrypted nor pinned")
+                        .on(&address, key)
+                        .help(format!("use `https://`, or write what it must hash to: `{pin} = \"…\"`")),
+                );
+                None
+            }
             Ok(source) => Some(ImageFile { source, sha256: sha256.clone() }),
             Err((message, help)) => {
                 problems.push(Diagnostic::error(message).on(&address, key).help(help));

@@ -56,11 +56,12 @@ pub(super) fn resolve(
         let (Some(image), Some(flavor)) = (image, flavor) else { continue };
         let names = match written.count {
             None => vec![name.clone()],
-            Some(count) if count as usize > MAX_SERVERS => {
+            // All servers so far count: many tables make as many as one.
+            Some(count) if servers.len() + count as usize > MAX_SERVERS => {
                 problems.push(
                     Diagnostic::error(format!("a count of {count} is not possible"))
                         .on(&address, "count")
-                        .help(format!("it may be at most {MAX_SERVERS}")),
+                        .help(format!("there may be at most {MAX_SERVERS} servers in all")),
                 );
                 continue;
             }

@@ -19,7 +19,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::{Group, User};
 use serde::{Deserialize, Serialize};
 
-use crate::host::command;
+use crate::host::{command, files};
 
 const DEVICE: &str = "/dev/kvm";
 
@@ -110,10 +110,7 @@ pub fn remember(found: Kvm, cache: &Path) -> std::io::Result<()> {
         Kvm::Unusable(Reason::Missing | Reason::Denied | Reason::NoQemu) => return Ok(()),
     };
     let Some(key) = key() else { return Ok(()) };
-    let mut file = tempfile::NamedTempFile::new_in(cache.parent().unwrap_or(Path::new(".")))?;
-    serde_json::to_writer(&mut file, &Remembered { key, usable })?;
-    file.persist(cache)?;
-    Ok(())
+    files::write_atomic(cache, &serde_json::to_vec(&Remembered { key, usable })?, 0o600)
 }
 
 fn recall(cache: &Path) -> Option<bool> {

@@ -68,8 +68,8 @@ impl Links {
         Ok(Self { project: project.clone(), netlink })
     }
 
-    /// Adds our bridges, and the names and networks that other links have taken. Taps are left to the caller, who knows which of them
-    /// belong to our domains.
+    /// Adds our bridges, and the names and networks that other links have taken. Taps are left to the caller, who knows
+    /// which of them belong to our domains.
     ///
     /// # Errors
     /// When the kernel does not answer.

@@ -1,11 +1,11 @@
 //! The host, and how it is looked at and changed.
 //!
-//! [`Host`] is the seam between what novella decides and what it touches. [`machine::Machine`] is the real one: it routes each
-//! kind of object to the adapter that knows it. [`sim::SimHost`] is a strict one in memory.
+//! [`Host`] is the seam between what novella decides and what it touches. [`machine::Machine`] is the real one: it routes
+//! each kind of object to the adapter that knows it. [`sim::SimHost`] is a strict one in memory.
 //!
 //! | kind | adapter | means |
 //! |---|---|---|
-//! | bridge | `links` | rtnetlink |
+//! | bridge | [`links`] | rtnetlink |
 //! | firewall | [`firewall`] | `nft` |
 //! | dhcp, host entry | [`dhcp`] | `dnsmasq` |
 //! | base image, disk | [`images`] | files, http(s), `qemu-img` |

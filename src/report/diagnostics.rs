@@ -6,7 +6,7 @@ use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
 use crate::diagnostic::{Diagnostic, Severity, Span};
-use crate::report::{clean, clean_line, is_hostile, note};
+use crate::report::{clean, clean_line, count, is_hostile, note};
 use crate::spec::Source;
 use crate::spec::source::SourceFile;
 
@@ -37,8 +37,8 @@ fn render(diagnostics: &[Diagnostic], source: &Source, renderer: Renderer) -> St
     let warnings = diagnostics.len() - errors;
     let counted = [(errors, "error"), (warnings, "warning")]
         .into_iter()
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, word)| format!("{count} {word}{}", if count == 1 { "" } else { "s" }))
+        .filter(|(number, _)| *number > 0)
+        .map(|(number, word)| count(number, word))
         .collect::<Vec<_>>()
         .join(", ");
     text.push_str(&counted);

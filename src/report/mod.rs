@@ -72,6 +72,11 @@ pub fn is_terminal() -> bool {
     std::io::stdout().is_terminal()
 }
 
+/// So many of a thing: `1 network`, `2 networks`.
+pub fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 /// The text without anything that a terminal would obey or a reader be fooled by: control characters and those that turn
 /// the direction of writing are shown as escapes. Line breaks stay.
 pub fn clean(text: &str) -> Cow<'_, str> {

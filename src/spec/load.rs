@@ -6,8 +6,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use nix::libc;
+use nix::unistd::Uid;
 use serde::de::{DeserializeOwned, Deserializer, Visitor};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -96,7 +99,16 @@ fn list(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
 }
 
 fn read(path: &Path) -> Result<String, String> {
-    let file = fs::File::open(path).map_err(|error| error.to_string())?;
+    // A named pipe must not make us wait for a writer.
+    let mut options = fs::OpenOptions::new();
+    let file = options.read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(|error| error.to_string())?;
+    let found = file.metadata().map_err(|error| error.to_string())?;
+    if !found.is_file() {
+        return Err("it is not a regular file".into());
+    }
+    if found.mode() & 0o002 != 0 && Uid::effective().is_root() {
+        return Err("anybody may write to it, and root would do what it says; run `chmod o-w` on it".into());
+    }
     let mut bytes = Vec::new();
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
@@ -130,8 +142,10 @@ impl Reader<'_> {
             match key.get_ref().as_ref() {
                 "novella" => self.version(&value),
                 "project" => {
-                    let spec = self.table(value, "project").map(|table| self.read_table(table, "project"));
-                    self.loaded.spec.project = spec.unwrap_or_default();
+                    if self.declare("project", place, "there is one `[project]` for all files") {
+                        let spec = self.table(value, "project").map(|table| self.read_table(table, "project"));
+                        self.loaded.spec.project = spec.unwrap_or_default();
+                    }
                 }
                 word => match ResourceKind::ALL.into_iter().find(|kind| kind.as_str() == word) {
                     Some(kind) => self.resources(kind, value),
@@ -187,17 +201,9 @@ impl Reader<'_> {
                 }
             };
             let address = format!("{kind}.{name}");
-            if let Some(first) = self.loaded.source.key(&address) {
-                let first = Place::Span(first.clone());
-                self.report(
-                    Diagnostic::error(format!("`{address}` is declared twice"))
-                        .at(place)
-                        .related(first, "first declared here")
-                        .help("give one of them another name"),
-                );
+            if !self.declare(&address, place, "give one of them another name") {
                 continue;
             }
-            self.loaded.source.note(address.clone(), place);
             let Some(table) = self.table(value, &address) else { continue };
             match kind {
                 ResourceKind::Host => self.resource(|spec| &mut spec.hosts, name, table, &address),
@@ -208,6 +214,22 @@ impl Reader<'_> {
                 ResourceKind::Server => self.resource(|spec| &mut spec.servers, name, table, &address),
             }
         }
+    }
+
+    /// Notes where a table stands; a diagnostic if there is another of that name already.
+    fn declare(&mut self, address: &str, place: Span, help: &str) -> bool {
+        let Some(first) = self.loaded.source.key(address) else {
+            self.loaded.source.note(address.to_owned(), place);
+            return true;
+        };
+        let first = Place::Span(first.clone());
+        self.report(
+            Diagnostic::error(format!("`{address}` is declared twice"))
+                .at(place)
+                .related(first, "first declared here")
+                .help(help),
+        );
+        false
     }
 
     fn resource<T: DeserializeOwned + Default>(

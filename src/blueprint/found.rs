@@ -1,0 +1,89 @@
+//! What the host holds and no record tells of, as far as choices depend on it.
+//!
+//! If the state is lost, what stands there with our mark is found again. The choices that were made for it must be found as
+//! well: else a server would get another address, or a disk another base, and with it another content.
+
+use std::borrow::Cow;
+use std::path::PathBuf;
+
+use crate::blueprint::facts::Facts;
+use crate::blueprint::object::{
+    Base, BaseRef, BaseRole, Bridge, Disk, DiskFormat, HostEntry, Object, ObjectKey, ObjectKind,
+};
+use crate::desired::Desired;
+use crate::plan::world::{Observed, Record, Recorded};
+
+/// The records, and with them what was seen and is in none. For choosing only: what is compared are the records.
+pub fn with_found<'r>(desired: &Desired, recorded: &'r Recorded, observed: &Observed) -> Cow<'r, Recorded> {
+    let unknown = observed.objects.iter().filter(|(key, _)| !recorded.records.contains_key(*key));
+    let found: Vec<Object> = unknown.flat_map(|(key, facts)| objects(desired, key, facts)).collect();
+    if found.is_empty() {
+        return Cow::Borrowed(recorded);
+    }
+    let mut all = recorded.clone();
+    for object in found {
+        all.records.entry(object.key()).or_insert_with(|| Record::present(object));
+    }
+    Cow::Owned(all)
+}
+
+fn objects(desired: &Desired, key: &ObjectKey, facts: &Facts) -> Vec<Object> {
+    match key.kind {
+        ObjectKind::Bridge => bridge(key, facts).map(Object::Bridge).into_iter().collect(),
+        ObjectKind::HostEntry => host_entry(key, facts).map(Object::HostEntry).into_iter().collect(),
+        ObjectKind::Disk => disk(desired, key, facts).unwrap_or_default(),
+        ObjectKind::Firewall | ObjectKind::Dhcp | ObjectKind::Base | ObjectKind::Domain => Vec::new(),
+    }
+}
+
+fn bridge(key: &ObjectKey, facts: &Facts) -> Option<Bridge> {
+    Some(Bridge {
+        network: key.id.parse().ok()?,
+        device: facts.get("device")?.clone(),
+        mac: facts.get("mac")?.parse().ok()?,
+        mtu: facts.get("mtu")?.parse().ok()?,
+        addresses: facts.get("addresses")?.split(", ").filter_map(|net| net.parse().ok()).collect(),
+    })
+}
+
+fn host_entry(key: &ObjectKey, facts: &Facts) -> Option<HostEntry> {
+    let (server, network) = key.id.split_once('/')?;
+    Some(HostEntry {
+        server: server.parse().ok()?,
+        network: network.parse().ok()?,
+        mac: facts.get("mac")?.parse().ok()?,
+        address: facts.get("address")?.parse().ok()?,
+        hostname: facts.get("hostname")?.clone(),
+    })
+}
+
+/// The disk of a server that is still wanted, taken to be of the image that the spec names, and the base that it lies over.
+fn disk(desired: &Desired, key: &ObjectKey, facts: &Facts) -> Option<Vec<Object>> {
+    let server = desired.servers.get(key.id.as_str())?;
+    let mut disk = Disk {
+        server: server.name.clone(),
+        image: server.image.clone(),
+        path: facts.get("path")?.into(),
+        base: None,
+        size: facts.get("size")?.clone().try_into().ok()?,
+    };
+    let path = PathBuf::from(facts.get("base")?);
+    if !path.is_absolute() {
+        return Some(vec![Object::Disk(disk)]);
+    }
+    let id = path.file_name()?.to_str()?.to_owned();
+    // See `Layout::base`.
+    let (content, format) = id.rsplit_once('.')?;
+    let format = [DiskFormat::Qcow2, DiskFormat::Raw].into_iter().find(|it| it.as_str() == format)?;
+    let (file, _) = desired.images.get(&server.image)?.disk.as_ref()?;
+    let base = Base {
+        image: server.image.clone(),
+        path: path.clone(),
+        source: file.source.clone(),
+        sha256: content.parse().ok(),
+        role: BaseRole::Disk(format),
+        id: id.clone(),
+    };
+    disk.base = Some(BaseRef { id, path, format });
+    Some(vec![Object::Base(base), Object::Disk(disk)])
+}
