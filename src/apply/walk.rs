@@ -30,13 +30,16 @@ pub(super) struct Walk<'a> {
     /// Set when a record could not be written: what is done from then on would not be known.
     halted: AtomicBool,
     observer: &'a dyn Observer,
+    /// The turn of each step among those that are ready: resource by resource. So one server is made to its end while
+    /// the next is begun, and libvirt has work while images are made; and where a run stops, few are half made.
+    turns: Vec<usize>,
     queue: Mutex<Queue>,
     changed: Condvar,
 }
 
 struct Queue {
-    /// Steps that wait for nothing any more, lowest first.
-    ready: BinaryHeap<Reverse<NodeIndex>>,
+    /// Steps that wait for nothing any more, with their turns, lowest first.
+    ready: BinaryHeap<Reverse<(usize, NodeIndex)>>,
     /// How many steps each step still waits for.
     waits_for: Vec<usize>,
     fates: Vec<Option<Fate>>,
@@ -55,11 +58,18 @@ impl<'a> Walk<'a> {
         let graph = &plan.steps;
         let waits_for: Vec<usize> =
             graph.node_indices().map(|node| graph.edges_directed(node, Direction::Incoming).count()).collect();
-        let ready = graph.node_indices().filter(|node| waits_for[node.index()] == 0).map(Reverse).collect();
+        let mut in_turn: Vec<NodeIndex> = graph.node_indices().collect();
+        in_turn.sort_by_key(|node| (&plan.changes[graph[*node].change].address, *node));
+        let mut turns = vec![0; in_turn.len()];
+        for (turn, node) in in_turn.iter().enumerate() {
+            turns[node.index()] = turn;
+        }
+        let free = graph.node_indices().filter(|node| waits_for[node.index()] == 0);
+        let ready = free.map(|node| Reverse((turns[node.index()], node))).collect();
         let fates = waits_for.iter().map(|_| None).collect();
         let queue = Mutex::new(Queue { ready, waits_for, fates, running: 0 });
         let halted = AtomicBool::new(false);
-        Self { plan, host, store, options, stop, halted, observer, queue, changed: Condvar::new() }
+        Self { plan, host, store, options, stop, halted, observer, turns, queue, changed: Condvar::new() }
     }
 
     pub(super) fn run(self) -> Outcome {
@@ -114,7 +124,7 @@ impl<'a> Walk<'a> {
             if self.stopping() {
                 return None;
             }
-            if let Some(Reverse(node)) = queue.ready.pop() {
+            if let Some(Reverse((_, node))) = queue.ready.pop() {
                 queue.running += 1;
                 return Some(node);
             }
@@ -135,7 +145,7 @@ impl<'a> Walk<'a> {
             for next in graph.neighbors(node) {
                 queue.waits_for[next.index()] -= 1;
                 if queue.waits_for[next.index()] == 0 && queue.fates[next.index()].is_none() {
-                    queue.ready.push(Reverse(next));
+                    queue.ready.push(Reverse((self.turns[next.index()], next)));
                 }
             }
         } else {

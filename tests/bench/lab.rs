@@ -1,0 +1,148 @@
+//! What novella costs: the time and memory of a plan of many servers, and of an apply on a real host against a plain loop
+//! that makes the same system calls, runs the same programs and makes the same libvirt calls one after the other.
+//!
+//! `scripts/bench` runs it in a lab. It prints a table and judges only that the work was done: how fast a machine is, is not
+//! for a program to say.
+
+mod measure;
+mod raw;
+mod specs;
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use measure::{Run, median};
+use raw::Raw;
+
+const NOVELLA: &str = env!("CARGO_BIN_EXE_novella");
+
+/// How often everything is done. The middle result counts.
+const ROUNDS: usize = 7;
+
+/// The size of the lab's part.
+const NETWORKS: usize = 5;
+const SERVERS: usize = 100;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    match arguments.next() {
+        Some(first) if first == measure::PARENT => return measure::parent(arguments),
+        // What `cargo bench` says. `cargo test --benches` has no time for this.
+        Some(first) if first == "--bench" => {}
+        _ => return ExitCode::SUCCESS,
+    }
+    let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    plans(scratch.path());
+    match std::env::var_os("NOVELLA_LAB") {
+        Some(_) => applies(scratch.path()),
+        None => say("skipped: the applies run in a lab only; `scripts/bench` sees to that"),
+    }
+    ExitCode::SUCCESS
+}
+
+/// Plans from nothing, on the simulated host.
+fn plans(scratch: &Path) {
+    say("plan from nothing, simulated host         median   peak memory");
+    let mut medians = Vec::new();
+    for (servers, networks) in [(1000, 20), (10_000, 100)] {
+        let project = format!("plan-{servers}");
+        let specs = specs::write(scratch, &project, networks, servers, specs::NO_IMAGE, Path::new("/data"));
+        let state = scratch.join("none");
+        let runs: Vec<Run> =
+            (0..ROUNDS).map(|_| novella(&specs, &state, &["--backend", "sim", "plan"], scratch)).collect();
+        let objects = servers + networks;
+        assert!(
+            runs.iter().all(|run| run.output.contains(&format!("Plan: {} to add", objects + 2))),
+            "{}",
+            runs[0].output
+        );
+        let (time, memory) = (middle(&runs), peak(&runs));
+        row(&format!("{servers} servers, {networks} networks"), time, Some(memory), None);
+        medians.push(time);
+    }
+    say(&format!("ten times the servers take {:.1} times as long\n", ratio(medians[1], medians[0])));
+}
+
+/// Applies, and the same by a plain loop, in turns.
+fn applies(scratch: &Path) {
+    let image = scratch.join("base.qcow2");
+    let made = Command::new("qemu-img").args(["create", "-q", "-f", "qcow2"]).arg(&image).arg("64M").status();
+    assert!(made.expect("qemu-img").success());
+    let image = image.to_str().expect("a plain path");
+    let data = PathBuf::from("/var/lib/novella/bench");
+    let write = |project: &str| specs::write(scratch, project, NETWORKS, SERVERS, image, &data);
+    let (ours, plain) = (write("ours"), Raw::new(&write("raw")));
+    // To damage and to judge what novella makes.
+    let witness = Raw::new(&ours);
+    let state = scratch.join("state");
+    let apply = || novella(&ours, &state, &["apply", "--auto-approve"], scratch);
+
+    let mut runs: [Vec<Run>; 4] = Default::default();
+    let mut loops: [Vec<Duration>; 3] = Default::default();
+    for _ in 0..ROUNDS {
+        loops[0].push(timed(|| plain.make()));
+        loops[1].push(timed(|| assert_eq!(plain.look(), SERVERS)));
+        plain.lose_one();
+        loops[2].push(timed(|| plain.repair()));
+        assert_eq!(plain.look(), SERVERS);
+        plain.clear();
+
+        runs[0].push(apply());
+        assert_eq!(witness.look(), SERVERS);
+        let idle = apply();
+        assert!(idle.output.contains("No changes."), "{}", idle.output);
+        runs[1].push(idle);
+        witness.lose_one();
+        let repair = apply();
+        assert!(repair.output.contains("1 changed"), "{}", repair.output);
+        runs[2].push(repair);
+        assert_eq!(witness.look(), SERVERS);
+        runs[3].push(novella(&ours, &state, &["destroy", "--auto-approve"], scratch));
+        std::fs::remove_dir_all(&state).expect("the state");
+    }
+    say(&format!("{NETWORKS} networks, {SERVERS} servers, shut off      median   peak memory   plain loop   ratio"));
+    let names = ["apply from nothing", "apply with nothing to do", "repair of one lost domain", "destroy"];
+    for (number, name) in names.into_iter().enumerate() {
+        let plain = loops.get(number).map(|times| median(times));
+        row(name, middle(&runs[number]), Some(peak(&runs[number])), plain);
+    }
+}
+
+fn novella(specs: &Path, state: &Path, arguments: &[&str], scratch: &Path) -> Run {
+    let text = |path: &Path| path.to_str().expect("a plain path").to_owned();
+    let (specs, state) = (text(specs), text(state));
+    let mut all = vec!["--specs", &specs, "--state", &state];
+    all.extend(arguments);
+    measure::run(Path::new(NOVELLA), &all, &scratch.join("output"))
+}
+
+fn timed(deed: impl FnOnce()) -> Duration {
+    let begun = Instant::now();
+    deed();
+    begun.elapsed()
+}
+
+fn middle(runs: &[Run]) -> Duration {
+    median(&runs.iter().map(|run| run.time).collect::<Vec<_>>())
+}
+
+fn peak(runs: &[Run]) -> u64 {
+    runs.iter().map(|run| run.memory).max().unwrap_or_default()
+}
+
+fn ratio(a: Duration, b: Duration) -> f64 {
+    a.as_secs_f64() / b.as_secs_f64()
+}
+
+fn row(name: &str, time: Duration, memory: Option<u64>, plain: Option<Duration>) {
+    let ms = |time: Duration| format!("{:.0} ms", time.as_secs_f64() * 1000.0);
+    let memory = memory.map_or_else(String::new, |bytes| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)));
+    let against = plain.map_or_else(String::new, |plain| format!("{:>13}{:>8.2}", ms(plain), ratio(time, plain)));
+    say(&format!("{name:<36}{:>12}{memory:>14}{against}", ms(time)));
+}
+
+fn say(line: &str) {
+    writeln!(std::io::stdout(), "{line}").expect("standard output");
+}
