@@ -231,7 +231,19 @@ fn fields(kind: ObjectKind, want: &Object, made: Option<&Object>, seen: &Facts) 
 }
 
 fn disruption(kind: ObjectKind, fields: &[FieldChange]) -> Disruption {
-    fields.iter().map(|field| kind.disruption(&field.name)).max().unwrap_or_default()
+    let of = |field: &FieldChange| {
+        if field.name == "power" && field.after.as_deref() == Some("on") && !is_ending(field.before.as_deref()) {
+            // Paused or undefined by hand: it is resumed or defined again, and loses nothing.
+            return Disruption::Live;
+        }
+        kind.disruption(&field.name)
+    };
+    fields.iter().map(of).max().unwrap_or_default()
+}
+
+/// Whether a guest is on its way off, from which it only comes back by a new start.
+fn is_ending(power: Option<&str>) -> bool {
+    power.is_some_and(|power| power.starts_with("shutting down"))
 }
 
 /// What it does to a guest to catch up with its definition: it may still run as what stood there before an edit that was

@@ -1,0 +1,60 @@
+//! A libvirtd that dies, and one that hangs.
+
+use std::thread;
+use std::time::Duration;
+
+use crate::lab::{Lab, base, note, server};
+
+/// As scripts/lab starts it.
+const START: &str = "cd / && env -i \"PATH=$PATH\" libvirtd --daemon";
+
+#[test]
+fn a_libvirtd_that_is_started_anew_is_waited_for() {
+    let Some(lab) = Lab::with_guests("libvirtd") else { return };
+    lab.spec(&[base(), server("web", "shutdown_timeout = 1"), server("node", "count = 10\npower = \"off\"")].concat());
+    for (round, moment) in
+        ["base image (kernel): Creating", "domain: Creating", "web: domain: Creating"].iter().enumerate()
+    {
+        let mut run = lab.start(&["apply", "--auto-approve", "--parallelism", "2"]);
+        run.wait_for(moment);
+        lab.sh("kill -9 $(pgrep -x libvirtd)");
+        thread::sleep(Duration::from_millis(500));
+        lab.sh(START);
+        let run = run.wait();
+        note(format_args!("killed at {moment:?}: exit {:?} after {:?}\n{}", run.code(), run.took, run.err));
+        if !run.status.success() {
+            assert_eq!(run.code(), Some(1), "{run:#?}");
+            assert!(run.err.contains("the next run goes on from here"), "{run:#?}");
+            lab.apply();
+        }
+        lab.assert_settled(moment);
+        assert_eq!(lab.sh("virsh -q list --all --name | grep -c ."), "11");
+        assert_eq!(lab.count("qemu-system-x86"), 1, "guests, round {round}");
+        lab.guest("10.20.0.12");
+        lab.destroy();
+        assert_eq!(lab.inventory(), [""; 0]);
+    }
+}
+
+#[test]
+fn a_libvirtd_that_hangs_is_given_up() {
+    let Some(lab) = Lab::without_guests("hung") else { return };
+    lab.spec(&[base(), server("web", "power = \"off\"")].concat());
+    lab.apply();
+    lab.sh("kill -STOP $(pgrep -x libvirtd)");
+    let run = lab.novella(&["plan"]);
+    assert_eq!(run.code(), Some(1), "{run:#?}");
+    note(format_args!("given up after {:?}: {}", run.took, run.err));
+    assert!(run.took < Duration::from_secs(30), "{run:#?}");
+    assert!(run.err.contains("cannot connect to libvirt") && run.err.contains("libvirtd hangs"), "{}", run.err);
+    lab.sh("kill -CONT $(pgrep -x libvirtd)");
+    lab.assert_settled("when it goes on");
+
+    lab.sh("kill -9 $(pgrep -x libvirtd)");
+    let run = lab.novella(&["plan"]);
+    assert_eq!(run.code(), Some(1), "{run:#?}");
+    assert!(run.took < Duration::from_secs(5), "{run:#?}");
+    assert!(run.err.contains("libvirtd is not running"), "{}", run.err);
+    lab.sh(START);
+    lab.assert_settled("when it is back");
+}

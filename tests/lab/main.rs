@@ -1,0 +1,20 @@
+//! The program from end to end, in a lab: a private libvirtd, real guests, and the kernel's, dnsmasq's and nft's own word for
+//! what there is.
+//!
+//! Each test has a lab, a spec and a state of its own. Where they cannot run, they say why and pass.
+//!
+//! - [`lab`]: a lab, and novella run in it.
+//! - [`read`]: what novella says, in a form that can be compared.
+
+mod lab;
+mod read;
+
+mod drift;
+mod edits;
+mod exposure;
+mod foreign;
+mod interrupt;
+mod kill;
+mod libvirtd;
+mod looking;
+mod quickstart;
