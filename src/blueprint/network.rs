@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use ipnet::Ipv4Net;
 
-use crate::address::{Address, Name, ResourceKind};
+use crate::address::Name;
 use crate::blueprint::identity::Identity;
 use crate::blueprint::ipam::Ipam;
 use crate::blueprint::object::{Bridge, Dhcp, DhcpRange, Firewall, Object, Rule, RuleChain, firewall_table};
@@ -30,7 +30,7 @@ pub(super) fn lower(
         rules: Vec::new(),
     };
     for network in desired.networks.values() {
-        let id = identity.resource(&Address::new(ResourceKind::Network, network.name.clone()));
+        let id = identity.network(&network.name);
         let device = network.bridge.clone().unwrap_or_else(|| Identity::bridge(id));
         let mut addresses: Vec<Ipv4Net> = network
             .subnets
@@ -89,6 +89,12 @@ fn rules(network: &Network, device: &str, firewall: &mut Firewall) {
             rule(RuleChain::Forward, format!("iifname \"{device}\" oifname \"{device}\" accept"));
             rule(RuleChain::Forward, format!("iifname \"{device}\" drop"));
             rule(RuleChain::Forward, format!("oifname \"{device}\" drop"));
+            // Of the host, guests reach the DHCP and DNS server and a ping.
+            for service in ["udp dport 67", "udp dport 53", "tcp dport 53", "icmp type echo-request"] {
+                rule(RuleChain::Input, format!("iifname \"{device}\" {service} accept"));
+            }
+            rule(RuleChain::Input, format!("iifname \"{device}\" ct state established,related accept"));
+            rule(RuleChain::Input, format!("iifname \"{device}\" drop"));
         }
         Forward::Nat => {
             rule(RuleChain::Forward, format!("iifname \"{device}\" oifname \"{device}\" accept"));

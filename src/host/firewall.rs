@@ -21,9 +21,6 @@ use crate::plan::world::Observed;
 /// The host's switch for forwarding IPv4 packets (`ip-sysctl.rst` of the kernel).
 const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 
-/// The chains of our table, in the order in which their rules are compared.
-const CHAINS: [RuleChain; 2] = [RuleChain::Forward, RuleChain::Postrouting];
-
 /// The nft table of one project.
 pub struct Nft {
     project: Name,
@@ -116,12 +113,10 @@ impl Nft {
         let mut script = format!("add table inet {0}\ndelete table inet {0}\ntable inet {0} {{\n", self.table);
         // Writing to a string cannot fail.
         let _ = writeln!(script, "comment \"novella:{}\"", self.project);
-        for chain in CHAINS {
-            let hook = match chain {
-                RuleChain::Forward => "type filter hook forward priority filter",
-                RuleChain::Postrouting => "type nat hook postrouting priority srcnat",
-            };
-            let _ = writeln!(script, "chain {} {{\n{hook}; policy accept;", chain.as_str());
+        for chain in RuleChain::ALL {
+            let (kind, priority) = base(chain);
+            let hook = chain.as_str();
+            let _ = writeln!(script, "chain {hook} {{\ntype {kind} hook {hook} priority {priority}; policy accept;");
             for rule in firewall.rules.iter().filter(|rule| rule.chain == chain) {
                 let _ = writeln!(script, "{} comment \"{}\"", one_rule(rule)?, Firewall::rule_mark(rule));
             }
@@ -134,6 +129,14 @@ impl Nft {
     fn load(&self, script: &str, deed: impl Fn() -> String) -> Result<(), HostError> {
         let mut nft = Command::new(command::find("nft", "nftables")?);
         command::run(nft.args(["-f", "-"]), Some(script.as_bytes()), deed).map(drop).map_err(advise)
+    }
+}
+
+/// The type and priority of a chain, which is named like its hook. 0 is what nft calls `filter`, 100 `srcnat`.
+fn base(chain: RuleChain) -> (&'static str, i32) {
+    match chain {
+        RuleChain::Input | RuleChain::Forward => ("filter", 0),
+        RuleChain::Postrouting => ("nat", 100),
     }
 }
 
@@ -153,7 +156,7 @@ pub fn ip_forward() -> Option<bool> {
 /// mark that no rule of ours has, so that the table differs from any that is wanted.
 fn marks(listed: &Value) -> (usize, Vec<String>) {
     let (mut rules, mut marks) = (0, Vec::new());
-    for chain in CHAINS {
+    for chain in RuleChain::ALL {
         for rule in items(listed, "rule").filter(|rule| text(rule, "chain") == chain.as_str()) {
             rules += 1;
             marks.push(match text(rule, "comment") {
@@ -161,14 +164,11 @@ fn marks(listed: &Value) -> (usize, Vec<String>) {
                 mark => mark.to_owned(),
             });
         }
-        let (kind, hook, priority) = match chain {
-            RuleChain::Forward => ("filter", "forward", 0),
-            RuleChain::Postrouting => ("nat", "postrouting", 100),
-        };
+        let (kind, priority) = base(chain);
         let as_written = items(listed, "chain").any(|it| {
             text(it, "name") == chain.as_str()
                 && text(it, "type") == kind
-                && text(it, "hook") == hook
+                && text(it, "hook") == chain.as_str()
                 && it["prio"] == priority
                 && text(it, "policy") == "accept"
         });
@@ -176,7 +176,7 @@ fn marks(listed: &Value) -> (usize, Vec<String>) {
             marks.push(format!("no chain {}", chain.as_str()));
         }
     }
-    let ours = |name: &str| CHAINS.iter().any(|chain| chain.as_str() == name);
+    let ours = |name: &str| RuleChain::ALL.iter().any(|chain| chain.as_str() == name);
     for (kind, item) in listed["nftables"].as_array().into_iter().flatten().filter_map(Value::as_object).flatten() {
         let as_written = match kind.as_str() {
             "metainfo" => true,

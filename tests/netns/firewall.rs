@@ -65,6 +65,7 @@ fn the_table_is_written_and_known_again() {
         let listed = run(&format!("nft list table {TABLE}"));
         for line in [
             "comment \"novella:default\"",
+            "type filter hook input priority filter; policy accept;",
             "type filter hook forward priority filter; policy accept;",
             "type nat hook postrouting priority srcnat; policy accept;",
             "iifname \"brq1\" accept comment \"",
@@ -72,7 +73,7 @@ fn the_table_is_written_and_known_again() {
         ] {
             assert_eq!(listed.matches(line).count(), 1, "{line} in {listed}");
         }
-        assert_eq!(json(&format!("nft -j list table {TABLE}"))["nftables"].as_array().map(Vec::len), Some(8));
+        assert_eq!(json(&format!("nft -j list table {TABLE}"))["nftables"].as_array().map(Vec::len), Some(9));
     });
 }
 

@@ -4,8 +4,10 @@ use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use novella::blueprint::object::{Bridge, Firewall, RuleChain};
+use novella::blueprint::HostFacts;
+use novella::blueprint::object::{Bridge, Firewall, Object, RuleChain, VirtType};
 use novella::host::links::Links;
+use novella::plan::world::Recorded;
 
 use crate::firewall::{nft, rule};
 use crate::{NetNs, name, run, try_run};
@@ -140,6 +142,62 @@ fn an_isolated_network_is_alone_and_together() {
     assert!(reaches(&world.alone, ALONE_TOO), "neighbours reach each other");
     assert!(reaches(&world.alone, Ipv4Addr::new(10, 9, 0, 1)), "and the host, for DHCP and DNS");
     assert!(reaches(&world.alone_too, ALONE));
+}
+
+/// The rules that a spec is lowered to, not some that look like them.
+#[test]
+fn the_rules_of_a_spec_do_what_its_forward_modes_say() {
+    let Some(world) = World::new() else { return };
+    world.set(&firewall_of(
+        r#"
+        [network.nat]
+        bridge = "brqnat"
+        [subnet.nat]
+        network = "nat"
+        cidr = "10.0.0.0/24"
+        [network.iso]
+        bridge = "brqiso"
+        forward = "isolated"
+        [subnet.iso]
+        network = "iso"
+        cidr = "10.9.0.0/24"
+        "#,
+    ));
+    let (nat_host, iso_host) = (Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 9, 0, 1));
+    assert_eq!(source_seen(&world.outside, OUTSIDE, &world.guest), HOST_OUTSIDE);
+    assert!(!reaches(&world.outside, GUEST) && !reaches(&world.alone, GUEST));
+    assert!(!reaches(&world.outside, ALONE) && !reaches(&world.guest, ALONE) && !reaches(&world.alone, OUTSIDE));
+    assert!(reaches(&world.alone, ALONE_TOO) && reaches(&world.host, ALONE) && reaches(&world.host, GUEST));
+
+    // Of the host, an isolated guest has DNS, DHCP and a ping, at whatever address of it.
+    assert!(reaches(&world.alone, iso_host));
+    assert!(connects(&world.host, iso_host, 53, &world.alone));
+    assert!(
+        !connects(&world.host, iso_host, 8080, &world.alone) && !connects(&world.host, nat_host, 8080, &world.alone)
+    );
+    assert!(connects(&world.host, nat_host, 8080, &world.guest));
+}
+
+/// The firewall that a spec asks for.
+fn firewall_of(text: &str) -> Firewall {
+    let loaded = novella::spec::load::load_texts([("spec.toml", text)]);
+    let desired = novella::desired::resolve(&loaded.spec, &loaded.source).0.expect("a valid spec");
+    let facts = HostFacts { virt_type: VirtType::Qemu, capacity: None };
+    let blueprint = novella::blueprint::lower(&desired, &Recorded::default(), &facts).expect("a blueprint");
+    blueprint
+        .objects
+        .into_values()
+        .find_map(|object| match object {
+            Object::Firewall(firewall) => Some(firewall),
+            _ => None,
+        })
+        .expect("a firewall")
+}
+
+/// Whether `client` gets a TCP connection to `server`.
+fn connects(server: &NetNs, address: Ipv4Addr, port: u16, client: &NetNs) -> bool {
+    let _listener = server.run(|| TcpListener::bind((address, port)).expect("bind"));
+    client.run(|| TcpStream::connect_timeout(&(address, port).into(), Duration::from_millis(500)).is_ok())
 }
 
 /// Where the kernel hands bridged frames to the packet filter (`br_netfilter`, which Docker loads), a rule that drops
