@@ -95,7 +95,7 @@ impl Object {
             }
             Self::Base(it) => {
                 put("path", it.path.display().to_string());
-                put("source", it.source.to_string());
+                put("source", it.source.shown());
                 put("role", it.role.to_string());
                 put("content", "whole".into());
                 if let Some(sha256) = &it.sha256 {
@@ -156,8 +156,6 @@ impl ObjectKind {
     pub fn disruption(self, fact: &str) -> Disruption {
         match self {
             Self::Disk if self.replaces(fact) => Disruption::Replace,
-            // QEMU holds the file open and its size in memory.
-            Self::Disk => Disruption::Reboot,
             Self::Domain if fact.starts_with("nic.") && (fact.ends_with(".bridge") || fact.ends_with(".mtu")) => {
                 Disruption::Live
             }

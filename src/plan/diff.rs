@@ -115,8 +115,8 @@ pub fn diff(want: Blueprint, made: Recorded, seen: &Observed) -> Difference {
     let mut made = made.records;
     let keys: BTreeSet<ObjectKey> = want.keys().chain(made.keys()).cloned().collect();
     let mut difference = Difference::default();
-    // Disks come before domains in the order of keys.
-    let mut disks_touched: BTreeMap<ObjectKey, Action> = BTreeMap::new();
+    // What a domain stands on comes before it in the order of keys.
+    let mut shaken: BTreeMap<ObjectKey, Disruption> = BTreeMap::new();
     for key in keys {
         let (want, made, seen_facts) = (want.remove(&key), made.remove(&key), seen.objects.get(&key));
         if let Some(object) = &want
@@ -126,20 +126,15 @@ pub fn diff(want: Blueprint, made: Recorded, seen: &Observed) -> Difference {
             continue;
         }
         let follows = match &want {
-            Some(object) if !disks_touched.is_empty() && key.kind == ObjectKind::Domain => {
-                object.needs().into_iter().find_map(|need| Some((disks_touched.remove(&need)?, need)))
+            Some(domain @ Object::Domain(_)) if !shaken.is_empty() => {
+                domain.needs().into_iter().filter_map(|need| Some((*shaken.get(&need)?, need))).max()
             }
             _ => None,
         };
         match change(key, want, made, seen_facts, follows) {
             Some(change) => {
-                let touches = match change.action {
-                    Action::Create | Action::Replace => true,
-                    Action::Update => !change.fields.is_empty(),
-                    Action::Record | Action::Delete | Action::Forget => false,
-                };
-                if change.key.kind == ObjectKind::Disk && touches {
-                    disks_touched.insert(change.key.clone(), change.action);
+                if let Some(disruption) = shakes(&change) {
+                    shaken.insert(change.key.clone(), disruption);
                 }
                 difference.changes.push(change);
             }
@@ -149,25 +144,32 @@ pub fn diff(want: Blueprint, made: Recorded, seen: &Observed) -> Difference {
     difference
 }
 
-/// One row of the table. `follows` is what the object stands on, and what is done to that: a domain holds its disk open, so
-/// it is taken down before the disk is touched, and defined anew after.
+/// What a change does to a running domain that stands on the object. A domain holds its disk open, and its guest goes on
+/// with the address that it has until half the lease is over.
+fn shakes(change: &Change) -> Option<Disruption> {
+    match (change.key.kind, change.action) {
+        (ObjectKind::Disk, Action::Create | Action::Replace) => Some(Disruption::Replace),
+        (ObjectKind::Disk, Action::Update) if !change.fields.is_empty() => Some(Disruption::Reboot),
+        (ObjectKind::HostEntry, Action::Replace) => Some(Disruption::Reboot),
+        _ => None,
+    }
+}
+
+/// One row of the table. `follows` is what the object stands on, and what a change of that does to it: a domain is taken
+/// down before, and defined anew after.
 fn change(
     key: ObjectKey,
     want: Option<Object>,
     made: Option<Record>,
     seen: Option<&Facts>,
-    follows: Option<(Action, ObjectKey)>,
+    follows: Option<(Disruption, ObjectKey)>,
 ) -> Option<Change> {
     let address = want.as_ref().or(made.as_ref().map(|record| &record.object))?.address();
     let intended = made.as_ref().is_some_and(|record| record.status == Status::Intended);
     let running = is_running(seen);
-    // A disk that only grows is no concern of a domain that is off.
-    let follows = follows.filter(|(action, _)| *action != Action::Update || running);
-    let on_disk = match &follows {
-        Some((Action::Update, _)) => Disruption::Reboot,
-        Some(_) if running => Disruption::Replace,
-        _ => Disruption::None,
-    };
+    // A domain that is off is only concerned by a disk that is another.
+    let follows = follows.filter(|(disruption, _)| running || *disruption == Disruption::Replace);
+    let followed = follows.as_ref().filter(|_| running).map_or(Disruption::None, |(disruption, _)| *disruption);
     let (action, reason, fields) = match (&want, &made, seen) {
         (Some(_), None, None) => (Action::Create, Reason::New, Vec::new()),
         (Some(_), Some(_), None) if intended => (Action::Create, Reason::Unfinished, Vec::new()),
@@ -201,8 +203,8 @@ fn change(
         (None, None, _) => return None,
     };
     let disruption = match key.kind {
-        ObjectKind::Domain if !running => on_disk,
-        kind => on_disk.max(disruption(kind, &fields)).max(behind(want.as_ref(), made.as_ref())),
+        ObjectKind::Domain if !running => followed,
+        kind => followed.max(disruption(kind, &fields)).max(behind(want.as_ref(), made.as_ref())),
     };
     Some(Change { key, address, action, reason, disruption, want, made, fields })
 }
