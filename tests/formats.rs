@@ -161,6 +161,14 @@ fn there_is_a_sample_of_each_kind() {
     assert_eq!(kinds, ObjectKind::ALL);
 }
 
+/// Every domain carries this digest of its definition. A field that is added to it later must not change the digest of a
+/// domain that has no use for it (`skip_serializing_if`): else an upgrade of novella would restart every guest.
+#[test]
+fn the_digest_of_a_definition_stays() {
+    let Object::Domain(domain) = domain(Power::On, VirtType::Kvm) else { panic!("a domain") };
+    assert_eq!(domain.definition(), "b174359dead376bc");
+}
+
 #[test]
 fn each_kind_is_read_from_each_format() {
     for version in 1..=format::VERSION {

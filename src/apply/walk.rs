@@ -141,6 +141,7 @@ impl<'a> Walk<'a> {
         queue.fates[node.index()] = Some(fate);
         queue.running -= 1;
         let graph = &self.plan.steps;
+        let mut skipped = Vec::new();
         if done {
             for next in graph.neighbors(node) {
                 queue.waits_for[next.index()] -= 1;
@@ -154,15 +155,17 @@ impl<'a> Walk<'a> {
                 for next in graph.neighbors(node) {
                     if queue.fates[next.index()].is_none() {
                         queue.fates[next.index()] = Some(Fate::Skipped);
-                        let step = graph[next];
-                        self.observer.event(&self.plan.changes[step.change], step.deed, Event::Skipped);
                         barred.push(next);
+                        skipped.push(graph[next]);
                     }
                 }
             }
         }
         drop(queue);
         self.changed.notify_all();
+        for step in skipped {
+            self.observer.event(&self.plan.changes[step.change], step.deed, Event::Skipped);
+        }
     }
 
     /// Intent, deed, fact.

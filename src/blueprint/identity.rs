@@ -5,7 +5,7 @@
 
 use uuid::Uuid;
 
-use crate::address::{Address, Name};
+use crate::address::{Address, Name, ResourceKind};
 use crate::value::Mac;
 
 /// The namespace of all novella projects (RFC 9562, 5.5): a random UUID, fixed for good.
@@ -37,6 +37,11 @@ impl Identity {
     /// The id of the port of a server on a network.
     pub fn port(&self, server: &Name, network: &Name) -> Uuid {
         self.named(&format!("server.{server}/{network}"))
+    }
+
+    /// The id of a network.
+    pub fn network(&self, name: &Name) -> Uuid {
+        self.resource(&Address::new(ResourceKind::Network, name.clone()))
     }
 
     /// The name of the bridge of the network with this id: `brq` and 11 characters (reference B3).

@@ -115,7 +115,8 @@ impl Ipam {
 
     /// MAC addresses, unique on a network, those given before first (reference C6).
     fn macs(&mut self, network: &Network, ports: &[Port], identity: &Identity, problems: &mut Vec<Diagnostic>) {
-        let mut used: HashSet<Mac> = HashSet::new();
+        // The bridge has one too.
+        let mut used = HashSet::from([Identity::mac(identity.network(&network.name), 0)]);
         let kept: Vec<Option<Mac>> =
             ports.iter().map(|port| port.held.map(|entry| entry.mac).filter(|mac| used.insert(*mac))).collect();
         for (port, kept) in ports.iter().zip(kept) {

@@ -135,7 +135,7 @@ pub struct Bridge {
 /// One rule of the nft table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
-    /// The chain it belongs to: `forward` or `postrouting`.
+    /// The chain it belongs to.
     pub chain: RuleChain,
     /// The rule in nft's own words, without a comment.
     pub text: String,
@@ -145,6 +145,8 @@ pub struct Rule {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RuleChain {
+    /// What comes to the host itself: `type filter hook input priority filter; policy accept`.
+    Input,
     /// `type filter hook forward priority filter; policy accept`.
     Forward,
     /// `type nat hook postrouting priority srcnat; policy accept`.
@@ -152,9 +154,13 @@ pub enum RuleChain {
 }
 
 impl RuleChain {
+    /// Every chain, in order.
+    pub const ALL: [Self; 3] = [Self::Input, Self::Forward, Self::Postrouting];
+
     /// The chain's name in nft.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Input => "input",
             Self::Forward => "forward",
             Self::Postrouting => "postrouting",
         }
@@ -243,6 +249,22 @@ pub enum Source {
     File(PathBuf),
     /// An `https://` or `http://` URL.
     Url(String),
+}
+
+impl Source {
+    /// It without user, password and query, which may be secrets.
+    pub fn shown(&self) -> String {
+        let Self::Url(url) = self else { return self.to_string() };
+        let url = url.split(['?', '#']).next().unwrap_or_default();
+        match url.split_once("://") {
+            Some((scheme, rest)) => {
+                let (host, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
+                let host = host.rsplit('@').next().unwrap_or_default();
+                format!("{scheme}://{host}{path}")
+            }
+            None => url.to_owned(),
+        }
+    }
 }
 
 impl fmt::Display for Source {

@@ -1,6 +1,7 @@
 //! `novella apply`, and the walk that `destroy` shares with it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use clap::builder::RangedU64ValueParser;
 
@@ -82,7 +83,7 @@ pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand)
     let options = Options { parallelism: arguments.parallelism, ..Options::default() };
     let outcome = apply::apply(&plan, target.host(), &store, options, &stop, progress.as_ref());
     // What came of it is told first, whatever comes of the rest.
-    let concluded = conclude(&plan, &outcome, errand);
+    let concluded = conclude(&plan, &outcome, errand, stop.load(Ordering::SeqCst));
     target.save()?;
     close(&target, &store)?;
     concluded
@@ -105,16 +106,14 @@ fn approved(question: &str) -> bool {
     std::io::stdin().read_line(&mut answer).is_ok() && answer.trim() == "yes"
 }
 
-fn conclude(plan: &Plan, outcome: &Outcome, errand: &Errand) -> Result<(), Stop> {
+fn conclude(plan: &Plan, outcome: &Outcome, errand: &Errand, interrupted: bool) -> Result<(), Stop> {
     let report::plan::Counts { add, change, destroy } = report::plan::done(plan, outcome);
     let counts = format!("Resources: {add} added, {change} changed, {destroy} destroyed.");
     if outcome.is_complete() {
         report::line(format_args!("\n{ADD}{BOLD}{} {counts}{BOLD:#}{ADD:#}", errand.complete));
         return Ok(());
     }
-    let mut failures = 0;
     for (step, error) in outcome.failures() {
-        failures += 1;
         let change = &plan.changes[step.change];
         let help = match error {
             apply::StepError::Host(error) => error.help.as_deref(),
@@ -127,8 +126,8 @@ fn conclude(plan: &Plan, outcome: &Outcome, errand: &Errand) -> Result<(), Stop>
     let left = outcome.steps.iter().filter(|(_, fate)| !matches!(fate, apply::Fate::Done)).count();
     report::note(format_args!(
         "\n{REMOVE}{BOLD}{}{BOLD:#}{REMOVE:#} {counts} {left} of {} steps are left; the next run goes on from here.",
-        if failures == 0 { "Interrupted." } else { "Not complete." },
+        if interrupted { "Interrupted." } else { "Not complete." },
         outcome.steps.len(),
     ));
-    Err(Stop(if failures == 0 { INTERRUPTED } else { FAILED }))
+    Err(Stop(if interrupted { INTERRUPTED } else { FAILED }))
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::address::Name;
 use crate::blueprint::Layout;
 use crate::blueprint::object::Base;
-use crate::host::images::fetch::{Fetch, shown};
+use crate::host::images::fetch::Fetch;
 use crate::host::images::{Images, content, quoted};
 use crate::host::{HostError, files};
 use crate::value::Sha256;
@@ -145,7 +145,7 @@ impl Images {
     fn fetch(&self, base: &Base, place: &Place) -> Result<(), HostError> {
         let pinned = self.pinned(base, place)?;
         let fetched = Fetch { images: self, base, place, pinned: pinned.as_ref() }.run()?;
-        let deed = || format!("cannot use image `{}` from `{}`", base.image, shown(&base.source));
+        let deed = || format!("cannot use image `{}` from `{}`", base.image, base.source.shown());
         let virtual_size = content::check(&fetched.file, base.role).map_err(|unfit| {
             let help = unfit.help();
             HostError::new(deed(), unfit).help(help)
@@ -154,7 +154,7 @@ impl Images {
             sha256: fetched.sha256,
             bytes: fetched.bytes,
             virtual_size,
-            source: shown(&base.source),
+            source: base.source.shown(),
             etag: fetched.etag,
             format: base.role.to_string(),
         };

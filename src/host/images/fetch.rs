@@ -81,20 +81,6 @@ pub(super) fn agent(patience: Duration) -> Agent {
         .into()
 }
 
-/// The source without user, password and query, which may be secrets.
-pub(super) fn shown(source: &Source) -> String {
-    let Source::Url(url) = source else { return source.to_string() };
-    let url = url.split(['?', '#']).next().unwrap_or_default();
-    match url.split_once("://") {
-        Some((scheme, rest)) => {
-            let (host, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
-            let host = host.rsplit('@').next().unwrap_or_default();
-            format!("{scheme}://{host}{path}")
-        }
-        None => url.to_owned(),
-    }
-}
-
 impl Fetch<'_> {
     /// Fetches the image into its `.part`, and compares the digest.
     pub(super) fn run(&self) -> Result<Fetched, HostError> {
@@ -110,7 +96,7 @@ impl Fetch<'_> {
 
     fn download(&self, url: &str) -> Result<Fetched, HostError> {
         if url.starts_with("http://") && self.pinned.is_none() {
-            let url = shown(&self.base.source);
+            let url = self.base.source.shown();
             tracing::warn!(image = %self.base.image, url, "neither encrypted nor pinned by `sha256`: it can be changed on the way");
         }
         match self.resume(url)? {
@@ -132,7 +118,7 @@ impl Fetch<'_> {
     }
 
     fn failed(&self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> HostError {
-        HostError::new(format!("cannot fetch image `{}` from `{}`", self.base.image, shown(&self.base.source)), cause)
+        HostError::new(format!("cannot fetch image `{}` from `{}`", self.base.image, self.base.source.shown()), cause)
     }
 
     fn copy(&self, path: &Path) -> Result<Fetched, HostError> {
@@ -186,7 +172,7 @@ impl Fetch<'_> {
         let found = file.metadata().ok()?;
         let trusted = self.pinned.is_some() || note.boot == boot_id();
         // Another name for the file would be another's file.
-        let ours = found.is_file() && found.nlink() == 1 && note.source == shown(&self.base.source);
+        let ours = found.is_file() && found.nlink() == 1 && note.source == self.base.source.shown();
         (trusted && ours && (1..=note.total).contains(&found.len())).then_some((file, note))
     }
 
@@ -210,7 +196,7 @@ impl Fetch<'_> {
     }
 
     fn write_note(&self, etag: &str, total: u64) -> io::Result<()> {
-        let note = Note { source: shown(&self.base.source), etag: etag.to_owned(), total, boot: boot_id() };
+        let note = Note { source: self.base.source.shown(), etag: etag.to_owned(), total, boot: boot_id() };
         files::write_atomic(&self.place.note, &serde_json::to_vec(&note).map_err(io::Error::other)?, 0o600)
     }
 
