@@ -1,16 +1,17 @@
 //! One pass from a valid spec to a plan: look at the host, choose, compare, order.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
 
 use crate::address::{Address, ResourceKind};
-use crate::blueprint::object::{Object, bridge_key};
+use crate::blueprint::object::{HostEntry, Object, bridge_key};
 use crate::blueprint::{self, Blueprint, Layout};
 use crate::desired::Desired;
 use crate::diagnostic::Diagnostic;
 use crate::host::{Host, HostError};
-use crate::plan::world::{Observed, Recorded};
+use crate::plan::world::{Observed, Record, Recorded};
 use crate::plan::{Cycle, Plan};
 
 /// Why there is no plan.
@@ -42,8 +43,8 @@ pub enum PlanError {
 pub fn plan(desired: &Desired, recorded: Recorded, host: &dyn Host) -> Result<Plan, PlanError> {
     let layout = Layout::new(&desired.host.data_dir, &desired.project);
     data_dir_is_where_it_was(&layout, &recorded)?;
-    let blueprint = blueprint::lower(desired, &recorded, &host.facts()?).map_err(PlanError::Spec)?;
-    let observed = host.observe()?;
+    let (facts, observed) = (host.facts()?, host.observe()?);
+    let blueprint = blueprint::lower(desired, &with_ports(&recorded, &observed), &facts).map_err(PlanError::Spec)?;
     networks_are_free(desired, &observed)?;
     Ok(Plan::new(blueprint, recorded, &observed)?)
 }
@@ -56,6 +57,19 @@ pub fn plan_destroy(desired: &Desired, recorded: Recorded, host: &dyn Host) -> R
     let layout = Layout::new(&desired.host.data_dir, &desired.project);
     data_dir_is_where_it_was(&layout, &recorded)?;
     Ok(Plan::new(Blueprint::default(), recorded, &host.observe()?)?)
+}
+
+/// What is recorded, and the ports that only the host knows of: a server keeps its addresses when the state is lost.
+fn with_ports<'a>(recorded: &'a Recorded, observed: &Observed) -> Cow<'a, Recorded> {
+    let mut all = Cow::Borrowed(recorded);
+    for (key, facts) in &observed.objects {
+        if !recorded.records.contains_key(key)
+            && let Some(entry) = HostEntry::seen(key, facts)
+        {
+            all.to_mut().records.insert(key.clone(), Record::present(Object::HostEntry(entry)));
+        }
+    }
+    all
 }
 
 /// A new bridge with addresses of a network that the host is on already would draw the host's own traffic to itself.

@@ -394,3 +394,18 @@ fn a_lost_object_is_the_only_one_that_is_made_again() {
         assert_eq!(changes, [(&key, Action::Create, &Reason::Vanished)]);
     }
 }
+
+#[test]
+fn a_server_keeps_its_address_when_the_state_is_lost() {
+    let (host, store) = (SimHost::new(), MemoryStore::default());
+    let late = BASE.replace(
+        "[server.spare]",
+        "[server.early]\nimage=\"tiny\"\nflavor=\"small\"\nnetworks=[\"private\"]\n[server.spare]",
+    );
+    converge(BASE, &host, &store);
+    converge(&late, &host, &store);
+    let before = host.objects();
+    let plan = converge(&late, &host, &MemoryStore::default());
+    assert!(plan.changes.iter().all(|change| change.action == Action::Record), "{}", report::plan::render(&plan));
+    assert_eq!(host.objects(), before);
+}

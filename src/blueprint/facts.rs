@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::blueprint::object::{Firewall, Object, ObjectKind, Rule};
+use crate::blueprint::object::{Firewall, HostEntry, Object, ObjectKey, ObjectKind, Rule};
 
 /// What is known of an object, attribute by attribute, as text.
 ///
@@ -135,6 +135,23 @@ impl Object {
             }
         }
         facts
+    }
+}
+
+impl HostEntry {
+    /// The host entry with this key of which these facts were seen; none if it is something else, or not all is known.
+    pub fn seen(key: &ObjectKey, facts: &Facts) -> Option<Self> {
+        if key.kind != ObjectKind::HostEntry {
+            return None;
+        }
+        let (server, network) = key.id.split_once('/')?;
+        Some(Self {
+            server: server.parse().ok()?,
+            network: network.parse().ok()?,
+            mac: facts.get("mac")?.parse().ok()?,
+            address: facts.get("address")?.parse().ok()?,
+            hostname: facts.get("hostname")?.clone(),
+        })
     }
 }
 
