@@ -72,11 +72,17 @@ fn with_ports<'a>(recorded: &'a Recorded, observed: &Observed) -> Cow<'a, Record
     all
 }
 
-/// A new bridge with addresses of a network that the host is on already would draw the host's own traffic to itself.
+/// A bridge with new addresses of a network that the host is on already would draw the host's own traffic to itself.
 fn networks_are_free(desired: &Desired, observed: &Observed) -> Result<(), PlanError> {
-    let new = desired.networks.values().filter(|network| !observed.objects.contains_key(&bridge_key(&network.name)));
+    let new = desired.networks.values().flat_map(|network| {
+        let bridge = observed.objects.get(&bridge_key(&network.name));
+        let addresses = bridge.and_then(|facts| facts.get("addresses")).map_or("", String::as_str);
+        let there: Vec<Ipv4Net> =
+            addresses.split(", ").filter_map(|it| Some(it.parse::<Ipv4Net>().ok()?.trunc())).collect();
+        network.subnets.iter().filter(move |subnet| !there.contains(&subnet.cidr))
+    });
     let mut problems = Vec::new();
-    for subnet in new.flat_map(|network| &network.subnets) {
+    for subnet in new {
         let cidr = subnet.cidr;
         let overlaps = |net: &Ipv4Net| net.contains(&cidr.network()) || cidr.contains(&net.network());
         if let Some((interface, net)) = observed.foreign_networks.iter().find(|(_, net)| overlaps(net)) {

@@ -371,10 +371,15 @@ fn what_is_not_ours_is_refused_and_left_alone() {
 fn a_network_that_the_host_is_on_already_is_refused() {
     let host = SimHost::new();
     host.join("eth0", "10.20.0.7/16".parse().expect("a network"));
-    let refused = novella::reconcile::plan(&common::desired(BASE), Recorded::default(), &host).expect_err("refused");
-    let novella::reconcile::PlanError::Spec(problems) = refused else { panic!("{refused}") };
-    assert_eq!(problems.len(), 1);
-    assert_eq!(problems[0].message, "10.20.0.0/24 is in use on this host: `eth0` has 10.20.0.7/16");
+    let store = MemoryStore::default();
+    // For a new network, and for one that moves there.
+    for before in [None, Some(BASE.replace("10.20.", "10.40."))] {
+        before.inspect(|text| drop(converge(text, &host, &store)));
+        let refused = novella::reconcile::plan(&common::desired(BASE), store.snapshot(), &host).expect_err("refused");
+        let novella::reconcile::PlanError::Spec(problems) = refused else { panic!("{refused}") };
+        assert_eq!(problems.len(), 1);
+        assert_eq!(problems[0].message, "10.20.0.0/24 is in use on this host: `eth0` has 10.20.0.7/16");
+    }
 }
 
 #[test]
