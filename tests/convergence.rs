@@ -414,3 +414,19 @@ fn a_server_keeps_its_address_when_the_state_is_lost() {
     assert!(plan.changes.iter().all(|change| change.action == Action::Record), "{}", report::plan::render(&plan));
     assert_eq!(host.objects(), before);
 }
+
+#[test]
+fn what_is_left_of_something_that_is_gone_is_taken_away() {
+    let (host, store) = (SimHost::new(), MemoryStore::default());
+    converge(BASE, &host, &store);
+    let key = ObjectKey::new(ObjectKind::Disk, "spare");
+    host.lose(&key);
+    let less = BASE.replace("[server.spare]", "[server.spare]\ncount = 0");
+    let plan = plan(&less, store.snapshot(), &host);
+    assert!(plan.changes.iter().any(|change| change.key == key && change.action == Action::Forget));
+    // What cannot be taken away is not forgotten.
+    assert_eq!(walk(&plan, &Stubborn(&host, key.clone()), &store, 1).failures().count(), 1);
+    assert!(store.snapshot().records.contains_key(&key));
+    converge(&less, &host, &store);
+    assert_settled("after the second run", &less, &host, &store);
+}
