@@ -102,11 +102,14 @@ pub(super) fn no_plan(error: &PlanError, source: &Source) -> Stop {
         }
         PlanError::Host(error) => Stop::error(error, error.help.as_deref()),
         PlanError::Cycle(_) => Stop::error(error, None),
-        PlanError::DataDirMoved { was, .. } => {
-            let before = was.parent().unwrap_or(was).display();
-            let help = format!(
-                "set `data_dir` in `[host.local]` back to `{before}`; to move, run `novella destroy` first, then change it"
-            );
+        PlanError::DataDirMoved { was, is } => {
+            let (before, name) = (was.parent().unwrap_or(was), was.file_name().unwrap_or_default());
+            let back = if is.parent() == Some(before) {
+                format!("set `name` in `[project]` back to `{}`, or use another `--state`", name.display())
+            } else {
+                format!("set `data_dir` in `[host.local]` back to `{}`", before.display())
+            };
+            let help = format!("{back}; to move, run `novella destroy` first, then change it");
             Stop::error(error, Some(&help))
         }
     }
