@@ -249,3 +249,11 @@ fn completions_name_the_verbs() {
         place.novella(&["completions", shell]).ends(0).out("destroy");
     }
 }
+
+#[test]
+fn a_log_has_no_colours_where_none_are_wanted() {
+    let place = Place::new(BASE);
+    let said = place.novella(&["apply", "--auto-approve", "--log", "trace", "--no-color"]);
+    assert!(said.err.contains("DEBUG") || said.err.contains("TRACE"), "{}", said.err);
+    assert!(!said.err.contains('\u{1b}'), "{}", said.err);
+}

@@ -484,3 +484,34 @@ fn a_lost_object_is_the_only_one_that_is_made_again() {
         assert_eq!(changes, [(&key, Action::Create, &Reason::Vanished)]);
     }
 }
+
+#[test]
+fn a_server_keeps_its_address_when_the_state_is_lost() {
+    let (host, store) = (SimHost::new(), MemoryStore::default());
+    let late = BASE.replace(
+        "[server.spare]",
+        "[server.early]\nimage=\"tiny\"\nflavor=\"small\"\nnetworks=[\"private\"]\n[server.spare]",
+    );
+    converge(BASE, &host, &store);
+    converge(&late, &host, &store);
+    let before = host.objects();
+    let plan = converge(&late, &host, &MemoryStore::default());
+    assert!(plan.changes.iter().all(|change| change.action == Action::Record), "{}", report::plan::render(&plan));
+    assert_eq!(host.objects(), before);
+}
+
+#[test]
+fn what_is_left_of_something_that_is_gone_is_taken_away() {
+    let (host, store) = (SimHost::new(), MemoryStore::default());
+    converge(BASE, &host, &store);
+    let key = ObjectKey::new(ObjectKind::Disk, "spare");
+    host.lose(&key);
+    let less = BASE.replace("[server.spare]", "[server.spare]\ncount = 0");
+    let plan = plan(&less, store.snapshot(), &host);
+    assert!(plan.changes.iter().any(|change| change.key == key && change.action == Action::Forget));
+    // What cannot be taken away is not forgotten.
+    assert_eq!(walk(&plan, &Stubborn(&host, key.clone(), false), &store, 1).failures().count(), 1);
+    assert!(store.snapshot().records.contains_key(&key));
+    converge(&less, &host, &store);
+    assert_settled("after the second run", &less, &host, &store);
+}

@@ -185,7 +185,8 @@ impl<'a> Walk<'a> {
                 self.store.put(key, &Record::intended(want.clone(), made))?;
                 self.patiently(change, deed, || self.host.remove(key))?;
             }
-            (Deed::Remove, None) => {
+            // What is gone may have left something behind, as after a kill in the midst of its removal.
+            (Deed::Remove | Deed::Forget, None) => {
                 // Else what is half gone, and not seen any more, would be taken for gone.
                 if let Some(made) = made.filter(|made| made.status == Status::Present) {
                     self.store.put(key, &Record::intended(made.object.clone(), Some(made)))?;
@@ -194,7 +195,7 @@ impl<'a> Walk<'a> {
                 self.store.forget(key)?;
             }
             (Deed::Record, Some(want)) => self.store.put(key, &Record::present(want.clone()))?,
-            (Deed::Forget, _) | (Deed::Ensure | Deed::Record, None) => self.store.forget(key)?,
+            (Deed::Forget, Some(_)) | (Deed::Ensure | Deed::Record, None) => self.store.forget(key)?,
         }
         Ok(())
     }

@@ -18,7 +18,7 @@ pub enum Deed {
     Remove,
     /// Writes down that the object is there.
     Record,
-    /// Drops the record of an object that is gone.
+    /// Drops the record of an object that is gone, and takes away what may be left of it.
     Forget,
 }
 
@@ -93,7 +93,7 @@ impl<'a> Order<'a> {
                 self.removes.insert(&change.key, add(Deed::Remove));
             }
             Action::Forget => {
-                add(Deed::Forget);
+                self.removes.insert(&change.key, add(Deed::Forget));
             }
         }
     }
@@ -200,7 +200,7 @@ impl<'a> Order<'a> {
             steps.dedup();
             for step in steps {
                 let edge = self.graph.add_edge(step, *taker, ());
-                if matches!(want, Object::Bridge(_)) && self.graph[step].deed != Deed::Remove {
+                if matches!(want, Object::Bridge(_)) && self.graph[step].deed == Deed::Ensure {
                     self.wishes.push(edge);
                 }
             }

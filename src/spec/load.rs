@@ -51,10 +51,12 @@ pub fn load(directory: &Path) -> Loaded {
         }
     };
     if paths.is_empty() {
-        loaded.diagnostics.push(
-            Diagnostic::error(format!("there is no `*.toml` file in `{}`", directory.display()))
-                .help("an empty spec never means `destroy all`; for that, run `novella destroy`"),
-        );
+        loaded
+            .diagnostics
+            .push(Diagnostic::error(format!("there is no `*.toml` file in `{}`", directory.display())).help(
+            "an empty spec never means `destroy all`; for that, run `novella destroy` with a file that says whose all: \
+                       `novella = 1`, with `[project]` and `[host.local]` as they were",
+        ));
     }
     // An absolute base lets a relative image path mean the same thing from everywhere.
     loaded.source.base = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
