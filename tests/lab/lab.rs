@@ -330,6 +330,11 @@ impl Running {
         Pid::from_raw(self.child.id().cast_signed())
     }
 
+    /// Whether it has not ended yet.
+    pub fn is_going_on(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_none()
+    }
+
     /// What it has said so far.
     pub fn so_far(&self) -> String {
         fs::read_to_string(&self.out).expect("its output")
@@ -345,8 +350,7 @@ impl Running {
         let deadline = Instant::now() + Duration::from_secs(60);
         while !self.so_far().contains(text) {
             assert!(Instant::now() < deadline, "it never says {text:?}:\n{}", self.so_far());
-            let ended = self.child.try_wait().expect("a child");
-            assert!(ended.is_none() || self.so_far().contains(text), "it ended without {text:?}:\n{}", self.so_far());
+            assert!(self.is_going_on() || self.so_far().contains(text), "it never said {text:?}:\n{}", self.so_far());
             thread::sleep(Duration::from_millis(2));
         }
     }

@@ -1,7 +1,7 @@
 //! A libvirtd that dies, and one that hangs.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::lab::{Lab, base, note, server};
 
@@ -57,4 +57,31 @@ fn a_libvirtd_that_hangs_is_given_up() {
     assert!(run.err.contains("libvirtd is not running"), "{}", run.err);
     lab.sh(START);
     lab.assert_settled("when it is back");
+}
+
+#[test]
+fn a_libvirtd_that_goes_while_it_is_worked_with_ends_the_run() {
+    let Some(lab) = Lab::without_guests("gone") else { return };
+    lab.spec(&[base(), server("node", "count = 6\npower = \"off\"")].concat());
+    for (signal, limit) in [("KILL", 60), ("STOP", 120)] {
+        // Two at a time, for what frees one of them need not free the other.
+        let mut run = lab.start(&["apply", "--auto-approve", "--parallelism", "2"]);
+        // The last image takes longest, and is followed by the domains.
+        run.wait_for("base image (kernel): Creating");
+        lab.sh(&format!("kill -{signal} $(pgrep -x libvirtd)"));
+        let deadline = Instant::now() + Duration::from_secs(limit);
+        while run.is_going_on() {
+            assert!(Instant::now() < deadline, "{signal}: it goes on for ever:\n{}", run.so_far());
+            thread::sleep(Duration::from_millis(100));
+        }
+        let run = run.wait();
+        note(format_args!("{signal}: given up after {:?}", run.took));
+        assert_eq!(run.code(), Some(1), "{run:#?}");
+        assert!(run.err.contains("6 of 26 steps are left; the next run goes on from here"), "{}", run.err);
+        lab.sh(if signal == "STOP" { "kill -CONT $(pgrep -x libvirtd)" } else { START });
+        lab.apply();
+        lab.assert_settled(signal);
+        lab.destroy();
+        assert_eq!(lab.inventory(), [""; 0]);
+    }
 }

@@ -1,7 +1,9 @@
-//! One connection to libvirt for all threads: opened when first needed, watched, and opened anew when it breaks.
+//! Connections to libvirt: opened when they are needed, watched, kept for the next deed, and opened anew when they break.
 //!
-//! libvirt answers each thread on its own, so a thread holds a clone of the handle and no lock while it waits. A libvirtd
-//! that hangs is found by keepalive; one that hangs while the connection is opened, by a deadline.
+//! A deed has a connection to itself. On one that is shared, keepalive frees only one of the threads that wait for a
+//! libvirtd that hangs, and the others wait for ever (libvirt 9.0, `virNetClientIOEventLoop`); and libvirtd does not read
+//! the signs of life of a client that has five calls running (`max_client_requests`). A libvirtd that hangs is found by
+//! keepalive; one that hangs while a connection is opened, by a deadline.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
@@ -27,10 +29,6 @@ const PAUSES: [Duration; 5] = [
     Duration::from_secs(4),
 ];
 
-/// How many slow calls may run at once. libvirtd takes five of one client (`max_client_requests`), and while it is busy
-/// with them it does not read the signs of life either: one is left free.
-const SLOW_CALLS: usize = 4;
-
 /// What libvirt said of a failure, without the numbers it adds.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.message())]
@@ -52,11 +50,10 @@ pub(super) fn lost_in_transit(error: &Error) -> bool {
     error.domain().is(ErrorDomain::Rpc)
 }
 
-/// The connection to one URI.
+/// The connections to one URI.
 pub(super) struct Connection {
     uri: String,
     shared: Arc<Shared>,
-    slow: (Mutex<usize>, Condvar),
 }
 
 #[derive(Default)]
@@ -67,18 +64,12 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    slot: Slot,
-    /// Counts the connections opened, so that a thread that saw an old one break does not drop the new one.
-    generation: u64,
-}
-
-#[derive(Default)]
-enum Slot {
-    #[default]
-    Closed,
-    Opening,
-    Open(Connect),
-    Failed(Error),
+    /// Those that no deed uses.
+    idle: Vec<Connect>,
+    /// Since when one is being opened.
+    opening: Option<Instant>,
+    /// Why the last one was not opened.
+    failed: Option<Error>,
 }
 
 /// Why there is no connection.
@@ -101,7 +92,7 @@ impl Connection {
             return Err(refused("TCP is not encrypted, and whoever listens controls the host")
                 .help("use the local socket, `qemu:///system`"));
         }
-        Ok(Self { uri: uri.to_owned(), shared: Arc::default(), slow: (Mutex::new(0), Condvar::new()) })
+        Ok(Self { uri: uri.to_owned(), shared: Arc::default() })
     }
 
     pub fn uri(&self) -> &str {
@@ -122,14 +113,16 @@ impl Connection {
         let mut pauses = PAUSES.iter();
         let mut broke = false;
         loop {
-            let outcome = match self.open() {
-                Ok((connect, generation)) => match deed(&connect) {
+            let outcome = match self.open(&mut broke) {
+                Ok(connect) => match deed(&connect) {
                     Err(error) if is_broken(&connect, &error) => {
-                        self.discard(generation);
                         broke = true;
                         Err(error.transient(true))
                     }
-                    outcome => return outcome,
+                    outcome => {
+                        lock(&self.shared.state).idle.push(connect);
+                        return outcome;
+                    }
                 },
                 // One that worked a moment ago may be starting again. One that never did is said to be missing at once.
                 Err(NotOpen::Refused(error)) if broke => Err(self.unreachable(error).transient(true)),
@@ -144,56 +137,46 @@ impl Connection {
         }
     }
 
-    /// Makes one slow call, when there is room for it.
-    pub fn slowly<T>(&self, call: impl FnOnce() -> T) -> T {
-        let (running, done) = &self.slow;
-        let mut running_now = lock(running);
-        while *running_now >= SLOW_CALLS {
-            running_now = done.wait(running_now).unwrap_or_else(PoisonError::into_inner);
-        }
-        *running_now += 1;
-        drop(running_now);
-        let outcome = call();
-        *lock(running) -= 1;
-        done.notify_one();
-        outcome
-    }
-
-    fn open(&self) -> Result<(Connect, u64), NotOpen> {
-        let deadline = Instant::now() + OPEN_TIMEOUT;
+    /// A connection that nobody else uses. `broke` is set if one was found that is broken.
+    fn open(&self, broke: &mut bool) -> Result<Connect, NotOpen> {
         let mut waited = false;
         let mut state = lock(&self.shared.state);
         loop {
-            match &state.slot {
-                Slot::Open(connect) => return Ok((connect.clone(), state.generation)),
-                Slot::Failed(error) if waited => return Err(NotOpen::Refused(error.clone())),
-                Slot::Closed | Slot::Failed(_) => {
-                    state.slot = Slot::Opening;
+            while let Some(connect) = state.idle.pop() {
+                // This is known without asking libvirtd.
+                if connect.is_alive().unwrap_or(false) {
+                    return Ok(connect);
+                }
+                *broke = true;
+            }
+            let since = match (state.opening, state.failed.take_if(|_| waited)) {
+                (Some(since), _) => since,
+                (None, Some(error)) => return Err(NotOpen::Refused(error)),
+                (None, None) => {
+                    let since = Instant::now();
+                    (state.opening, state.failed) = (Some(since), None);
                     // The opener may wait for ever, so it has a thread of its own; there is never more than one.
                     let (uri, shared) = (self.uri.clone(), Arc::clone(&self.shared));
                     thread::spawn(move || {
                         let opened = open(&uri);
                         let mut state = lock(&shared.state);
-                        state.generation += 1;
-                        state.slot = opened.map_or_else(Slot::Failed, Slot::Open);
+                        state.opening = None;
+                        match opened {
+                            Ok(connect) => state.idle.push(connect),
+                            Err(error) => state.failed = Some(error),
+                        }
                         shared.changed.notify_all();
                     });
+                    since
                 }
-                Slot::Opening => {}
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
+            };
+            // While that one hangs, who comes later need not wait as long again.
+            let left = OPEN_TIMEOUT.saturating_sub(since.elapsed());
             if left.is_zero() {
                 return Err(NotOpen::Silent);
             }
             (state, _) = self.shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
             waited = true;
-        }
-    }
-
-    fn discard(&self, generation: u64) {
-        let mut state = lock(&self.shared.state);
-        if state.generation == generation && matches!(state.slot, Slot::Open(_)) {
-            state.slot = Slot::Closed;
         }
     }
 

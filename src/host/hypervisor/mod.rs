@@ -164,7 +164,7 @@ impl Hypervisor {
         files::make_instance_dir(&self.layout, wanted.server.as_str())?;
         self.connection.run(|connect| {
             let domain = self.define(connect, wanted, &xml)?;
-            power::settle(&self.connection, &domain, wanted)
+            power::settle(&domain, wanted)
         })
     }
 
@@ -177,7 +177,7 @@ impl Hypervisor {
         self.connection.run(|connect| {
             for (name, domain, marked) in self.ours(connect, server)? {
                 let patience = marked.shutdown_timeout.unwrap_or(SHUTDOWN_TIMEOUT);
-                power::stop(&self.connection, &domain, &name, Duration::from_secs(patience.into()))?;
+                power::stop(&domain, &name, Duration::from_secs(patience.into()))?;
                 self.undefine(&domain, &name)?;
             }
             Ok(())
@@ -203,9 +203,7 @@ impl Hypervisor {
             }
             None => {}
         }
-        self.connection
-            .slowly(|| connect.define_domain_xml(xml))
-            .map_err(|error| failed(format!("cannot define domain `{name}`"), error))
+        connect.define_domain_xml(xml).map_err(|error| failed(format!("cannot define domain `{name}`"), error))
     }
 
     fn undefine(&self, domain: &Domain, name: &str) -> Result<(), HostError> {
@@ -213,7 +211,7 @@ impl Hypervisor {
         if !self.connection.is_test_driver() {
             flags |= sys::VIR_DOMAIN_UNDEFINE_NVRAM | sys::VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA;
         }
-        match self.connection.slowly(|| domain.undefine_flags(flags)) {
+        match domain.undefine_flags(flags) {
             Err(error) if !is(&error, &[ErrorNumber::NoDomain]) => {
                 Err(failed(format!("cannot undefine domain `{name}`"), error))
             }

@@ -11,7 +11,7 @@ use virt::domain::{Domain, DomainPausedReason, DomainState, DomainStateReason};
 use virt::enumutil::Enum;
 use virt::error::{Error, ErrorNumber};
 
-use super::connection::{Connection, LibvirtError, failed, is, lost_in_transit};
+use super::connection::{LibvirtError, failed, is, lost_in_transit};
 use super::{differs_from_guest, read};
 use crate::blueprint::object::{self, Power};
 use crate::host::HostError;
@@ -108,7 +108,7 @@ fn pause(domain: &Domain) -> Pause {
 ///
 /// # Errors
 /// When it cannot be started or forced off, or does not get there in time.
-pub(super) fn settle(connection: &Connection, domain: &Domain, wanted: &object::Domain) -> Result<(), HostError> {
+pub(super) fn settle(domain: &Domain, wanted: &object::Domain) -> Result<(), HostError> {
     let name = &wanted.name;
     let look = |error| failed(format!("cannot look at domain `{name}`"), error);
     let patience = Duration::from_secs(wanted.shutdown_timeout.into());
@@ -126,24 +126,22 @@ pub(super) fn settle(connection: &Connection, domain: &Domain, wanted: &object::
                     return Err(HostError::refused(format!("domain `{name}` does not start as it is defined")));
                 }
                 tracing::info!(domain = name, "shutting down, to start with the new definition");
-                stop(connection, domain, name, patience)?;
+                stop(domain, name, patience)?;
                 deadline = Instant::now() + SETTLE_TIMEOUT;
             }
-            (Power::Off, _) => stop(connection, domain, name, patience)?,
+            (Power::Off, _) => stop(domain, name, patience)?,
             (Power::On, State::Off) => {
                 if starts == MAX_STARTS {
                     return Err(HostError::refused(format!("domain `{name}` stops as soon as it is started"))
                         .help(format!("see /var/log/libvirt/qemu/{name}.log and {}", wanted.console_log.display())));
                 }
                 starts += 1;
-                start(connection, domain, name)?;
+                start(domain, name)?;
                 continue;
             }
             (Power::On, State::Paused(Pause::Asked | Pause::IoError)) if !resumed => {
                 resumed = true;
-                connection
-                    .slowly(|| domain.resume())
-                    .map_err(|error| failed(format!("cannot resume domain `{name}`"), error))?;
+                domain.resume().map_err(|error| failed(format!("cannot resume domain `{name}`"), error))?;
             }
             (Power::On, State::Suspended) if !resumed => {
                 resumed = true;
@@ -168,8 +166,8 @@ pub(super) fn settle(connection: &Connection, domain: &Domain, wanted: &object::
     }
 }
 
-fn start(connection: &Connection, domain: &Domain, name: &str) -> Result<(), HostError> {
-    let Err(error) = connection.slowly(|| domain.create()) else { return Ok(()) };
+fn start(domain: &Domain, name: &str) -> Result<(), HostError> {
+    let Err(error) = domain.create() else { return Ok(()) };
     // Somebody else may have been quicker.
     if !lost_in_transit(&error) && matches!(state(domain), Ok(State::On)) {
         return Ok(());
@@ -196,7 +194,7 @@ fn start(connection: &Connection, domain: &Domain, name: &str) -> Result<(), Hos
 ///
 /// # Errors
 /// When even force does not help.
-pub(super) fn stop(connection: &Connection, domain: &Domain, name: &str, patience: Duration) -> Result<(), HostError> {
+pub(super) fn stop(domain: &Domain, name: &str, patience: Duration) -> Result<(), HostError> {
     let cannot = |error| failed(format!("cannot shut down domain `{name}`"), error);
     let begun = Instant::now();
     let mut next_press = begun;
@@ -223,7 +221,7 @@ pub(super) fn stop(connection: &Connection, domain: &Domain, name: &str, patienc
         thread::sleep(POLL);
     }
     tracing::warn!(domain = name, waited = ?begun.elapsed(), "the guest does not shut down: forcing it off");
-    match connection.slowly(|| domain.destroy()) {
+    match domain.destroy() {
         Ok(()) => Ok(()),
         Err(error) if !lost_in_transit(&error) && matches!(state(domain), Ok(State::Off)) => {
             tracing::debug!(domain = name, error = %LibvirtError(error), "it had shut down by itself");
