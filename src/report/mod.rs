@@ -14,6 +14,7 @@ use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::LazyLock;
 
+use anstream::AutoStream;
 use anstyle::{AnsiColor, Style};
 use indicatif::{MultiProgress, ProgressDrawTarget};
 
@@ -33,10 +34,14 @@ static LIVE: LazyLock<MultiProgress> = LazyLock::new(|| MultiProgress::with_draw
 
 /// Writes text to standard output. Colours are dropped where nobody sees them.
 pub fn out(text: impl Display) {
+    // Put together first: without colours a text comes in pieces, and each would be a write of its own.
+    let mut whole = AutoStream::new(Vec::new(), AutoStream::choice(&io::stdout()));
+    // Writing to memory cannot fail.
+    let _ = write!(whole, "{text}");
     LIVE.suspend(|| {
-        let mut stdout = anstream::stdout().lock();
+        let mut stdout = io::stdout().lock();
         // A pipe that was closed is no concern of ours: whoever closed it has read enough.
-        let _ = write!(stdout, "{text}").and_then(|()| stdout.flush());
+        let _ = stdout.write_all(&whole.into_inner()).and_then(|()| stdout.flush());
     });
 }
 
