@@ -52,6 +52,7 @@ pub fn damage(lab: &Lab, world: &World, memory: &mut Memory, dice: &mut Dice) ->
                 "destroy DOM",
                 "suspend DOM",
                 "autostart DOM",
+                "start DOM --paused",
             ])?;
             run(format!("virsh -c qemu:///system {}", how.replace("DOM", &domain)))
         }

@@ -111,6 +111,7 @@ impl<'a> Walker<'a> {
                 return self.converge(None);
             }
             1 => return self.destroy(),
+            2 => return self.steal(),
             _ => {}
         }
         let before = self.model.clone();
@@ -128,15 +129,29 @@ impl<'a> Walker<'a> {
         }
         while self.dice.once_in(4) {
             let (after, children) = (self.dice.below(300) as u64, self.dice.once_in(2));
-            let run = self.run(&APPLY, |lab| lab.novella_killed(after, children, &APPLY));
+            let run = self.run(|lab| lab.novella_killed(after, children, &APPLY));
             self.note(&format!("apply, killed after {after} ms: {:?}", run.code));
         }
         self.converge(edited.then_some(before));
     }
 
+    /// Takes the mark off a bridge: nobody can know whose it is then, and it is left alone.
+    fn steal(&mut self) {
+        let bridges = self.world.bridges();
+        let Some(bridge) = self.dice.pick(bridges.into_iter().map(|(_, link)| world::string(&link["ifname"]))) else {
+            return;
+        };
+        self.note(&format!("take the mark off {bridge}"));
+        self.lab.sh(&format!("ip link set dev {bridge} alias ''"));
+        let run = self.run(|lab| lab.novella(&APPLY));
+        assert!(run.code == Some(1) && run.said.contains(&format!("`{bridge}`")), "{:?} {}", run.code, run.said);
+        self.lab.sh(&format!("ip link delete {bridge}"));
+        self.converge(None);
+    }
+
     /// Applies, looks whether all is right, and whether novella thinks so as well. An edit that is refused is taken back.
     fn converge(&mut self, before: Option<Model>) {
-        let run = self.run(&APPLY, |lab| lab.novella(&APPLY));
+        let run = self.run(|lab| lab.novella(&APPLY));
         if run.code != Some(0)
             && let Some(before) = before
             && let Some(refusal) = REFUSALS.iter().find(|refusal| run.said.contains(*refusal))
@@ -153,7 +168,7 @@ impl<'a> Walker<'a> {
         self.world = World::look(self.lab);
         let wrong = check::check(&self.model, &self.world, &mut self.memory);
         assert!(wrong.is_empty(), "{}\nafter\n{}", wrong.join("\n"), run.said);
-        let plan = self.run(&["plan"], |lab| lab.novella(&["plan", "--detailed-exitcode"]));
+        let plan = self.run(|lab| lab.novella(&["plan", "--detailed-exitcode"]));
         assert!(plan.code == Some(0), "there is more to do:\n{}\nafter\n{}", plan.said, run.said);
     }
 
@@ -161,11 +176,11 @@ impl<'a> Walker<'a> {
         self.note("destroy");
         if self.dice.once_in(3) {
             let (after, children) = (self.dice.below(300) as u64, self.dice.once_in(2));
-            let run = self.run(&DESTROY, |lab| lab.novella_killed(after, children, &DESTROY));
+            let run = self.run(|lab| lab.novella_killed(after, children, &DESTROY));
             self.note(&format!("destroy, killed after {after} ms: {:?}", run.code));
         }
         for _ in 0..2 {
-            let run = self.run(&DESTROY, |lab| lab.novella(&DESTROY));
+            let run = self.run(|lab| lab.novella(&DESTROY));
             assert!(run.code == Some(0), "{:?} {}", run.code, run.said);
         }
         let mut wrong = check::check_empty(&World::look(self.lab));
@@ -177,7 +192,7 @@ impl<'a> Walker<'a> {
         self.world = World::default();
     }
 
-    fn run(&self, _what: &[&str], run: impl Fn(&Lab) -> Run) -> Run {
+    fn run(&self, run: impl Fn(&Lab) -> Run) -> Run {
         self.lab.spec(&self.toml());
         run(self.lab)
     }
