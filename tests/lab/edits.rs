@@ -120,23 +120,29 @@ fn what_an_edit_does_to_a_guest_is_what_was_announced() {
     let boots = boots(&bench.said("disk "));
     bench.edit(
         "a larger disk",
-        &["server.db ~ disk # reboot", "server.db -/+ domain # taken down while its disk is changed, reboot"],
+        &["server.db ~ disk # live", "server.db -/+ domain # taken down while its disk is changed, reboot"],
         &["server.db disk Modifying", "server.db domain Replacing", "server.db domain Replacing"],
         IsBootedAnew,
     );
     assert_eq!(bench.said("disk "), format!("disk /dev/vda {} novella-guest-disk boots {}", 96 << 20, boots + 1));
 
-    // Another address: the guest has it when it next asks.
+    // Another address.
     bench.db = bench.db.replace("10.20.0.50", "10.20.0.60");
+    bench.address = "10.20.0.60";
     bench.edit(
         "another address",
-        &["server.db -/+ host entry db/private # live"],
-        &["server.db host entry db/private Replacing", "server.db host entry db/private Replacing"],
-        GoesOn,
+        &[
+            "server.db -/+ host entry db/private # live",
+            "server.db -/+ domain # taken down while its host entry is changed, reboot",
+        ],
+        &[
+            "server.db domain Replacing",
+            "server.db domain Replacing",
+            "server.db host entry db/private Replacing",
+            "server.db host entry db/private Replacing",
+        ],
+        IsBootedAnew,
     );
-    bench.address = "10.20.0.60";
-    bench.lab.sh("virsh -q reset default.db");
-    bench.db_boot = bench.lab.boot_of("10.20.0.60");
     assert!(bench.said("eth0").starts_with("eth0 10.20.0.60/24 "), "{}", bench.said("eth0"));
 
     // Another MTU, under both.
@@ -221,16 +227,19 @@ fn addresses_are_exchanged_and_moved() {
     let boots = ["10.20.0.11", "10.20.0.12"].map(|address| lab.boot_of(address));
 
     lab.spec(&[base(), servers("10.20.0.12", "10.20.0.11")].concat());
-    let entries = [
-        "server.db host entry db/private Replacing",
-        "server.db host entry db/private Replacing",
-        "server.web host entry web/private Replacing",
-        "server.web host entry web/private Replacing",
+    let servers_plan = [
+        "server.db -/+ host entry db/private # live",
+        "server.db -/+ domain # taken down while its host entry is changed, reboot",
+        "server.web -/+ host entry web/private # live",
+        "server.web -/+ domain # taken down while its host entry is changed, reboot",
     ];
-    let plan = ["server.db -/+ host entry db/private # live", "server.web -/+ host entry web/private # live"];
-    lab.assert_repaired("exchanged", &plan, &entries);
-    assert_eq!(["10.20.0.11", "10.20.0.12"].map(|address| lab.boot_of(address)), boots);
-    lab.sh("virsh -q reset default.web && virsh -q reset default.db");
+    let replaced = ["db", "web"].map(|name| {
+        let domain = format!("server.{name} domain Replacing");
+        let entry = format!("server.{name} host entry {name}/private Replacing");
+        [domain.clone(), domain, entry.clone(), entry]
+    });
+    let servers_steps: Vec<&str> = replaced.as_flattened().iter().map(String::as_str).collect();
+    lab.assert_repaired("exchanged", &servers_plan, &servers_steps);
     for (address, name, before) in [("10.20.0.11", "db", &boots[0]), ("10.20.0.12", "web", &boots[1])] {
         lab.boot_after(before, address);
         assert_eq!(lab.guest(address).0, name, "who answers at {address}");
@@ -238,17 +247,12 @@ fn addresses_are_exchanged_and_moved() {
 
     let spec = [base(), servers("10.21.0.12", "10.21.0.11")].concat().replace("10.20.0.0/24", "10.21.0.0/24");
     lab.spec(&spec);
-    let plan = [
-        "host.local ~ firewall # live",
-        "network.private ~ bridge # live",
-        "network.private ~ dhcp # live",
-        "server.db -/+ host entry db/private # live",
-        "server.web -/+ host entry web/private # live",
-    ];
-    let others =
+    let network_plan =
+        ["host.local ~ firewall # live", "network.private ~ bridge # live", "network.private ~ dhcp # live"];
+    let network_steps =
         ["host.local firewall Modifying", "network.private bridge Modifying", "network.private dhcp Modifying"];
-    lab.assert_repaired("moved", &plan, &[&entries[..], &others].concat());
-    lab.sh("virsh -q reset default.web && virsh -q reset default.db");
+    let plan = [&network_plan[..], &servers_plan].concat();
+    lab.assert_repaired("moved", &plan, &[&network_steps[..], &servers_steps].concat());
     assert_eq!(["10.21.0.11", "10.21.0.12"].map(|address| lab.guest(address).0), ["db", "web"]);
 }
 
