@@ -190,6 +190,10 @@ impl<'a> Walker<'a> {
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
         self.memory = Memory::default();
         self.world = World::default();
+        // Servers keep an address that a pool does not have any more, and new ones cannot get it.
+        for subnet in self.model.networks.values_mut().flat_map(|network| &mut network.subnets) {
+            subnet.pool = None;
+        }
     }
 
     fn run(&self, run: impl Fn(&Lab) -> Run) -> Run {
