@@ -501,6 +501,21 @@ fn a_server_keeps_its_address_when_the_state_is_lost() {
 }
 
 #[test]
+fn a_host_entry_changed_by_hand_is_put_right_under_its_guest() {
+    let (host, store) = (SimHost::new(), MemoryStore::default());
+    converge(BASE, &host, &store);
+    let key = ObjectKey::new(ObjectKind::HostEntry, "db/private");
+    host.alter(&key, |object| {
+        if let Object::HostEntry(entry) = object {
+            entry.address = [10, 20, 0, 99].into();
+        }
+    });
+    let plan = converge(BASE, &host, &store);
+    let changed: Vec<&ObjectKey> = plan.changes.iter().map(|change| &change.key).collect();
+    assert_eq!(changed, [&key], "the guest goes on");
+}
+
+#[test]
 fn what_is_left_of_something_that_is_gone_is_taken_away() {
     let (host, store) = (SimHost::new(), MemoryStore::default());
     converge(BASE, &host, &store);

@@ -150,9 +150,16 @@ fn shakes(change: &Change) -> Option<Disruption> {
     match (change.key.kind, change.action) {
         (ObjectKind::Disk, Action::Create | Action::Replace) => Some(Disruption::Replace),
         (ObjectKind::Disk, Action::Update) if !change.fields.is_empty() => Some(Disruption::Reboot),
-        (ObjectKind::HostEntry, Action::Replace) => Some(Disruption::Reboot),
+        // An entry that was changed by hand is put right under a guest that has the right address.
+        (ObjectKind::HostEntry, Action::Replace) if is_moved(change) => Some(Disruption::Reboot),
         _ => None,
     }
+}
+
+/// Whether an object gets another name or address than it was made with.
+fn is_moved(change: &Change) -> bool {
+    let unfinished = change.made.as_ref().is_some_and(|made| !made.previous.is_empty());
+    unfinished || change.fields.iter().any(|field| field.replaces && !field.drifted)
 }
 
 /// One row of the table. `follows` is what the object stands on, and what a change of that does to it: a domain is taken
