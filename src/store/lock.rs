@@ -53,6 +53,9 @@ impl Holder {
 
 impl std::fmt::Display for Holder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.pid == 0 {
+            return f.write_str("a novella that has only just begun");
+        }
         let seconds = unix_now().saturating_sub(self.started_at);
         let age = match seconds {
             0..120 => format!("{seconds} s"),

@@ -175,10 +175,7 @@ impl Images {
                 base.image,
                 quoted(&users)
             ))
-            .help(format!(
-                "pin the image with `sha256`, or remove the servers first; the lost file is `{}`",
-                place.image.display()
-            ))),
+            .help(format!("remove the servers first; what is lost is `{0}` or `{0}.json`", place.image.display()))),
         }
     }
 
