@@ -178,14 +178,23 @@ fn rules(model: &Model, devices: &BTreeMap<String, String>, world: &World, wrong
                 rules
             }
             1 => vec![],
-            _ => vec![format!("iifname \"{device}\" drop"), format!("oifname \"{device}\" drop")],
+            _ => {
+                let services = ["udp dport 67", "udp dport 53", "tcp dport 53", "icmp type echo-request"];
+                let mut rules: Vec<String> =
+                    services.iter().map(|it| format!("iifname \"{device}\" {it} accept")).collect();
+                rules.push(format!("iifname \"{device}\" ct state established,related accept"));
+                // Both on the way through the host and to it.
+                rules.extend([format!("iifname \"{device}\" drop"), format!("iifname \"{device}\" drop")]);
+                rules.push(format!("oifname \"{device}\" drop"));
+                rules
+            }
         };
         // Neighbours may talk.
         wanted += rules.len() + usize::from(network.forward != 1);
         wrong
             .extend(rules.iter().filter(|rule| !table.contains(*rule)).map(|rule| format!("no rule {rule}:\n{table}")));
     }
-    let found = table.matches(" comment ").count().saturating_sub(0);
+    let found = table.matches(" comment ").count();
     if found != wanted {
         wrong.push(format!("{wanted} rules are right, and there are {found}:\n{table}"));
     }
