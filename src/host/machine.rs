@@ -1,9 +1,7 @@
 //! The real host: routes each kind of object to its adapter.
 
-use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::sync::OnceLock;
-use std::thread;
 
 use crate::blueprint::object::{Domain, Object, ObjectKey, ObjectKind, Power, VirtType};
 use crate::blueprint::{HostFacts, Layout};
@@ -101,25 +99,14 @@ impl Host for Machine {
     }
 
     fn observe(&self) -> Result<Observed, HostError> {
-        // Each waits for something else: a program, the file system, libvirt.
-        thread::scope(|scope| {
-            let firewall = scope.spawn(|| {
-                let mut seen = Observed::default();
-                self.firewall.observe(&mut seen).map(|()| seen)
-            });
-            let files = scope.spawn(|| {
-                let mut seen = Observed::default();
-                self.dhcp.observe(&mut seen).and_then(|()| self.images.observe(&mut seen)).map(|()| seen)
-            });
-            let mut observed = Observed::default();
-            let links = self.links.observe(&mut observed)?;
-            let bridge_of = |tap: &str| links.master_of(tap).flatten().map(str::to_owned);
-            self.hypervisor.observe(&mut observed, bridge_of)?;
-            for other in [firewall, files] {
-                observed.extend(other.join().unwrap_or_else(|panic| resume_unwind(panic))?);
-            }
-            Ok(observed)
-        })
+        let mut observed = Observed::default();
+        let links = self.links.observe(&mut observed)?;
+        self.firewall.observe(&mut observed)?;
+        self.dhcp.observe(&mut observed)?;
+        self.images.observe(&mut observed)?;
+        let bridge_of = |tap: &str| links.master_of(tap).flatten().map(str::to_owned);
+        self.hypervisor.observe(&mut observed, bridge_of)?;
+        Ok(observed)
     }
 
     fn ensure(&self, object: &Object) -> Result<(), HostError> {

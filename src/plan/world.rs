@@ -86,13 +86,3 @@ pub struct Observed {
     /// The networks that the host is on by interfaces that do not carry our mark: interface, address and prefix length.
     pub foreign_networks: Vec<(String, Ipv4Net)>,
 }
-
-impl Observed {
-    /// Adds what somebody else saw.
-    pub fn extend(&mut self, other: Self) {
-        let Self { objects, foreign, foreign_networks } = other;
-        self.objects.extend(objects);
-        self.foreign.extend(foreign);
-        self.foreign_networks.extend(foreign_networks);
-    }
-}
