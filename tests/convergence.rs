@@ -234,6 +234,7 @@ fn assert_settled(case: &str, text: &str, host: &SimHost, store: &MemoryStore) {
     let plan = plan(text, store.snapshot(), host);
     assert!(plan.is_empty(), "{case}: the plan is not empty:\n{}", report::plan::render(&plan));
     assert_eq!(host.broken(), Vec::<String>::new(), "{case}");
+    assert!(plan.left_alone.is_empty(), "{case}: {:?} is left", plan.left_alone);
     let made: Vec<ObjectKey> = store.snapshot().records.into_keys().collect();
     let there: Vec<ObjectKey> = host.objects().into_keys().collect();
     assert_eq!(made, there, "{case}: what is recorded is not what is there");
@@ -498,6 +499,17 @@ fn a_server_keeps_its_address_when_the_state_is_lost() {
     let plan = converge(&late, &host, &MemoryStore::default());
     assert!(plan.changes.iter().all(|change| change.action == Action::Record), "{}", report::plan::render(&plan));
     assert_eq!(host.objects(), before);
+}
+
+#[test]
+fn what_nobody_knows_of_is_left_alone_and_told() {
+    let host = SimHost::new();
+    converge(BASE, &host, &MemoryStore::default());
+    let before = host.objects();
+    let plan = converge("", &host, &MemoryStore::default());
+    assert_eq!(plan.left_alone, before.keys().cloned().collect::<Vec<_>>());
+    assert_eq!(host.objects(), before);
+    assert!(report::plan::render(&plan).contains("bridge closed, bridge private"));
 }
 
 #[test]

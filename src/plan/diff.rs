@@ -98,15 +98,15 @@ pub struct Conflict {
     pub claim: Claim,
 }
 
-/// All changes, all conflicts, and the number of objects that are as they should be.
+/// All changes, all conflicts, and what is left alone.
 #[derive(Clone, Debug, Default)]
 pub struct Difference {
     /// By key.
     pub changes: Vec<Change>,
     /// By key.
     pub conflicts: Vec<Conflict>,
-    /// How many need nothing.
-    pub settled: usize,
+    /// What carries our mark and is neither wanted nor recorded: not touched.
+    pub left_alone: Vec<ObjectKey>,
 }
 
 /// Compares the three sides.
@@ -114,7 +114,8 @@ pub fn diff(want: Blueprint, made: Recorded, seen: &Observed) -> Difference {
     let mut want = want.objects;
     let mut made = made.records;
     let keys: BTreeSet<ObjectKey> = want.keys().chain(made.keys()).cloned().collect();
-    let mut difference = Difference::default();
+    let left_alone = seen.objects.keys().filter(|key| !keys.contains(*key)).cloned().collect();
+    let mut difference = Difference { left_alone, ..Difference::default() };
     // What a domain stands on comes before it in the order of keys.
     let mut shaken: BTreeMap<ObjectKey, Disruption> = BTreeMap::new();
     for key in keys {
@@ -131,14 +132,11 @@ pub fn diff(want: Blueprint, made: Recorded, seen: &Observed) -> Difference {
             }
             _ => None,
         };
-        match change(key, want, made, seen_facts, follows) {
-            Some(change) => {
-                if let Some(disruption) = shakes(&change) {
-                    shaken.insert(change.key.clone(), disruption);
-                }
-                difference.changes.push(change);
+        if let Some(change) = change(key, want, made, seen_facts, follows) {
+            if let Some(disruption) = shakes(&change) {
+                shaken.insert(change.key.clone(), disruption);
             }
-            None => difference.settled += 1,
+            difference.changes.push(change);
         }
     }
     difference

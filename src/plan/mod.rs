@@ -10,6 +10,7 @@ pub mod world;
 use petgraph::graph::DiGraph;
 
 use crate::blueprint::Blueprint;
+use crate::blueprint::object::ObjectKey;
 use crate::plan::diff::{Change, Conflict};
 use crate::plan::world::{Observed, Recorded};
 
@@ -23,8 +24,8 @@ pub struct Plan {
     pub changes: Vec<Change>,
     /// What cannot be, because something that is not ours is in the way.
     pub conflicts: Vec<Conflict>,
-    /// How many objects are as they should be.
-    pub settled: usize,
+    /// What carries our mark and is neither wanted nor recorded: not touched.
+    pub left_alone: Vec<ObjectKey>,
     /// The steps, each pointing at its change; an edge goes from a step to one that must wait for it.
     pub steps: DiGraph<Step, ()>,
 }
@@ -35,9 +36,9 @@ impl Plan {
     /// # Errors
     /// When the steps wait for each other in a circle, which is a defect of novella.
     pub fn new(want: Blueprint, made: Recorded, seen: &Observed) -> Result<Self, Cycle> {
-        let diff::Difference { changes, conflicts, settled } = diff::diff(want, made, seen);
+        let diff::Difference { changes, conflicts, left_alone } = diff::diff(want, made, seen);
         let steps = graph::order(&changes)?;
-        Ok(Self { changes, conflicts, settled, steps })
+        Ok(Self { changes, conflicts, left_alone, steps })
     }
 
     /// Whether there is nothing to do.

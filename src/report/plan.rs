@@ -96,7 +96,8 @@ fn count(plan: &Plan, counts_in: impl Fn(usize) -> bool) -> Counts {
 pub fn render(plan: &Plan) -> String {
     if plan.is_empty() {
         return format!(
-            "{ADD}{BOLD}No changes.{BOLD:#}{ADD:#} {BOLD}Your infrastructure matches the configuration.{BOLD:#}\n"
+            "{ADD}{BOLD}No changes.{BOLD:#}{ADD:#} {BOLD}Your infrastructure matches the configuration.{BOLD:#}\n{}",
+            left_alone(plan)
         );
     }
     let mut text = String::new();
@@ -126,7 +127,21 @@ pub fn render(plan: &Plan) -> String {
             let _ = writeln!(text, "{CHANGE}Will be {words}:{CHANGE:#} {}", hit.join(", "));
         }
     }
+    text.push_str(&left_alone(plan));
     text
+}
+
+/// What a person should know who has lost the state, and with it half of the spec.
+fn left_alone(plan: &Plan) -> String {
+    if plan.left_alone.is_empty() {
+        return String::new();
+    }
+    let keys: Vec<String> = plan.left_alone.iter().map(|key| clean_line(&key.to_string()).into_owned()).collect();
+    format!(
+        "{CHANGE}Left alone:{CHANGE:#} {}. They carry the mark of this project, and neither the spec nor the state has \
+         them; apply a spec that has them to take them over, also before you destroy them.\n",
+        keys.join(", ")
+    )
 }
 
 /// The resources whose worst change does this to them.
