@@ -24,9 +24,24 @@ pub fn check(desired: &Desired, capacity: Option<Capacity>) -> Vec<Diagnostic> {
     let needs_vcpus = flavors().map(|flavor| u64::from(flavor.vcpus)).sum();
     let needs_ram = flavors().fold(0, |sum: u64, flavor| sum.saturating_add(flavor.ram.bytes()));
     let needs_disk = flavors().fold(0, |sum: u64, flavor| sum.saturating_add(flavor.disk.bytes()));
+    let count: fn(u64) -> String = |count| count.to_string();
+    let claims = [
+        (
+            ("vCPUs", "cpu_allocation_ratio", count),
+            (needs_vcpus, capacity.vcpus.into(), host.reserved_cpus.into(), host.cpu_allocation_ratio),
+        ),
+        (
+            ("memory", "ram_allocation_ratio", about),
+            (needs_ram, capacity.memory.bytes(), host.reserved_memory.bytes(), host.ram_allocation_ratio),
+        ),
+        (
+            ("disk", "disk_allocation_ratio", about),
+            (needs_disk, capacity.disk.bytes(), host.reserved_disk.bytes(), host.disk_allocation_ratio),
+        ),
+    ];
     let mut problems = Vec::new();
-    let mut claim = |what: &str, key: &str, needs: u64, has: u64, kept: u64, ratio: f64, show: fn(u64) -> String| {
-        let limit = share(has.saturating_sub(kept), ratio);
+    for ((what, key, show), (needs, has, kept, ratio)) in claims {
+        let limit = share(u64::saturating_sub(has, kept), ratio);
         if needs > limit {
             let kept = if kept > 0 { format!(" less {} kept for the host", show(kept)) } else { String::new() };
             problems.push(
@@ -40,36 +55,7 @@ pub fn check(desired: &Desired, capacity: Option<Capacity>) -> Vec<Diagnostic> {
                 .help(format!("use smaller flavors or fewer servers, or raise `{key}` in `[host.local]`")),
             );
         }
-    };
-    let count = |count: u64| count.to_string();
-    let size = |bytes: u64| about(bytes);
-    claim(
-        "vCPUs",
-        "cpu_allocation_ratio",
-        needs_vcpus,
-        capacity.vcpus.into(),
-        host.reserved_cpus.into(),
-        host.cpu_allocation_ratio,
-        count,
-    );
-    claim(
-        "memory",
-        "ram_allocation_ratio",
-        needs_ram,
-        capacity.memory.bytes(),
-        host.reserved_memory.bytes(),
-        host.ram_allocation_ratio,
-        size,
-    );
-    claim(
-        "disk",
-        "disk_allocation_ratio",
-        needs_disk,
-        capacity.disk.bytes(),
-        host.reserved_disk.bytes(),
-        host.disk_allocation_ratio,
-        size,
-    );
+    }
     problems
 }
 
@@ -83,4 +69,35 @@ fn share(amount: u64, ratio: f64) -> u64 {
 /// A size in MiB: near enough to compare, and readable where an exact one is not.
 fn about(bytes: u64) -> String {
     format!("{} MiB", bytes >> 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::load::load_texts;
+
+    #[test]
+    fn each_amount_is_checked_against_what_is_kept_and_promised() {
+        let spec = "[host.local]\nreserved_host_cpus = 1\nram_allocation_ratio = 1.5\n[network.n]\n[subnet.s]\nnetwork = \"n\"\n\
+                    cidr = \"10.0.0.0/24\"\n[image.i]\nsource = \"/i\"\nformat = \"raw\"\n[flavor.f]\nvcpus = 2\nram = \"1 GiB\"\n\
+                    disk = \"10 GiB\"\n[server.a]\nimage = \"i\"\nflavor = \"f\"\nnetworks = [\"n\"]\ncount = 3\npower = \"off\"\n";
+        let loaded = load_texts([("spec.toml", spec)]);
+        let (desired, problems) = crate::desired::resolve(&loaded.spec, &loaded.source);
+        let desired = desired.unwrap_or_else(|| panic!("{problems:?}"));
+        let said = |vcpus, mib, gib| {
+            let capacity = Capacity { vcpus, memory: ByteSize::mib(mib), disk: ByteSize::gib(gib) };
+            check(&desired, Some(capacity)).into_iter().map(|problem| problem.message).collect::<Vec<_>>()
+        };
+        // 3 × 2 vCPUs of (3 - 1) × 4; 3 GiB of (2560 - 512) MiB × 1.5; 30 GiB.
+        assert_eq!(said(3, 2560, 30), Vec::<String>::new());
+        assert_eq!(
+            said(2, 2558, 29),
+            [
+                "the servers need 6 of vCPUs, and the host has 4",
+                "the servers need 3072 MiB of memory, and the host has 3069 MiB",
+                "the servers need 30720 MiB of disk, and the host has 29696 MiB",
+            ]
+        );
+        assert_eq!(check(&desired, None), []);
+    }
 }

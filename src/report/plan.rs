@@ -36,8 +36,10 @@ pub struct Counts {
 }
 
 /// The changes of each resource with their numbers in the plan, in the order of addresses.
-fn by_resource(plan: &Plan) -> BTreeMap<&Address, Vec<(usize, &Change)>> {
-    let mut resources: BTreeMap<&Address, Vec<(usize, &Change)>> = BTreeMap::new();
+type Resources<'p> = BTreeMap<&'p Address, Vec<(usize, &'p Change)>>;
+
+fn by_resource(plan: &Plan) -> Resources<'_> {
+    let mut resources = Resources::new();
     for (number, change) in plan.changes.iter().enumerate() {
         resources.entry(&change.address).or_default().push((number, change));
     }
@@ -61,23 +63,19 @@ fn verdict(changes: &[(usize, &Change)]) -> Verdict {
     }
 }
 
-/// How many resources the plan adds, changes and destroys.
-pub fn counts(plan: &Plan) -> Counts {
-    count(plan, |_| true)
-}
-
 /// How many resources were added, changed and destroyed to the end.
 pub fn done(plan: &Plan, outcome: &Outcome) -> Counts {
     let mut done = vec![true; plan.changes.len()];
     for (step, fate) in &outcome.steps {
         done[step.change] &= matches!(fate, crate::apply::Fate::Done);
     }
-    count(plan, |change| done[change])
+    count(&by_resource(plan), |change| done[change])
 }
 
-fn count(plan: &Plan, counts_in: impl Fn(usize) -> bool) -> Counts {
+/// How many resources are added, changed and destroyed, of those whose changes all count.
+fn count(resources: &Resources<'_>, counts_in: impl Fn(usize) -> bool) -> Counts {
     let mut counts = Counts::default();
-    for changes in by_resource(plan).values().filter(|changes| changes.iter().all(|(number, _)| counts_in(*number))) {
+    for changes in resources.values().filter(|changes| changes.iter().all(|(number, _)| counts_in(*number))) {
         match verdict(changes) {
             Verdict::Create => counts.add += 1,
             Verdict::Update => counts.change += 1,
@@ -104,8 +102,9 @@ pub fn render(plan: &Plan) -> String {
     if !plan.changes.is_empty() {
         text.push_str("Novella will perform the following actions:\n");
     }
-    for (address, changes) in by_resource(plan) {
-        let words = match verdict(&changes) {
+    let resources = by_resource(plan);
+    for (address, changes) in &resources {
+        let words = match verdict(changes) {
             Verdict::Create => "will be created",
             Verdict::Update => "will be updated in-place",
             Verdict::Replace => "must be replaced",
@@ -119,10 +118,10 @@ pub fn render(plan: &Plan) -> String {
             object(&mut text, change);
         }
     }
-    let Counts { add, change, destroy } = counts(plan);
+    let Counts { add, change, destroy } = count(&resources, |_| true);
     let _ = write!(text, "\n{BOLD}Plan:{BOLD:#} {add} to add, {change} to change, {destroy} to destroy.\n");
     for (disruption, words) in [(Disruption::Reboot, "rebooted"), (Disruption::Replace, "replaced, with its disk")] {
-        let hit = disrupted(plan, disruption);
+        let hit = disrupted(&resources, disruption);
         if !hit.is_empty() {
             let _ = writeln!(text, "{CHANGE}Will be {words}:{CHANGE:#} {}", hit.join(", "));
         }
@@ -145,8 +144,8 @@ fn left_alone(plan: &Plan) -> String {
 }
 
 /// The resources whose worst change does this to them.
-fn disrupted(plan: &Plan, disruption: Disruption) -> Vec<String> {
-    by_resource(plan)
+fn disrupted(resources: &Resources<'_>, disruption: Disruption) -> Vec<String> {
+    resources
         .iter()
         .filter(|(_, changes)| changes.iter().map(|(_, change)| change.disruption).max() == Some(disruption))
         .map(|(address, _)| address.to_string())
