@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use ipnet::Ipv4Net;
 
 use crate::address::{Address, ResourceKind};
-use crate::blueprint::object::{Object, bridge_key};
+use crate::blueprint::key::bridge_key;
+use crate::blueprint::object::Object;
 use crate::blueprint::{self, Blueprint, Layout};
 use crate::desired::Desired;
 use crate::diagnostic::Diagnostic;

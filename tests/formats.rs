@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use novella::address::Name;
+use novella::blueprint::key::{ObjectKey, ObjectKind};
 use novella::blueprint::object::{
     Base, BaseRef, BaseRole, Bridge, Dhcp, DhcpRange, DirectBoot, Disk, DiskFormat, Domain, Firewall, HostEntry, Nic,
-    Object, ObjectKey, ObjectKind, Power, Rule, RuleChain, Source, VirtType,
+    Object, Power, Rule, RuleChain, Source, VirtType,
 };
 use novella::plan::world::{Record, Recorded};
 use novella::store::format::{self, FormatError};

@@ -9,7 +9,7 @@ mod common;
 use std::path::Path;
 
 use common::{assert_golden, folders, plain, plan, walk};
-use novella::blueprint::object::{ObjectKey, ObjectKind};
+use novella::blueprint::key::{ObjectKey, ObjectKind};
 use novella::host::sim::SimHost;
 use novella::report;
 use novella::store::memory::MemoryStore;

@@ -7,7 +7,8 @@ use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
 use common::{converge, plan};
-use novella::blueprint::object::{Object, ObjectKind};
+use novella::blueprint::key::ObjectKind;
+use novella::blueprint::object::Object;
 use novella::host::sim::SimHost;
 use novella::report;
 use novella::store::memory::MemoryStore;

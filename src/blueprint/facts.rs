@@ -7,7 +7,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::blueprint::object::{Firewall, Object, ObjectKind, Rule};
+use crate::blueprint::key::ObjectKind;
+use crate::blueprint::object::{Firewall, Object, Rule};
 
 /// What is known of an object, attribute by attribute, as text.
 ///

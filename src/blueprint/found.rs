@@ -7,9 +7,8 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 
 use crate::blueprint::facts::Facts;
-use crate::blueprint::object::{
-    Base, BaseRef, BaseRole, Bridge, Disk, DiskFormat, HostEntry, Object, ObjectKey, ObjectKind,
-};
+use crate::blueprint::key::{ObjectKey, ObjectKind};
+use crate::blueprint::object::{Base, BaseRef, BaseRole, Bridge, Disk, DiskFormat, HostEntry, Object};
 use crate::desired::Desired;
 use crate::plan::world::{Observed, Record, Recorded};
 

@@ -11,7 +11,8 @@ use std::net::Ipv4Addr;
 
 use crate::address::{Address, Name, ResourceKind};
 use crate::blueprint::identity::{Identity, MAC_GENERATION_RETRIES};
-use crate::blueprint::object::{HostEntry, Object, bridge_key, host_entry_key};
+use crate::blueprint::key::{bridge_key, host_entry_key};
+use crate::blueprint::object::{HostEntry, Object};
 use crate::desired::{Desired, Network, Server, Subnet};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::plan::world::Recorded;

@@ -3,7 +3,7 @@
 //! Every address, MAC, UUID, device name and path is chosen here, so that a plan can show them. Choices that were made
 //! before are read back from the records and kept.
 //!
-//! [`object`] and [`facts`] have the vocabulary; [`identity`] and [`ipam`] make the choices, and [`found`] tells of those
+//! [`object`], [`key`] and [`facts`] have the vocabulary; [`identity`] and [`ipam`] make the choices, and [`found`] tells of those
 //! that no record holds any more; [`network`], [`image`] and [`server`] lower one kind of resource each; [`capacity`] proves
 //! that it all fits.
 
@@ -13,6 +13,7 @@ pub mod found;
 pub mod identity;
 pub mod image;
 pub mod ipam;
+pub mod key;
 pub mod layout;
 pub mod network;
 pub mod object;
@@ -22,7 +23,8 @@ use std::collections::BTreeMap;
 
 use crate::blueprint::identity::Identity;
 use crate::blueprint::ipam::Ipam;
-use crate::blueprint::object::{Object, ObjectKey, VirtType};
+use crate::blueprint::key::ObjectKey;
+use crate::blueprint::object::{Object, VirtType};
 use crate::desired::Desired;
 use crate::diagnostic::{Diagnostic, has_errors};
 use crate::plan::world::Recorded;

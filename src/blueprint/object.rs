@@ -1,4 +1,4 @@
-//! The concrete things a host holds, and how they are named, compared and ordered.
+//! The concrete things a host holds, and what they need and claim.
 //!
 //! An [`Object`] leaves nothing to decide: an adapter makes it as it stands. [`Object::facts`] is the flat form in which
 //! an object is compared with what was recorded and what was seen, and shown to people; it is in [`facts`](super::facts).
@@ -13,82 +13,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::address::{Address, Name, ResourceKind};
+use crate::blueprint::key::{
+    ObjectKey, ObjectKind, base_key, bridge_key, dhcp_key, disk_key, domain_key, firewall_key, host_entry_key,
+};
 use crate::value::{ByteSize, Mac, Sha256};
-
-/// What kind of thing on a host an object is. The order is the order in which a plan lists the objects of one resource.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ObjectKind {
-    /// The nft table of the project.
-    Firewall,
-    /// A Linux bridge.
-    Bridge,
-    /// A dnsmasq process serving one bridge.
-    Dhcp,
-    /// A host entry of a dnsmasq: MAC, address, name of one port.
-    HostEntry,
-    /// A file in the image cache.
-    Base,
-    /// The root disk of a server.
-    Disk,
-    /// A libvirt domain.
-    Domain,
-}
-
-impl ObjectKind {
-    /// Every kind, in order.
-    pub const ALL: [Self; 7] =
-        [Self::Firewall, Self::Bridge, Self::Dhcp, Self::HostEntry, Self::Base, Self::Disk, Self::Domain];
-
-    /// The word that plans and errors use.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Firewall => "firewall",
-            Self::Bridge => "bridge",
-            Self::Dhcp => "dhcp",
-            Self::HostEntry => "host entry",
-            Self::Base => "base image",
-            Self::Disk => "disk",
-            Self::Domain => "domain",
-        }
-    }
-}
-
-impl fmt::Display for ObjectKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-/// The identity of an object within a project. It never changes while the object lives.
-///
-/// | kind | id |
-/// |---|---|
-/// | firewall | the nft table: `novella-default` |
-/// | bridge, dhcp | the network: `private` |
-/// | host entry | server and network: `web/private` |
-/// | base image | the id of its content, a file name in the cache |
-/// | disk, domain | the server: `web` |
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct ObjectKey {
-    /// What kind of thing it is.
-    pub kind: ObjectKind,
-    /// Its name among its kind.
-    pub id: String,
-}
-
-impl ObjectKey {
-    /// The key of the object `id` of this kind.
-    pub fn new(kind: ObjectKind, id: impl Into<String>) -> Self {
-        Self { kind, id: id.into() }
-    }
-}
-
-impl fmt::Display for ObjectKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.kind, self.id)
-    }
-}
 
 /// Something of which a host has only one, so that two objects cannot both have it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -588,44 +516,4 @@ impl Object {
             }
         }
     }
-}
-
-/// The name of a project's nft table.
-pub fn firewall_table(project: &Name) -> String {
-    format!("novella-{project}")
-}
-
-/// The key of a project's firewall.
-pub fn firewall_key(project: &Name) -> ObjectKey {
-    ObjectKey::new(ObjectKind::Firewall, firewall_table(project))
-}
-
-/// The key of the bridge of a network.
-pub fn bridge_key(network: &Name) -> ObjectKey {
-    ObjectKey::new(ObjectKind::Bridge, network.as_str())
-}
-
-/// The key of the dnsmasq of a network.
-pub fn dhcp_key(network: &Name) -> ObjectKey {
-    ObjectKey::new(ObjectKind::Dhcp, network.as_str())
-}
-
-/// The key of the host entry of a server on a network.
-pub fn host_entry_key(server: &Name, network: &Name) -> ObjectKey {
-    ObjectKey::new(ObjectKind::HostEntry, format!("{server}/{network}"))
-}
-
-/// The key of a cached image file.
-pub fn base_key(id: &str) -> ObjectKey {
-    ObjectKey::new(ObjectKind::Base, id)
-}
-
-/// The key of the root disk of a server.
-pub fn disk_key(server: &Name) -> ObjectKey {
-    ObjectKey::new(ObjectKind::Disk, server.as_str())
-}
-
-/// The key of the domain of a server.
-pub fn domain_key(server: &Name) -> ObjectKey {
-    ObjectKey::new(ObjectKind::Domain, server.as_str())
 }

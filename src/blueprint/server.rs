@@ -4,10 +4,9 @@ use crate::address::{Address, ResourceKind};
 use crate::blueprint::identity::Identity;
 use crate::blueprint::image::base;
 use crate::blueprint::ipam::Ipam;
+use crate::blueprint::key::{base_key, disk_key, domain_key};
 use crate::blueprint::network::Plugs;
-use crate::blueprint::object::{
-    BaseRef, BaseRole, DirectBoot, Disk, Domain, HostEntry, Nic, Object, VirtType, base_key, disk_key, domain_key,
-};
+use crate::blueprint::object::{BaseRef, BaseRole, DirectBoot, Disk, Domain, HostEntry, Nic, Object, VirtType};
 use crate::blueprint::{Blueprint, Layout};
 use crate::desired::{Desired, Image, Server};
 use crate::plan::world::Recorded;

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::address::Name;
-use crate::blueprint::object::{Object, domain_key};
+use crate::blueprint::key::domain_key;
+use crate::blueprint::object::Object;
 use crate::cli::session::{self, Target};
 use crate::cli::{Global, Stop};
 use crate::plan::world::{Observed, Recorded, Status};

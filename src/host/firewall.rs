@@ -14,7 +14,8 @@ use serde_json::Value;
 
 use crate::address::Name;
 use crate::blueprint::facts::Facts;
-use crate::blueprint::object::{Firewall, Rule, RuleChain, firewall_key, firewall_table};
+use crate::blueprint::key::{firewall_key, firewall_table};
+use crate::blueprint::object::{Firewall, Rule, RuleChain};
 use crate::host::{HostError, command};
 use crate::plan::world::Observed;
 

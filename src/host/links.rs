@@ -22,7 +22,8 @@ use rtnetlink::{AddressMessageBuilder, LinkBridge, LinkMessageBuilder, LinkUnspe
 use self::netlink::Netlink;
 use crate::address::Name;
 use crate::blueprint::facts::Facts;
-use crate::blueprint::object::{Bridge, Claim, bridge_key};
+use crate::blueprint::key::bridge_key;
+use crate::blueprint::object::{Bridge, Claim};
 use crate::host::HostError;
 use crate::plan::world::Observed;
 use crate::value::{Mac, Sha256};

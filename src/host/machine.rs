@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use crate::blueprint::object::{Domain, Object, ObjectKey, ObjectKind, Power, VirtType};
+use crate::blueprint::key::{ObjectKey, ObjectKind};
+use crate::blueprint::object::{Domain, Object, Power, VirtType};
 use crate::blueprint::{HostFacts, Layout};
 use crate::desired::Desired;
 use crate::host::dhcp::Dnsmasq;

@@ -28,7 +28,8 @@ use std::error::Error as StdError;
 use std::sync::Arc;
 
 use crate::blueprint::HostFacts;
-use crate::blueprint::object::{Object, ObjectKey};
+use crate::blueprint::key::ObjectKey;
+use crate::blueprint::object::Object;
 use crate::plan::world::Observed;
 
 /// A place that holds objects.

@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::Name;
 use crate::blueprint::HostFacts;
-use crate::blueprint::object::{Claim, Object, ObjectKey, ObjectKind, Power, VirtType, bridge_key};
+use crate::blueprint::key::{ObjectKey, ObjectKind, bridge_key};
+use crate::blueprint::object::{Claim, Object, Power, VirtType};
 use crate::host::{Host, HostError};
 use crate::plan::world::Observed;
 

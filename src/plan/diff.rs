@@ -8,7 +8,8 @@ use serde::Serialize;
 use crate::address::Address;
 use crate::blueprint::Blueprint;
 use crate::blueprint::facts::{Disruption, Facts};
-use crate::blueprint::object::{Claim, Object, ObjectKey, ObjectKind};
+use crate::blueprint::key::{ObjectKey, ObjectKind};
+use crate::blueprint::object::{Claim, Object};
 use crate::plan::world::{Observed, Record, Recorded, Status};
 
 /// What is done to an object.

@@ -6,7 +6,8 @@ use ipnet::Ipv4Net;
 use petgraph::algo::{kosaraju_scc, toposort};
 use petgraph::graph::{DiGraph, EdgeIndex, NodeIndex};
 
-use crate::blueprint::object::{Claim, Object, ObjectKey};
+use crate::blueprint::key::ObjectKey;
+use crate::blueprint::object::{Claim, Object};
 use crate::plan::diff::{Action, Change, Reason};
 
 /// What one step does.

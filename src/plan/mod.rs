@@ -10,7 +10,7 @@ pub mod world;
 use petgraph::graph::DiGraph;
 
 use crate::blueprint::Blueprint;
-use crate::blueprint::object::ObjectKey;
+use crate::blueprint::key::ObjectKey;
 use crate::plan::diff::{Change, Conflict};
 use crate::plan::world::{Observed, Recorded};
 

@@ -6,7 +6,8 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use crate::blueprint::facts::Facts;
-use crate::blueprint::object::{Claim, Object, ObjectKey};
+use crate::blueprint::key::ObjectKey;
+use crate::blueprint::object::{Claim, Object};
 
 /// How far the making of a recorded object got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

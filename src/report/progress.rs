@@ -8,7 +8,7 @@ use anstream::{AutoStream, ColorChoice};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::apply::{Event, Observer};
-use crate::blueprint::object::ObjectKey;
+use crate::blueprint::key::ObjectKey;
 use crate::host::OnProgress;
 use crate::plan::Deed;
 use crate::plan::diff::{Action, Change};

@@ -16,7 +16,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::blueprint::object::{ObjectKey, ObjectKind};
+use crate::blueprint::key::{ObjectKey, ObjectKind};
 use crate::plan::world::{Record, Recorded};
 use crate::store::StoreError;
 use crate::value::Sha256;

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::blueprint::object::ObjectKey;
+use crate::blueprint::key::ObjectKey;
 use crate::plan::world::{Record, Recorded};
 use crate::store::{Store, StoreError};
 

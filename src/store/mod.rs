@@ -10,7 +10,7 @@ pub mod lock;
 pub mod memory;
 pub mod sled;
 
-use crate::blueprint::object::ObjectKey;
+use crate::blueprint::key::ObjectKey;
 use crate::plan::world::{Record, Recorded};
 
 /// A durable set of records. Shared by the threads of one apply.

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::blueprint::object::ObjectKey;
+use crate::blueprint::key::ObjectKey;
 use crate::plan::world::{Record, Recorded};
 use crate::store::export::Exports;
 use crate::store::guard::{self, DATABASE, LoadError, Trouble};

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 use lab::{BRIDGE, chain, entry, ip, kill_and_wait, lab};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use novella::blueprint::object::{HostEntry, Object, dhcp_key, host_entry_key};
+use novella::blueprint::key::{dhcp_key, host_entry_key};
+use novella::blueprint::object::{HostEntry, Object};
 use novella::host::HostError;
 use novella::value::Mac;
 

@@ -11,9 +11,8 @@ use std::path::{Path, PathBuf};
 
 use novella::blueprint::Layout;
 use novella::blueprint::facts::Facts;
-use novella::blueprint::object::{
-    BaseRef, Claim, DirectBoot, DiskFormat, Domain, Nic, Object, Power, VirtType, domain_key,
-};
+use novella::blueprint::key::domain_key;
+use novella::blueprint::object::{BaseRef, Claim, DirectBoot, DiskFormat, Domain, Nic, Object, Power, VirtType};
 use novella::host::hypervisor::Hypervisor;
 use novella::plan::world::Observed;
 use novella::value::ByteSize;

@@ -1,7 +1,8 @@
 //! `host::firewall` against nftables.
 
 use novella::blueprint::facts::Facts;
-use novella::blueprint::object::{Firewall, Object, Rule, RuleChain, firewall_key};
+use novella::blueprint::key::firewall_key;
+use novella::blueprint::object::{Firewall, Object, Rule, RuleChain};
 use novella::host::firewall::{Nft, ip_forward};
 use novella::plan::world::Observed;
 

@@ -5,7 +5,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::process::Command;
 
 use novella::blueprint::facts::Facts;
-use novella::blueprint::object::{Bridge, Claim, Object, bridge_key};
+use novella::blueprint::key::bridge_key;
+use novella::blueprint::object::{Bridge, Claim, Object};
 use novella::host::links::{LinkMap, Links};
 use novella::plan::world::Observed;
 

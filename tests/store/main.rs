@@ -13,7 +13,8 @@ use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use novella::blueprint::object::{Dhcp, DhcpRange, HostEntry, Object, ObjectKey};
+use novella::blueprint::key::ObjectKey;
+use novella::blueprint::object::{Dhcp, DhcpRange, HostEntry, Object};
 use novella::plan::world::Record;
 use novella::store::Store;
 use novella::store::sled::SledStore;

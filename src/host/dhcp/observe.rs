@@ -9,7 +9,8 @@ use nix::net::if_::if_nametoindex;
 
 use crate::address::Name;
 use crate::blueprint::facts::Facts;
-use crate::blueprint::object::{Object, dhcp_key, host_entry_key};
+use crate::blueprint::key::{dhcp_key, host_entry_key};
+use crate::blueprint::object::Object;
 use crate::host::HostError;
 use crate::host::dhcp::Dnsmasq;
 use crate::host::dhcp::arguments::arguments;

@@ -15,7 +15,8 @@ use sha2::Digest as _;
 use ureq::http::{Response, StatusCode, header};
 use ureq::{Agent, Body};
 
-use crate::blueprint::object::{Base, ObjectKey, Source, base_key};
+use crate::blueprint::key::{ObjectKey, base_key};
+use crate::blueprint::object::{Base, Source};
 use crate::host::images::Images;
 use crate::host::images::base::Place;
 use crate::host::{HostError, OnProgress, files};

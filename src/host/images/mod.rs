@@ -31,7 +31,7 @@ use std::time::Duration;
 use crate::address::Name;
 use crate::blueprint::Layout;
 use crate::blueprint::facts::Facts;
-use crate::blueprint::object::{base_key, disk_key};
+use crate::blueprint::key::{base_key, disk_key};
 use crate::host::images::base::Place;
 use crate::host::qcow2::Header;
 use crate::host::{HostError, OnProgress, files};
