@@ -104,6 +104,10 @@ pub enum ResourceKind {
     Network,
     /// A range of addresses on a network.
     Subnet,
+    /// A name in the DNS of a network, beside those of ports.
+    DnsRecord,
+    /// A port of its own, which servers come to and leave.
+    Port,
     /// A disk image, cached once and used by many servers.
     Image,
     /// A size: vCPUs, memory, disk.
@@ -114,7 +118,8 @@ pub enum ResourceKind {
 
 impl ResourceKind {
     /// Every kind, in order.
-    pub const ALL: [Self; 6] = [Self::Host, Self::Network, Self::Subnet, Self::Image, Self::Flavor, Self::Server];
+    pub const ALL: [Self; 8] =
+        [Self::Host, Self::Network, Self::Subnet, Self::DnsRecord, Self::Port, Self::Image, Self::Flavor, Self::Server];
 
     /// The word in the table header.
     pub const fn as_str(self) -> &'static str {
@@ -122,6 +127,8 @@ impl ResourceKind {
             Self::Host => "host",
             Self::Network => "network",
             Self::Subnet => "subnet",
+            Self::DnsRecord => "dns_record",
+            Self::Port => "port",
             Self::Image => "image",
             Self::Flavor => "flavor",
             Self::Server => "server",
@@ -159,6 +166,72 @@ impl Address {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.kind, self.name)
+    }
+}
+
+/// Which port: one that is declared by itself, or the one that a server has on a network.
+///
+/// Shown as `vip` and `web/private`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum PortId {
+    /// `[port.NAME]`. It outlives the servers that use it (reference C3).
+    Own(Name),
+    /// Made for a server, and gone with it.
+    Inline {
+        /// The server.
+        server: Name,
+        /// The network it is on; a server has one such port a network.
+        network: Name,
+    },
+}
+
+impl PortId {
+    /// The port that a server has on a network.
+    pub fn inline(server: &Name, network: &Name) -> Self {
+        Self::Inline { server: server.clone(), network: network.clone() }
+    }
+
+    /// The resource under which people see it: itself, or its server.
+    pub fn address(&self) -> Address {
+        match self {
+            Self::Own(name) => Address::new(ResourceKind::Port, name.clone()),
+            Self::Inline { server, .. } => Address::new(ResourceKind::Server, server.clone()),
+        }
+    }
+}
+
+impl fmt::Display for PortId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Own(name) => f.pad(name.as_str()),
+            Self::Inline { server, network } => f.pad(&format!("{server}/{network}")),
+        }
+    }
+}
+
+impl FromStr for PortId {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        match text.split_once('/') {
+            Some((server, network)) => Ok(Self::Inline { server: server.parse()?, network: network.parse()? }),
+            None => text.parse().map(Self::Own),
+        }
+    }
+}
+
+impl TryFrom<String> for PortId {
+    type Error = InvalidName;
+
+    fn try_from(text: String) -> Result<Self, InvalidName> {
+        text.parse()
+    }
+}
+
+impl From<PortId> for String {
+    fn from(id: PortId) -> Self {
+        id.to_string()
     }
 }
 

@@ -41,6 +41,8 @@ pub enum Place {
 pub struct Diagnostic {
     /// How bad it is.
     pub severity: Severity,
+    /// Its name, where it has one: `pool-exhausted`. It stays the same when the words are changed.
+    pub code: Option<String>,
     /// What is wrong: a lowercase phrase with names in backticks.
     pub message: String,
     /// Where.
@@ -58,6 +60,7 @@ impl Diagnostic {
     pub fn error(message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Error,
+            code: None,
             message: message.into(),
             place: Place::Nowhere,
             label: None,
@@ -69,6 +72,13 @@ impl Diagnostic {
     /// A warning at no place yet.
     pub fn warning(message: impl Into<String>) -> Self {
         Self { severity: Severity::Warning, ..Self::error(message) }
+    }
+
+    /// The same, by this name.
+    #[must_use]
+    pub fn code(mut self, code: &str) -> Self {
+        self.code = Some(code.to_owned());
+        self
     }
 
     /// The same, at this span.

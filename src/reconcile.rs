@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::address::{Address, ResourceKind};
 use crate::blueprint::key::bridge_key;
@@ -68,13 +68,14 @@ fn networks_are_free(desired: &Desired, observed: &Observed) -> Result<(), PlanE
     for network in desired.networks.values() {
         let bridge = observed.objects.get(&bridge_key(&network.name));
         let held = bridge.and_then(|facts| facts.get("addresses")).map_or("", String::as_str);
-        let held: Vec<Ipv4Net> = held.split(", ").filter_map(|net| net.parse().ok()).collect();
+        let held: Vec<IpNet> = held.split(", ").filter_map(|net| net.parse().ok()).collect();
         for subnet in network.subnets.iter().filter(|subnet| !held.iter().any(|net| net.trunc() == subnet.cidr)) {
             let cidr = subnet.cidr;
-            let overlaps = |net: &Ipv4Net| net.contains(&cidr.network()) || cidr.contains(&net.network());
+            let overlaps = |net: &IpNet| net.contains(&cidr.network()) || cidr.contains(&net.network());
             if let Some((interface, net)) = observed.foreign_networks.iter().find(|(_, net)| overlaps(net)) {
                 problems.push(
                     Diagnostic::error(format!("{cidr} is in use on this host: `{interface}` has {net}"))
+                        .code("subnet-on-host")
                         .on(&Address::new(ResourceKind::Subnet, subnet.name.clone()), "cidr")
                         .help("choose another range for the subnet"),
                 );

@@ -1,8 +1,10 @@
-//! Small values that specs and hosts share: sizes in bytes, MAC addresses, SHA-256 digests.
+//! Small values that specs and hosts share: sizes in bytes, MAC and IP addresses, SHA-256 digests.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use ipnet::Ipv6Net;
 use serde::{Deserialize, Serialize};
 
 /// A size in bytes, written with a binary unit: `"512 MiB"`, `"20GiB"`.
@@ -157,6 +159,33 @@ impl fmt::Display for Mac {
     }
 }
 
+impl Mac {
+    /// The address that an interface with this MAC gives itself on a /64 (RFC 4291, appendix A: the modified EUI-64; RFC
+    /// 4862). A guest with privacy addresses (RFC 8981) has others beside it.
+    pub fn eui64(self, net: Ipv6Net) -> Ipv6Addr {
+        let [a, b, c, d, e, g] = self.0;
+        let host = u64::from_be_bytes([a ^ 0x02, b, c, 0xff, 0xfe, d, e, g]);
+        Ipv6Addr::from(u128::from(net.network()) & !u128::from(u64::MAX) | u128::from(host))
+    }
+}
+
+/// An IP address as the number that it is, to count with.
+pub fn ip_number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => u32::from(address).into(),
+        IpAddr::V6(address) => address.into(),
+    }
+}
+
+/// The IP address with this number, of the same version as `like`.
+pub fn ip_address(number: u128, like: IpAddr) -> IpAddr {
+    match like {
+        // Whoever counts stays within a network, so nothing is cut off.
+        IpAddr::V4(_) => Ipv4Addr::from(u32::try_from(number).unwrap_or(u32::MAX)).into(),
+        IpAddr::V6(_) => Ipv6Addr::from(number).into(),
+    }
+}
+
 /// A SHA-256 digest (FIPS 180-4) as 64 lowercase hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -250,6 +279,13 @@ mod tests {
             let size = ByteSize(bytes);
             assert_eq!(ByteSize::try_from(String::from(size)), Ok(size));
         }
+    }
+
+    #[test]
+    fn an_interface_names_itself_by_its_mac() {
+        let mac: Mac = "fa:16:3e:01:02:03".parse().expect("a MAC address");
+        let net = "fd00:20::/64".parse().expect("a network");
+        assert_eq!(mac.eui64(net).to_string(), "fd00:20::f816:3eff:fe01:203");
     }
 
     #[test]

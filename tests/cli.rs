@@ -124,7 +124,7 @@ fn a_life_from_plan_to_destroy() {
     place.novella(&["show"]).ends(0).out("db      running   local  10.20.0.50").out("spare   shut off");
     let json: serde_json::Value = serde_json::from_str(&place.novella(&["show", "--json"]).ends(0).out).expect("JSON");
     assert_eq!(json["servers"][0]["server"], "db");
-    assert_eq!(json["servers"][0]["ports"][0]["address"], "10.20.0.50");
+    assert_eq!(json["servers"][0]["ports"][0]["addresses"][0], "10.20.0.50");
 
     place.write(&BASE.replace("128 MiB", "256 MiB").replace("count = 2", "count = 1"));
     place

@@ -40,6 +40,9 @@ impl Host for Fused<'_, dyn Host> {
     fn remove(&self, key: &ObjectKey) -> Result<(), HostError> {
         self.1.guard(|| self.0.remove(key)).unwrap_or_else(|| Err(HostError::refused("cut off")))
     }
+    fn reload(&self, server: &ObjectKey) -> Result<(), HostError> {
+        self.1.guard(|| self.0.reload(server)).unwrap_or_else(|| Err(HostError::refused("cut off")))
+    }
 }
 
 impl Store for Fused<'_, dyn Store> {
@@ -347,6 +350,9 @@ impl Host for Clinging<'_> {
         self.0.remove(key)?;
         Err(HostError::refused("half of it is left"))
     }
+    fn reload(&self, server: &ObjectKey) -> Result<(), HostError> {
+        self.0.reload(server)
+    }
 }
 
 #[test]
@@ -380,6 +386,9 @@ impl Host for Stubborn<'_> {
     }
     fn remove(&self, key: &ObjectKey) -> Result<(), HostError> {
         if *key == self.1 { Err(HostError::refused("no")) } else { self.0.remove(key) }
+    }
+    fn reload(&self, server: &ObjectKey) -> Result<(), HostError> {
+        self.0.reload(server)
     }
 }
 
@@ -520,7 +529,7 @@ fn a_host_entry_changed_by_hand_is_put_right_under_its_guest() {
     let key = ObjectKey::new(ObjectKind::HostEntry, "db/private");
     host.alter(&key, |object| {
         if let Object::HostEntry(entry) = object {
-            entry.address = [10, 20, 0, 99].into();
+            entry.addresses[0].address = [10, 20, 0, 99].into();
         }
     });
     let plan = converge(BASE, &host, &store);

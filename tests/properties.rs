@@ -4,11 +4,13 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use common::{converge, plan};
+use novella::address::PortId;
 use novella::blueprint::key::ObjectKind;
 use novella::blueprint::object::Object;
+use novella::desired::port::Wanted;
 use novella::host::sim::SimHost;
 use novella::report;
 use novella::store::memory::MemoryStore;
@@ -98,7 +100,9 @@ fn ports(host: &SimHost) -> Vec<(String, Ipv4Addr, String)> {
     objects
         .filter_map(|object| match object {
             Object::HostEntry(entry) => {
-                Some((format!("{}/{}", entry.server, entry.network), entry.address, entry.mac.to_string()))
+                let [only] = &entry.addresses[..] else { panic!("{entry:?}") };
+                let IpAddr::V4(address) = only.address else { panic!("{entry:?}") };
+                Some((entry.port.to_string(), address, entry.mac.to_string()))
             }
             _ => None,
         })
@@ -144,11 +148,15 @@ proptest! {
             let desired = common::desired(&text);
             for (port, address, mac) in &now {
                 let (server, network) = port.split_once('/').unwrap_or_default();
-                let wanted = &desired.servers[server].ports;
-                let fixed = wanted.iter().find(|(name, _)| name.as_str() == network).and_then(|(_, fixed)| *fixed);
+                let port = PortId::inline(&server.parse().expect("a name"), &network.parse().expect("a name"));
+                let fixed = desired.ports[&port].requests.iter().find_map(|request| match request.wanted {
+                    Wanted::Address(address) => Some(address),
+                    _ => None,
+                });
+                let port = port.to_string();
                 if let Some(fixed) = fixed {
-                    prop_assert_eq!(*address, fixed, "a pinned address is given");
-                } else if let Some(held) = before.iter().find(|held| held.0 == *port)
+                    prop_assert_eq!(IpAddr::V4(*address), fixed, "a pinned address is given");
+                } else if let Some(held) = before.iter().find(|held| held.0 == port)
                     && earlier.as_ref().is_some_and(|earlier| {
                         let [_, network, subnet, _] = held.1.octets();
                         let number = usize::from(network);

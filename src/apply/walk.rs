@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 
 use petgraph::Direction;
 use petgraph::graph::NodeIndex;
+use petgraph::visit::EdgeRef as _;
 
 use crate::apply::{Event, Fate, Observer, Options, Outcome, StepError};
 use crate::host::{Host, HostError};
 use crate::plan::diff::{Action, Change};
+use crate::plan::graph::servers_of;
 use crate::plan::world::{Record, Status};
-use crate::plan::{Deed, Plan};
+use crate::plan::{Deed, Plan, Wait};
 use crate::store::Store;
 
 /// How long a wait may go on after a stop was asked for.
@@ -142,22 +144,20 @@ impl<'a> Walk<'a> {
         queue.running -= 1;
         let graph = &self.plan.steps;
         let mut skipped = Vec::new();
-        if done {
-            for next in graph.neighbors(node) {
+        let mut over = vec![node];
+        while let Some(step) = over.pop() {
+            for edge in graph.edges(step) {
+                let next = edge.target();
                 queue.waits_for[next.index()] -= 1;
-                if queue.waits_for[next.index()] == 0 && queue.fates[next.index()].is_none() {
-                    queue.ready.push(Reverse((self.turns[next.index()], next)));
+                if queue.fates[next.index()].is_some() {
+                    continue;
                 }
-            }
-        } else {
-            let mut barred = vec![node];
-            while let Some(node) = barred.pop() {
-                for next in graph.neighbors(node) {
-                    if queue.fates[next.index()].is_none() {
-                        queue.fates[next.index()] = Some(Fate::Skipped);
-                        barred.push(next);
-                        skipped.push(graph[next]);
-                    }
+                if *edge.weight() == Wait::Done && !(done && step == node) {
+                    queue.fates[next.index()] = Some(Fate::Skipped);
+                    over.push(next);
+                    skipped.push(graph[next]);
+                } else if queue.waits_for[next.index()] == 0 {
+                    queue.ready.push(Reverse((self.turns[next.index()], next)));
                 }
             }
         }
@@ -193,6 +193,11 @@ impl<'a> Walk<'a> {
                 }
                 self.patiently(change, deed, || self.host.remove(key))?;
                 self.store.forget(key)?;
+            }
+            (Deed::Reload, _) => {
+                for server in servers_of(change) {
+                    self.patiently(change, deed, || self.host.reload(&server))?;
+                }
             }
             (Deed::Record, Some(want)) => self.store.put(key, &Record::present(want.clone()))?,
             (Deed::Forget, Some(_)) | (Deed::Ensure | Deed::Record, None) => self.store.forget(key)?,

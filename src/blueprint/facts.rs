@@ -2,11 +2,14 @@
 //! to a running guest.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::address::PortId;
+use crate::blueprint::dhcp::{Assignment, IpVersion};
 use crate::blueprint::key::ObjectKind;
 use crate::blueprint::object::{Firewall, Object, Rule};
 
@@ -54,6 +57,7 @@ impl Object {
             Self::Firewall(it) => {
                 put("table", format!("inet {}", it.table));
                 put("ip_forward", on_off(it.ip_forward));
+                put("ip6_forward", on_off(it.ip6_forward));
                 put("rules", it.rules.len().to_string());
                 // By chain, for only within a chain does the order mean anything, and be seen on a host.
                 let mut rules: Vec<&Rule> = it.rules.iter().collect();
@@ -78,21 +82,48 @@ impl Object {
                 put("directory", it.dir.display().to_string());
                 put("mtu", it.mtu.to_string());
                 put("domain", it.domain.clone());
-                put("lease", format!("{} s", it.lease_seconds));
                 put("process", "running".into());
                 for range in &it.ranges {
+                    let mut put = |attribute: &str, value: String| {
+                        facts.insert(Cow::Owned(format!("subnet.{}{attribute}", range.subnet)), value);
+                    };
                     let router = range.router.map_or("none".into(), |router| router.to_string());
-                    let dns = if range.dns.is_empty() { "itself".into() } else { join(&range.dns) };
-                    facts.insert(
-                        Cow::Owned(format!("subnet.{}", range.subnet)),
-                        format!("{} router {router} dns {dns}", range.cidr),
-                    );
+                    put("", format!("{} {}", range.cidr, range.assignment.as_str()));
+                    put(".router", router);
+                    if range.assignment == Assignment::Static {
+                        continue;
+                    }
+                    put(".dns", if range.dns.is_empty() { "itself".into() } else { join(&range.dns) });
+                    put(".lease", format!("{} s", range.lease_seconds));
+                    if !range.routes.is_empty() {
+                        put(".routes", join(&range.routes));
+                    }
+                    if let Some(domain) = &range.domain {
+                        put(".domain", domain.clone());
+                    }
+                }
+                for (name, records) in &it.records {
+                    facts.insert(Cow::Owned(format!("record.{name}")), join(records));
                 }
             }
             Self::HostEntry(it) => {
-                put("address", it.address.to_string());
+                let addresses: Vec<IpAddr> = it.addresses.iter().map(|it| it.address).collect();
+                let served = it.served();
+                // The others have it in their name.
+                if matches!(it.port, PortId::Own(_)) {
+                    put("network", it.network.to_string());
+                }
+                put("address", join(&addresses));
+                put("dhcp", if served.is_empty() { "none".into() } else { join(&served) });
                 put("mac", it.mac.to_string());
                 put("hostname", it.hostname.clone());
+                let names: BTreeSet<String> = it.names().map(|(_, name)| name).collect();
+                put("dns_name", join(&names.into_iter().collect::<Vec<_>>()));
+                put("options", it.options.len().to_string());
+                for option in &it.options {
+                    let version = if option.version == IpVersion::V6 { "option6" } else { "option" };
+                    facts.insert(Cow::Owned(format!("{version}.{}", option.name)), option.value.to_string());
+                }
             }
             Self::Base(it) => {
                 put("path", it.path.display().to_string());
@@ -129,9 +160,14 @@ impl Object {
                     }
                 }
                 for nic in &it.nics {
-                    facts.insert(Cow::Owned(format!("nic.{}", nic.network)), format!("{} {}", nic.mac, nic.tap));
-                    facts.insert(Cow::Owned(format!("nic.{}.bridge", nic.network)), nic.bridge.clone());
-                    facts.insert(Cow::Owned(format!("nic.{}.mtu", nic.network)), nic.mtu.to_string());
+                    let label = nic.label();
+                    facts.insert(Cow::Owned(format!("nic.{label}")), format!("{} {}", nic.mac, nic.tap));
+                    facts.insert(Cow::Owned(format!("nic.{label}.bridge")), nic.bridge.clone());
+                    facts.insert(Cow::Owned(format!("nic.{label}.mtu")), nic.mtu.to_string());
+                    facts.insert(
+                        Cow::Owned(format!("nic.{label}.link")),
+                        if nic.unplugged { "down" } else { "up" }.into(),
+                    );
                 }
             }
         }
@@ -147,7 +183,7 @@ impl ObjectKind {
             Self::Firewall | Self::Dhcp | Self::Base => false,
             Self::Bridge => fact == "device",
             // Removed and made anew, so that two ports may exchange addresses: both are gone before either comes.
-            Self::HostEntry => matches!(fact, "address" | "mac"),
+            Self::HostEntry => matches!(fact, "network" | "address" | "mac"),
             Self::Disk => matches!(fact, "path" | "image" | "base" | "format"),
             Self::Domain => matches!(fact, "uuid" | "name"),
         }
@@ -157,7 +193,9 @@ impl ObjectKind {
     pub fn disruption(self, fact: &str) -> Disruption {
         match self {
             Self::Disk if self.replaces(fact) => Disruption::Replace,
-            Self::Domain if fact.starts_with("nic.") && (fact.ends_with(".bridge") || fact.ends_with(".mtu")) => {
+            Self::Domain
+                if fact.starts_with("nic.") && [".bridge", ".mtu", ".link"].iter().any(|it| fact.ends_with(it)) =>
+            {
                 Disruption::Live
             }
             Self::Domain if fact == "shutdown_timeout" => Disruption::Live,

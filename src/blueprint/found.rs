@@ -6,9 +6,11 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 
+use crate::address::PortId;
+use crate::blueprint::dhcp::Assignment;
 use crate::blueprint::facts::Facts;
 use crate::blueprint::key::{ObjectKey, ObjectKind};
-use crate::blueprint::object::{Base, BaseRef, BaseRole, Bridge, Disk, DiskFormat, HostEntry, Object};
+use crate::blueprint::object::{Base, BaseRef, BaseRole, Bridge, Disk, DiskFormat, HostEntry, Object, PortAddress};
 use crate::desired::Desired;
 use crate::plan::world::{Observed, Record, Recorded};
 
@@ -46,13 +48,22 @@ fn bridge(key: &ObjectKey, facts: &Facts) -> Option<Bridge> {
 }
 
 fn host_entry(key: &ObjectKey, facts: &Facts) -> Option<HostEntry> {
-    let (server, network) = key.id.split_once('/')?;
+    // What is chosen depends on the addresses alone.
+    let address = |text: &str| {
+        Some(PortAddress { address: text.parse().ok()?, assignment: Assignment::Dhcp, domain: String::new() })
+    };
+    let port: PortId = key.id.parse().ok()?;
+    let network = match &port {
+        PortId::Own(_) => facts.get("network")?.parse().ok()?,
+        PortId::Inline { network, .. } => network.clone(),
+    };
     Some(HostEntry {
-        server: server.parse().ok()?,
-        network: network.parse().ok()?,
+        port,
+        network,
         mac: facts.get("mac")?.parse().ok()?,
-        address: facts.get("address")?.parse().ok()?,
+        addresses: facts.get("address")?.split(", ").filter_map(address).collect(),
         hostname: facts.get("hostname")?.clone(),
+        options: Vec::new(),
     })
 }
 

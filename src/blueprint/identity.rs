@@ -5,7 +5,7 @@
 
 use uuid::Uuid;
 
-use crate::address::{Address, Name, ResourceKind};
+use crate::address::{Address, Name, PortId, ResourceKind};
 use crate::value::Mac;
 
 /// The namespace of all novella projects (RFC 9562, 5.5): a random UUID, fixed for good.
@@ -34,9 +34,12 @@ impl Identity {
         self.named(&address.to_string())
     }
 
-    /// The id of the port of a server on a network.
-    pub fn port(&self, server: &Name, network: &Name) -> Uuid {
-        self.named(&format!("server.{server}/{network}"))
+    /// The id of a port.
+    pub fn port(&self, port: &PortId) -> Uuid {
+        match port {
+            PortId::Own(_) => self.resource(&port.address()),
+            PortId::Inline { .. } => self.named(&format!("server.{port}")),
+        }
     }
 
     /// The id of a network.
@@ -82,10 +85,10 @@ mod tests {
         let name = |text: &str| text.parse::<Name>().expect("a name");
         let one = Identity::new(&name("one"));
         let two = Identity::new(&name("two"));
-        let port = one.port(&name("web"), &name("private"));
-        assert_eq!(port, Identity::new(&name("one")).port(&name("web"), &name("private")));
-        assert_ne!(port, two.port(&name("web"), &name("private")));
-        assert_ne!(port, one.port(&name("web"), &name("public")));
+        let port = one.port(&PortId::inline(&name("web"), &name("private")));
+        assert_eq!(port, Identity::new(&name("one")).port(&PortId::inline(&name("web"), &name("private"))));
+        assert_ne!(port, two.port(&PortId::inline(&name("web"), &name("private"))));
+        assert_ne!(port, one.port(&PortId::inline(&name("web"), &name("public"))));
         assert_ne!(Identity::mac(port, 0), Identity::mac(port, 1));
         assert_eq!(Identity::mac(port, 0).0[..3], BASE_MAC);
         assert_eq!(Identity::tap(port).len(), 14);

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::address::Name;
+use crate::address::{Name, PortId};
 
 /// What kind of thing on a host an object is. The order is the order in which a plan lists the objects of one resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -57,7 +57,7 @@ impl fmt::Display for ObjectKind {
 /// |---|---|
 /// | firewall | the nft table: `novella-default` |
 /// | bridge, dhcp | the network: `private` |
-/// | host entry | server and network: `web/private` |
+/// | host entry | the port: server and network, `web/private`, or its own name, `vip` |
 /// | base image | the id of its content, a file name in the cache |
 /// | disk, domain | the server: `web` |
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -101,9 +101,9 @@ pub fn dhcp_key(network: &Name) -> ObjectKey {
     ObjectKey::new(ObjectKind::Dhcp, network.as_str())
 }
 
-/// The key of the host entry of a server on a network.
-pub fn host_entry_key(server: &Name, network: &Name) -> ObjectKey {
-    ObjectKey::new(ObjectKind::HostEntry, format!("{server}/{network}"))
+/// The key of the host entry of a port.
+pub fn host_entry_key(port: &PortId) -> ObjectKey {
+    ObjectKey::new(ObjectKind::HostEntry, port.to_string())
 }
 
 /// The key of a cached image file.

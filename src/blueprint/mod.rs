@@ -3,11 +3,12 @@
 //! Every address, MAC, UUID, device name and path is chosen here, so that a plan can show them. Choices that were made
 //! before are read back from the records and kept.
 //!
-//! [`object`], [`key`] and [`facts`] have the vocabulary; [`identity`] and [`ipam`] make the choices, and [`found`] tells of those
+//! [`object`], [`dhcp`], [`key`] and [`facts`] have the vocabulary; [`identity`] and [`ipam`] make the choices, and [`found`] tells of those
 //! that no record holds any more; [`network`], [`image`] and [`server`] lower one kind of resource each; [`capacity`] proves
 //! that it all fits.
 
 pub mod capacity;
+pub mod dhcp;
 pub mod facts;
 pub mod found;
 pub mod identity;
@@ -46,6 +47,8 @@ pub struct HostFacts {
 pub struct Blueprint {
     /// The objects, by key.
     pub objects: BTreeMap<ObjectKey, Object>,
+    /// What is worth knowing of the choices that were made.
+    pub warnings: Vec<Diagnostic>,
 }
 
 impl Blueprint {
@@ -67,7 +70,7 @@ pub fn lower(desired: &Desired, recorded: &Recorded, host: &HostFacts) -> Result
     if has_errors(&problems) {
         return Err(problems);
     }
-    let mut blueprint = Blueprint::default();
+    let mut blueprint = Blueprint { warnings: problems, ..Blueprint::default() };
     let networks = network::lower(desired, &ipam, &identity, &layout, &mut blueprint);
     image::lower(desired, &layout, &mut blueprint);
     let context = server::Context {
@@ -78,6 +81,7 @@ pub fn lower(desired: &Desired, recorded: &Recorded, host: &HostFacts) -> Result
         ipam: &ipam,
         virt_type: host.virt_type,
     };
+    network::lower_ports(desired, &ipam, &mut blueprint);
     for server in desired.servers.values() {
         server::lower(server, &context, &networks, &mut blueprint);
     }

@@ -1,20 +1,31 @@
-//! Networks become bridges, dnsmasq servers and the rules of one nft table.
+//! Networks become bridges, dnsmasq servers and the rules of one nft table; ports become host entries.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::address::Name;
 use crate::blueprint::identity::Identity;
 use crate::blueprint::ipam::Ipam;
 use crate::blueprint::key::firewall_table;
-use crate::blueprint::object::{Bridge, Dhcp, DhcpRange, Firewall, Object, Rule, RuleChain};
+use crate::blueprint::object::{Bridge, Dhcp, DhcpRange, Firewall, HostEntry, Object, PortAddress, Rule, RuleChain};
 use crate::blueprint::{Blueprint, Layout};
 use crate::desired::{Desired, Network};
 use crate::spec::values::Forward;
 
 /// What servers need to know of a network: the bridge and the MTU.
 pub type Plugs = HashMap<Name, (String, u32)>;
+
+/// What guests on an isolated network need of the host for IPv6: DHCPv6, and to find it as their neighbour and router (RFC
+/// 4890, 4.4).
+const SERVICES_V6: [&str; 5] = [
+    "udp dport 547",
+    "icmpv6 type echo-request",
+    "icmpv6 type nd-router-solicit",
+    "icmpv6 type nd-neighbor-solicit",
+    "icmpv6 type nd-neighbor-advert",
+];
 
 pub(super) fn lower(
     desired: &Desired,
@@ -27,16 +38,17 @@ pub(super) fn lower(
     let mut firewall = Firewall {
         table: firewall_table(&desired.project),
         ip_forward: false,
+        ip6_forward: false,
         networks: BTreeMap::new(),
         rules: Vec::new(),
     };
     for network in desired.networks.values() {
         let id = identity.network(&network.name);
         let device = network.bridge.clone().unwrap_or_else(|| Identity::bridge(id));
-        let mut addresses: Vec<Ipv4Net> = network
+        let mut addresses: Vec<IpNet> = network
             .subnets
             .iter()
-            .filter_map(|subnet| Ipv4Net::new(*ipam.host.get(&subnet.name)?, subnet.cidr.prefix_len()).ok())
+            .filter_map(|subnet| IpNet::new(*ipam.host.get(&subnet.name)?, subnet.cidr.prefix_len()).ok())
             .collect();
         addresses.sort();
         blueprint.add(Object::Bridge(Bridge {
@@ -56,13 +68,17 @@ pub(super) fn lower(
                 .map(|subnet| DhcpRange {
                     subnet: subnet.name.clone(),
                     cidr: subnet.cidr,
+                    assignment: subnet.assignment,
                     router: subnet.router,
                     dns: subnet.dns.clone(),
+                    routes: subnet.routes.clone(),
+                    domain: subnet.domain.clone(),
+                    lease_seconds: subnet.lease_seconds,
                 })
                 .collect(),
             mtu: network.mtu,
             domain: network.domain.clone(),
-            lease_seconds: network.lease_seconds,
+            records: network.records.iter().map(|it| (it.name.clone(), it.records.clone())).collect(),
         }));
         plugs.insert(network.name.clone(), (device, network.mtu));
     }
@@ -80,18 +96,42 @@ pub(super) fn lower(
     plugs
 }
 
+/// Each port, whether a server has it or not, is known to the dnsmasq of its network.
+pub(super) fn lower_ports(desired: &Desired, ipam: &Ipam, blueprint: &mut Blueprint) {
+    for port in desired.ports.values() {
+        let (Some(network), Some(held)) = (desired.networks.get(&port.network), ipam.ports.get(&port.id)) else {
+            continue;
+        };
+        let address = |(address, name): &(IpAddr, Name)| {
+            let subnet = network.subnets.iter().find(|subnet| subnet.name == *name)?;
+            let domain = subnet.domain.as_ref().unwrap_or(&network.domain).clone();
+            Some(PortAddress { address: *address, assignment: subnet.assignment, domain })
+        };
+        blueprint.add(Object::HostEntry(HostEntry {
+            port: port.id.clone(),
+            network: port.network.clone(),
+            mac: held.mac,
+            addresses: held.addresses.iter().filter_map(address).collect(),
+            hostname: port.hostname().to_string(),
+            options: port.options.clone(),
+        }));
+    }
+}
+
 /// Reference D4. Only what must be kept out is named; the chain accepts the rest, for other tables to judge.
 ///
 /// What stays on the bridge is accepted first: where `br_netfilter` is loaded, frames between neighbours come by here too.
 fn rules(network: &Network, device: &str, firewall: &mut Firewall) {
     let mut rule = |chain, text: String| firewall.rules.push(Rule { chain, text });
+    let has_ipv6 = network.subnets.iter().any(|subnet| !subnet.is_ipv4());
     match network.forward {
         Forward::Isolated => {
             rule(RuleChain::Forward, format!("iifname \"{device}\" oifname \"{device}\" accept"));
             rule(RuleChain::Forward, format!("iifname \"{device}\" drop"));
             rule(RuleChain::Forward, format!("oifname \"{device}\" drop"));
             // Of the host, guests reach the DHCP and DNS server and a ping.
-            for service in ["udp dport 67", "udp dport 53", "tcp dport 53", "icmp type echo-request"] {
+            let services = ["udp dport 67", "udp dport 53", "tcp dport 53", "icmp type echo-request"];
+            for service in services.iter().chain(SERVICES_V6.iter().filter(|_| has_ipv6)) {
                 rule(RuleChain::Input, format!("iifname \"{device}\" {service} accept"));
             }
             rule(RuleChain::Input, format!("iifname \"{device}\" ct state established,related accept"));
@@ -102,10 +142,10 @@ fn rules(network: &Network, device: &str, firewall: &mut Firewall) {
             rule(RuleChain::Forward, format!("oifname \"{device}\" ct state established,related accept"));
             rule(RuleChain::Forward, format!("oifname \"{device}\" drop"));
             for subnet in &network.subnets {
-                let cidr = subnet.cidr;
+                let (ip, cidr) = (if subnet.is_ipv4() { "ip" } else { "ip6" }, subnet.cidr);
                 rule(
                     RuleChain::Postrouting,
-                    format!("ip saddr {cidr} ip daddr != {cidr} oifname != \"{device}\" masquerade"),
+                    format!("{ip} saddr {cidr} {ip} daddr != {cidr} oifname != \"{device}\" masquerade"),
                 );
             }
         }
@@ -115,4 +155,5 @@ fn rules(network: &Network, device: &str, firewall: &mut Firewall) {
     let words = format!("{} {}", network.forward.as_str(), cidrs.join(", "));
     firewall.networks.insert(network.name.clone(), words.trim_end().to_owned());
     firewall.ip_forward |= network.forward != Forward::Isolated;
+    firewall.ip6_forward |= network.forward != Forward::Isolated && has_ipv6;
 }

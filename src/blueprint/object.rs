@@ -5,14 +5,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::address::{Address, Name, ResourceKind};
+use crate::address::{Address, Name, PortId, ResourceKind};
+use crate::blueprint::dhcp::{Assignment, DhcpOption, IpVersion, Record, Route};
 use crate::blueprint::key::{
     ObjectKey, ObjectKind, base_key, bridge_key, dhcp_key, disk_key, domain_key, firewall_key, host_entry_key,
 };
@@ -23,8 +24,8 @@ use crate::value::{ByteSize, Mac, Sha256};
 pub enum Claim {
     /// The name of a network interface.
     Link(String),
-    /// An IPv4 address on a network.
-    Address(Name, Ipv4Addr),
+    /// An IP address on a network.
+    Address(Name, IpAddr),
     /// A MAC address on a network.
     Mac(Name, Mac),
     /// The name of a libvirt domain.
@@ -57,7 +58,7 @@ pub struct Bridge {
     /// The MTU in bytes.
     pub mtu: u32,
     /// The host's addresses on the bridge with their prefix lengths, sorted.
-    pub addresses: Vec<Ipv4Net>,
+    pub addresses: Vec<IpNet>,
 }
 
 /// One rule of the nft table.
@@ -103,6 +104,9 @@ pub struct Firewall {
     /// Whether the host must forward IPv4 packets. It is turned on where needed and never turned off, for others may
     /// rely on it.
     pub ip_forward: bool,
+    /// The same for IPv6.
+    #[serde(default)]
+    pub ip6_forward: bool,
     /// How each network forwards, in words for people.
     pub networks: BTreeMap<Name, String>,
     /// The rules, in the order in which they are tried.
@@ -128,11 +132,19 @@ pub struct DhcpRange {
     /// The subnet.
     pub subnet: Name,
     /// Its addresses.
-    pub cidr: Ipv4Net,
-    /// The router to announce (option 3), if there is one.
-    pub router: Option<Ipv4Addr>,
-    /// The DNS servers to announce (option 6); none stands for the dnsmasq itself.
-    pub dns: Vec<Ipv4Addr>,
+    pub cidr: IpNet,
+    /// How guests get theirs.
+    pub assignment: Assignment,
+    /// The router to announce, if there is one: DHCPv4 option 3; with IPv6, whether router advertisements name the host.
+    pub router: Option<IpAddr>,
+    /// The DNS servers to announce (DHCPv4 option 6, DHCPv6 option 23, RFC 8106); none stands for the dnsmasq itself.
+    pub dns: Vec<IpAddr>,
+    /// More routes to announce (DHCPv4 option 121).
+    pub routes: Vec<Route>,
+    /// The DNS domain of its addresses, where it is not that of the network.
+    pub domain: Option<String>,
+    /// How long a lease lasts, in seconds.
+    pub lease_seconds: u32,
 }
 
 /// One dnsmasq process serving one bridge (reference D5).
@@ -142,31 +154,68 @@ pub struct Dhcp {
     pub network: Name,
     /// The bridge it is bound to, and to nothing else.
     pub bridge: String,
-    /// The directory of its files: `hosts/`, `leases`, `pid`, `log`.
+    /// The directory of its files: `hosts/`, `names/`, `options/`, `leases`, `pid`, `log`.
     pub dir: PathBuf,
     /// What it serves, by subnet. Addresses are handed out only by host entry.
     pub ranges: Vec<DhcpRange>,
-    /// The MTU to announce (option 26), in bytes.
+    /// The MTU to announce (option 26; RFC 4861, 4.6.4), in bytes.
     pub mtu: u32,
     /// The DNS domain of the guests.
     pub domain: String,
-    /// How long a lease lasts, in seconds.
-    pub lease_seconds: u32,
+    /// What its DNS knows beside the ports, each under the name of its table.
+    pub records: BTreeMap<Name, Vec<Record>>,
 }
 
-/// The host entry of one port in the dnsmasq of its network. The port is known by server and network.
+/// An address of a port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortAddress {
+    /// The address.
+    pub address: IpAddr,
+    /// How the guest gets it.
+    pub assignment: Assignment,
+    /// The DNS domain in which it has its name.
+    pub domain: String,
+}
+
+/// What the dnsmasq of a network knows of one port: its addresses, its name, its options.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostEntry {
-    /// The server the port belongs to.
-    pub server: Name,
+    /// The port.
+    pub port: PortId,
     /// The network the port is on.
     pub network: Name,
     /// The port's MAC address.
     pub mac: Mac,
-    /// The port's address.
-    pub address: Ipv4Addr,
+    /// The port's addresses, in the order of the request.
+    pub addresses: Vec<PortAddress>,
     /// The name the guest is told, and is known by in DNS.
     pub hostname: String,
+    /// What it alone is told.
+    pub options: Vec<DhcpOption>,
+}
+
+impl HostEntry {
+    /// The addresses that DHCP hands out: the first of IPv4, for dnsmasq gives a MAC one, and all of IPv6.
+    pub fn served(&self) -> Vec<IpAddr> {
+        let by_dhcp = || self.addresses.iter().filter(|it| it.assignment == Assignment::Dhcp).map(|it| it.address);
+        by_dhcp().filter(IpAddr::is_ipv4).take(1).chain(by_dhcp().filter(IpAddr::is_ipv6)).collect()
+    }
+
+    /// Its full names in DNS, each with an address.
+    pub fn names(&self) -> impl Iterator<Item = (IpAddr, String)> {
+        self.addresses.iter().map(|it| (it.address, format!("{}.{}", self.hostname, it.domain)))
+    }
+
+    /// Whether a guest that has its addresses as `before` says must give one up for another. It would keep the old one until
+    /// half of its lease is over. One that is only added, or only taken away, it may go on with.
+    pub fn readdresses(&self, before: &Self) -> bool {
+        let (was, is) = (before.served(), self.served());
+        [IpVersion::V4, IpVersion::V6].into_iter().any(|version| {
+            let lost = was.iter().any(|it| IpVersion::of(*it) == version && !is.contains(it));
+            let gained = is.iter().any(|it| IpVersion::of(*it) == version && !was.contains(it));
+            lost && gained
+        })
+    }
 }
 
 /// Where the bytes of an image file come from.
@@ -333,8 +382,11 @@ impl Power {
 /// One network interface of a domain, in the order of the request (reference C4).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nic {
-    /// The network it is on; a server has one interface a network.
+    /// The network it is on.
     pub network: Name,
+    /// The port, where it is one of its own; else it is the one that the server has on the network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<Name>,
     /// The bridge it is plugged into.
     pub bridge: String,
     /// The host side of it, `tap` and 11 characters of the port's id (reference C12).
@@ -343,6 +395,27 @@ pub struct Nic {
     pub mac: Mac,
     /// Its MTU in bytes.
     pub mtu: u32,
+    /// Whether its cable is pulled out (Neutron's `admin_state_up = false`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unplugged: bool,
+}
+
+impl Nic {
+    /// Which port of a server it is.
+    pub fn id(&self, server: &Name) -> PortId {
+        match &self.port {
+            Some(port) => PortId::Own(port.clone()),
+            None => PortId::inline(server, &self.network),
+        }
+    }
+
+    /// Its name among the interfaces of its server: the network, or the address of a port of its own.
+    pub fn label(&self) -> String {
+        match &self.port {
+            Some(port) => Address::new(ResourceKind::Port, port.clone()).to_string(),
+            None => self.network.to_string(),
+        }
+    }
 }
 
 /// A kernel that is booted without a boot loader.
@@ -399,6 +472,7 @@ impl Domain {
         for nic in &mut definition.nics {
             nic.bridge.clear();
             nic.mtu = 0;
+            nic.unplugged = false;
         }
         // Serialising plain data to memory cannot fail.
         Sha256::of(&serde_json::to_vec(&definition).unwrap_or_default()).short().to_owned()
@@ -449,7 +523,7 @@ impl Object {
             Self::Firewall(it) => ObjectKey::new(ObjectKind::Firewall, it.table.clone()),
             Self::Bridge(it) => bridge_key(&it.network),
             Self::Dhcp(it) => dhcp_key(&it.network),
-            Self::HostEntry(it) => host_entry_key(&it.server, &it.network),
+            Self::HostEntry(it) => host_entry_key(&it.port),
             Self::Base(it) => base_key(&it.id),
             Self::Disk(it) => disk_key(&it.server),
             Self::Domain(it) => domain_key(&it.server),
@@ -460,9 +534,9 @@ impl Object {
     pub fn address(&self) -> Address {
         let (kind, name) = match self {
             Self::Firewall(_) => return Address::local_host(),
+            Self::HostEntry(it) => return it.port.address(),
             Self::Bridge(it) => (ResourceKind::Network, &it.network),
             Self::Dhcp(it) => (ResourceKind::Network, &it.network),
-            Self::HostEntry(it) => (ResourceKind::Server, &it.server),
             Self::Base(it) => (ResourceKind::Image, &it.image),
             Self::Disk(it) => (ResourceKind::Server, &it.server),
             Self::Domain(it) => (ResourceKind::Server, &it.server),
@@ -486,7 +560,7 @@ impl Object {
                 }
                 for nic in &it.nics {
                     needs.push(bridge_key(&nic.network));
-                    needs.push(host_entry_key(&it.server, &nic.network));
+                    needs.push(host_entry_key(&nic.id(&it.server)));
                 }
                 needs
             }
@@ -494,9 +568,9 @@ impl Object {
     }
 
     /// The networks that the host is on by it.
-    pub fn host_networks(&self) -> Vec<Ipv4Net> {
+    pub fn host_networks(&self) -> Vec<IpNet> {
         match self {
-            Self::Bridge(it) => it.addresses.iter().map(Ipv4Net::trunc).collect(),
+            Self::Bridge(it) => it.addresses.iter().map(IpNet::trunc).collect(),
             _ => Vec::new(),
         }
     }
@@ -507,7 +581,8 @@ impl Object {
             Self::Firewall(_) | Self::Dhcp(_) | Self::Base(_) | Self::Disk(_) => Vec::new(),
             Self::Bridge(it) => vec![Claim::Link(it.device.clone())],
             Self::HostEntry(it) => {
-                vec![Claim::Address(it.network.clone(), it.address), Claim::Mac(it.network.clone(), it.mac)]
+                let addresses = it.addresses.iter().map(|its| Claim::Address(it.network.clone(), its.address));
+                addresses.chain([Claim::Mac(it.network.clone(), it.mac)]).collect()
             }
             Self::Domain(it) => {
                 let mut claims = vec![Claim::DomainName(it.name.clone()), Claim::DomainUuid(it.uuid)];

@@ -1,14 +1,14 @@
-//! Servers become host entries, disks and domains.
+//! Servers become disks and domains.
 
-use crate::address::{Address, ResourceKind};
+use crate::address::{Address, PortId, ResourceKind};
 use crate::blueprint::identity::Identity;
 use crate::blueprint::image::base;
 use crate::blueprint::ipam::Ipam;
 use crate::blueprint::key::{base_key, disk_key, domain_key};
 use crate::blueprint::network::Plugs;
-use crate::blueprint::object::{BaseRef, BaseRole, DirectBoot, Disk, Domain, HostEntry, Nic, Object, VirtType};
+use crate::blueprint::object::{BaseRef, BaseRole, DirectBoot, Disk, Domain, Nic, Object, VirtType};
 use crate::blueprint::{Blueprint, Layout};
-use crate::desired::{Desired, Image, Server};
+use crate::desired::{Desired, Image, Port, Server};
 use crate::plan::world::Recorded;
 use crate::spec::values::VirtTypeSpec;
 
@@ -30,25 +30,23 @@ pub(super) fn lower(server: &Server, context: &Context<'_>, plugs: &Plugs, bluep
         return;
     };
     let name = &server.name;
-    let mut nics = Vec::new();
-    for (network, _) in &server.ports {
-        let port = context.ipam.ports.get(&(name.clone(), network.clone()));
-        let (Some((address, mac)), Some((bridge, mtu))) = (port, plugs.get(network)) else { continue };
-        nics.push(Nic {
-            network: network.clone(),
+    let ports = server.ports.iter().filter_map(|id| desired.ports.get(id));
+    let nic = |port: &Port| {
+        let (bridge, mtu) = plugs.get(&port.network)?;
+        Some(Nic {
+            network: port.network.clone(),
+            port: match &port.id {
+                PortId::Own(name) => Some(name.clone()),
+                PortId::Inline { .. } => None,
+            },
             bridge: bridge.clone(),
-            tap: Identity::tap(context.identity.port(name, network)),
-            mac: *mac,
+            tap: Identity::tap(context.identity.port(&port.id)),
+            mac: context.ipam.ports.get(&port.id)?.mac,
             mtu: *mtu,
-        });
-        blueprint.add(Object::HostEntry(HostEntry {
-            server: name.clone(),
-            network: network.clone(),
-            mac: *mac,
-            address: *address,
-            hostname: name.to_string(),
-        }));
-    }
+            unplugged: !port.up,
+        })
+    };
+    let nics = ports.filter_map(nic).collect();
     let base = root_base(server, image, context, blueprint);
     blueprint.add(Object::Disk(Disk {
         server: name.clone(),

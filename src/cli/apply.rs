@@ -63,6 +63,7 @@ pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand)
     let target = Target::open(global, &desired, progress.sink())?;
     let plan =
         (errand.plan)(&desired, store.load()?, target.host()).map_err(|error| session::no_plan(&error, &source))?;
+    report::diagnostics::print(&plan.warnings, &source);
     report::out(report::plan::render(&plan));
     session::refuse_conflicts(&plan)?;
     if plan.changes.is_empty() {

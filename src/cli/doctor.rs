@@ -3,6 +3,7 @@
 use nix::unistd::Uid;
 
 use crate::blueprint::Layout;
+use crate::blueprint::dhcp::IpVersion;
 use crate::cli::{FAILED, Global, Stop};
 use crate::desired::{self, HostConfig};
 use crate::diagnostic::has_errors;
@@ -51,7 +52,7 @@ pub(super) fn run(global: &Global) -> Result<(), Stop> {
             Err(error) => bad(&error),
         });
     }
-    findings.push(forwarding());
+    findings.extend(forwarding());
     findings.extend(foreign_drop(&project));
     for finding in &findings {
         print(finding);
@@ -104,14 +105,21 @@ fn kvm() -> Finding {
     }
 }
 
-fn forwarding() -> Finding {
-    match firewall::ip_forward() {
-        Some(true) => Good("the host forwards IPv4 packets".into()),
-        Some(false) => {
-            Good("the host does not forward IPv4 packets yet; `apply` turns it on when a network needs it".into())
-        }
-        None => Warn("cannot tell whether the host forwards IPv4 packets".into(), "mount /proc".into()),
-    }
+fn forwarding() -> Vec<Finding> {
+    let of = |version| match firewall::forwards(version) {
+        Some(true) => Good(format!("the host forwards {version} packets")),
+        Some(false) => Good(format!(
+            "the host does not forward {version} packets yet; `apply` turns it on when a network needs it"
+        )),
+        None => Warn(format!("cannot tell whether the host forwards {version} packets"), "mount /proc".into()),
+    };
+    let loses = firewall::loses_its_route().filter(|_| firewall::forwards(IpVersion::V6) == Some(false)).map(|name| {
+        Warn(
+            format!("a network with IPv6 cannot be made: the host would lose its own default route on `{name}`"),
+            format!("`sysctl net.ipv6.conf.{name}.accept_ra=2`, and the same in /etc/sysctl.d"),
+        )
+    });
+    [IpVersion::V4, IpVersion::V6].into_iter().map(of).chain(loses).collect()
 }
 
 /// Docker, firewalld and ufw drop what they do not know, bridged guests among it (moby#52612).

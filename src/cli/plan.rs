@@ -23,6 +23,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
         true => reconcile::plan_destroy(&desired, recorded, target.host()),
     };
     let plan = plan.map_err(|error| session::no_plan(&error, &source))?;
+    report::diagnostics::print(&plan.warnings, &source);
     report::out(report::plan::render(&plan));
     session::refuse_conflicts(&plan)?;
     if arguments.detailed_exitcode && !plan.is_empty() { Err(Stop(CHANGES)) } else { Ok(()) }

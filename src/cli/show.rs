@@ -1,12 +1,13 @@
 //! `novella show`.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::address::Name;
+use crate::address::{Name, PortId};
 use crate::blueprint::key::domain_key;
-use crate::blueprint::object::Object;
+use crate::blueprint::object::{Domain, HostEntry, Object};
 use crate::cli::session::{self, Target};
 use crate::cli::{Global, Stop};
 use crate::plan::world::{Observed, Recorded, Status};
@@ -33,8 +34,9 @@ struct Row {
 
 #[derive(Debug, Serialize)]
 struct PortRow {
+    port: PortId,
     network: Name,
-    address: String,
+    addresses: Vec<IpAddr>,
     mac: String,
 }
 
@@ -55,36 +57,56 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
 }
 
 fn rows(recorded: &Recorded, observed: &Observed) -> Vec<Row> {
-    let mut ports: BTreeMap<&Name, Vec<PortRow>> = BTreeMap::new();
+    let mut entries: BTreeMap<&PortId, &HostEntry> = BTreeMap::new();
+    let mut servers: BTreeMap<&Name, (Option<&Domain>, Status, Vec<&PortId>)> = BTreeMap::new();
+    // Host entries come before domains, in the order of keys.
     for record in recorded.records.values() {
-        if let Object::HostEntry(entry) = &record.object {
-            ports.entry(&entry.server).or_default().push(PortRow {
-                network: entry.network.clone(),
-                address: entry.address.to_string(),
-                mac: entry.mac.to_string(),
-            });
+        match &record.object {
+            Object::HostEntry(entry) => {
+                entries.insert(&entry.port, entry);
+                if let PortId::Inline { server, .. } = &entry.port {
+                    // A server whose domain was never begun shows up by its first port.
+                    servers.entry(server).or_insert((None, Status::Intended, Vec::new())).2.push(&entry.port);
+                }
+            }
+            Object::Domain(domain) => {
+                let server = servers.entry(&domain.server).or_insert((None, record.status, Vec::new()));
+                (server.0, server.1) = (Some(domain), record.status);
+            }
+            _ => {}
         }
     }
-    let mut rows: BTreeMap<&Name, Row> = BTreeMap::new();
-    for record in recorded.records.values() {
-        let (server, uuid, order) = match &record.object {
-            Object::Domain(domain) => (&domain.server, Some(domain.uuid.to_string()), domain.nics.as_slice()),
-            // A server whose domain was never begun shows up by its first object.
-            Object::HostEntry(entry) if !rows.contains_key(&entry.server) => (&entry.server, None, &[][..]),
-            _ => continue,
-        };
+    let row = |(server, (domain, status, others)): (&Name, (Option<&Domain>, Status, Vec<&PortId>))| {
         let state = match observed.objects.get(&domain_key(server)).and_then(|facts| facts.get("power")) {
             Some(power) if power == "on" => "running".into(),
             Some(power) if power == "off" => "shut off".into(),
             Some(other) => other.clone(),
-            None if uuid.is_none() || record.status == Status::Intended => "incomplete".into(),
+            None if status == Status::Intended => "incomplete".into(),
             None => "missing".into(),
         };
-        let mut ports = ports.remove(server).or_else(|| rows.remove(server).map(|row| row.ports)).unwrap_or_default();
-        ports.sort_by_key(|port| order.iter().position(|nic| nic.network == port.network));
-        rows.insert(server, Row { server: server.clone(), state, host: "local", uuid, ports });
+        let mut ports: Vec<PortId> = domain.iter().flat_map(|it| &it.nics).map(|nic| nic.id(server)).collect();
+        let others: Vec<PortId> = others.into_iter().filter(|port| !ports.contains(port)).cloned().collect();
+        ports.extend(others);
+        Row {
+            server: server.clone(),
+            state,
+            host: "local",
+            uuid: domain.map(|domain| domain.uuid.to_string()),
+            ports: ports.iter().filter_map(|port| entries.get(port)).map(|entry| PortRow::of(entry)).collect(),
+        }
+    };
+    servers.into_iter().map(row).collect()
+}
+
+impl PortRow {
+    fn of(entry: &HostEntry) -> Self {
+        Self {
+            port: entry.port.clone(),
+            network: entry.network.clone(),
+            addresses: entry.addresses.iter().map(|it| it.address).collect(),
+            mac: entry.mac.to_string(),
+        }
     }
-    rows.into_values().collect()
 }
 
 /// A line for each port; the server is named on its first.
@@ -97,7 +119,8 @@ fn table(rows: &[Row]) -> Vec<Vec<String>> {
         }
         for port in &row.ports {
             let mut cells = std::mem::take(&mut head).to_vec();
-            cells.extend([port.address.clone(), port.mac.clone(), port.network.to_string()]);
+            let addresses: Vec<String> = port.addresses.iter().map(ToString::to_string).collect();
+            cells.extend([addresses.join(", "), port.mac.clone(), port.network.to_string()]);
             lines.push(cells);
         }
     }

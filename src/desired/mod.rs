@@ -4,23 +4,28 @@
 //! concerns several.
 
 pub mod checks;
+pub mod dhcp_option;
+pub mod dns_record;
 pub mod flavor;
 pub mod host;
 pub mod image;
 pub mod network;
+pub mod port;
 pub mod server;
 pub mod subnet;
 
 use std::collections::BTreeMap;
 
-use crate::address::{Address, Name, ResourceKind};
+use crate::address::{Address, Name, PortId, ResourceKind};
 use crate::diagnostic::{Diagnostic, did_you_mean, has_errors};
 use crate::spec::{Source, Spec};
 
+pub use dns_record::DnsRecord;
 pub use flavor::Flavor;
 pub use host::HostConfig;
 pub use image::{Image, ImageFile};
 pub use network::Network;
+pub use port::Port;
 pub use server::Server;
 pub use subnet::Subnet;
 
@@ -37,9 +42,14 @@ pub struct Desired {
     pub images: BTreeMap<Name, Image>,
     /// The flavors.
     pub flavors: BTreeMap<Name, Flavor>,
+    /// The ports, those of servers and those of their own.
+    pub ports: Ports,
     /// The servers, one for each that is to exist.
     pub servers: BTreeMap<Name, Server>,
 }
+
+/// All ports.
+pub type Ports = BTreeMap<PortId, Port>;
 
 /// Resolves a spec: the valid spec, unless something is wrong, and all that is wrong or worth knowing.
 ///
@@ -52,11 +62,16 @@ pub fn resolve(spec: &Spec, source: &Source) -> (Option<Desired>, Vec<Diagnostic
     subnet::resolve(spec, &mut networks, &mut problems);
     let images = image::resolve(spec, &mut problems);
     let flavors = flavor::resolve(spec, &mut problems);
-    let servers = server::resolve(spec, &networks, &images, &flavors, &mut problems);
+    dns_record::resolve(spec, &mut networks, &mut problems);
+    let mut ports = port::resolve(spec, &networks, &mut problems);
+    let servers = server::resolve(spec, &networks, &images, &flavors, &mut ports, &mut problems);
     checks::subnets_do_not_overlap(&networks, &mut problems);
     checks::bridges_are_unique(&networks, &mut problems);
-    checks::fixed_addresses_are_unique(&servers, &mut problems);
-    let desired = Desired { project, host, networks, images, flavors, servers };
+    checks::mtu_suits_ipv6(&networks, &mut problems);
+    checks::addresses_and_macs_are_unique(&ports, &mut problems);
+    checks::names_are_unique(&ports, &mut problems);
+    dns_record::check(&networks, &ports, &mut problems);
+    let desired = Desired { project, host, networks, images, flavors, ports, servers };
     (Some(desired).filter(|_| !has_errors(&problems.list)), problems.list)
 }
 

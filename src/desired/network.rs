@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::address::{Address, Name, ResourceKind};
-use crate::desired::{Problems, Subnet};
+use crate::desired::{DnsRecord, Problems, Subnet};
 use crate::diagnostic::Diagnostic;
 use crate::spec::Spec;
 use crate::spec::values::Forward;
@@ -21,20 +21,20 @@ pub struct Network {
     pub bridge: Option<String>,
     /// The DNS domain of its guests.
     pub domain: String,
-    /// How long a lease lasts, in seconds.
-    pub lease_seconds: u32,
     /// Its subnets, by name.
     pub subnets: Vec<Subnet>,
+    /// What its DNS knows beside its ports.
+    pub records: Vec<DnsRecord>,
 }
 
 /// The DNS domain of guests whose network names none. `internal` is set aside for private use (ICANN, 2024).
 const DEFAULT_DOMAIN: &str = "novella.internal";
 
-/// Nova's `dhcp_lease_time`: a day.
-const LEASE_SECONDS: u32 = 86_400;
-
 /// The least MTU an IPv4 host must take (RFC 791: 576), and the most a bridge can have.
 const MTU: std::ops::RangeInclusive<u32> = 576..=65_535;
+
+/// The least MTU of a link with IPv6 (RFC 8200, 5).
+pub(super) const MTU_V6: u32 = 1280;
 
 pub(super) fn resolve(spec: &Spec, problems: &mut Problems<'_>) -> BTreeMap<Name, Network> {
     let mut networks = BTreeMap::new();
@@ -59,26 +59,32 @@ pub(super) fn resolve(spec: &Spec, problems: &mut Problems<'_>) -> BTreeMap<Name
                     .help("use lowercase letters, digits and `-`, like `br-lab`"),
             );
         }
-        let domain = written.domain.clone().unwrap_or_else(|| DEFAULT_DOMAIN.into());
-        if domain.len() > 190 || !domain.split('.').all(|label| label.parse::<Name>().is_ok()) {
-            problems.push(
-                Diagnostic::error(format!("`{}` is not a DNS domain", domain.escape_default()))
-                    .on(&address, "domain")
-                    .help("write it like `lab.internal`, in lowercase letters, digits and `-`"),
-            );
-        }
+        let domain = domain(written.domain.as_deref().unwrap_or(DEFAULT_DOMAIN), &address, problems);
         let network = Network {
             name: name.clone(),
             forward: written.forward.unwrap_or_default(),
             mtu,
             bridge: written.bridge.clone(),
             domain,
-            lease_seconds: LEASE_SECONDS,
             subnets: Vec::new(),
+            records: Vec::new(),
         };
         networks.insert(name.clone(), network);
     }
     networks
+}
+
+/// A DNS domain. With a name before it, it must stay below the 253 characters that a name may have (RFC 1035, 2.3.4).
+pub(super) fn domain(text: &str, address: &Address, problems: &mut Problems<'_>) -> String {
+    if text.len() > 189 || !text.split('.').all(|label| label.parse::<Name>().is_ok()) {
+        problems.push(
+            Diagnostic::error(format!("`{}` is not a DNS domain", text.escape_default()))
+                .code("domain")
+                .on(address, "domain")
+                .help("write it like `lab.internal`, in lowercase letters, digits and `-`"),
+        );
+    }
+    text.to_owned()
 }
 
 /// `^[a-z][a-z0-9-]{0,14}$`: the kernel takes more, and gives some of it a meaning (`br%d` makes `br0`).

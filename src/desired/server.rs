@@ -1,14 +1,17 @@
 //! Servers.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use crate::address::{Address, Name, ResourceKind};
+use crate::address::{Address, Name, PortId, ResourceKind};
+use crate::blueprint::dhcp::IpVersion;
 use crate::blueprint::object::Power;
-use crate::desired::{Flavor, Image, Network, Problems};
-use crate::diagnostic::Diagnostic;
+use crate::desired::port::{Declared, Request, Wanted, address_is_possible, has_subnet, port, usual};
+use crate::desired::{Flavor, Image, Network, Port, Ports, Problems};
+use crate::diagnostic::{Diagnostic, Place};
 use crate::spec::Spec;
-use crate::spec::schema::ServerSpec;
+use crate::spec::schema::{PortSpec, ServerSpec};
+use crate::spec::values::PortRef;
 
 /// A virtual machine.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,8 +24,8 @@ pub struct Server {
     pub image: Name,
     /// The flavor.
     pub flavor: Name,
-    /// The networks, in the order of its interfaces, each with the address it must have there.
-    pub ports: Vec<(Name, Option<Ipv4Addr>)>,
+    /// The ports, in the order of its interfaces.
+    pub ports: Vec<PortId>,
     /// Whether it is to run.
     pub power: Power,
     /// How long it may take to shut down, in seconds.
@@ -40,6 +43,7 @@ pub(super) fn resolve(
     networks: &BTreeMap<Name, Network>,
     images: &BTreeMap<Name, Image>,
     flavors: &BTreeMap<Name, Flavor>,
+    all_ports: &mut Ports,
     problems: &mut Problems<'_>,
 ) -> BTreeMap<Name, Server> {
     let mut servers: BTreeMap<Name, Server> = BTreeMap::new();
@@ -52,8 +56,6 @@ pub(super) fn resolve(
         if let (Some(image), Some(flavor)) = (found_image, found_flavor) {
             fits(&address, image, flavor, problems);
         }
-        let ports = ports(&address, written, spec, networks, problems);
-        let (Some(image), Some(flavor)) = (image, flavor) else { continue };
         let names = match written.count {
             None => vec![name.clone()],
             // All servers so far count: many tables make as many as one.
@@ -67,13 +69,15 @@ pub(super) fn resolve(
             }
             Some(count) => numbered(name, count, &address, problems),
         };
-        for name in names {
+        let ports = ports(&address, written, &names, (spec, networks), all_ports, problems);
+        let (Some(image), Some(flavor)) = (image, flavor) else { continue };
+        for (name, ports) in names.into_iter().zip(ports) {
             let server = Server {
                 name: name.clone(),
                 declared: address.clone(),
                 image: image.clone(),
                 flavor: flavor.clone(),
-                ports: ports.clone(),
+                ports,
                 power: written.power.unwrap_or_default(),
                 shutdown_timeout: written.shutdown_timeout.unwrap_or(SHUTDOWN_TIMEOUT),
             };
@@ -81,7 +85,7 @@ pub(super) fn resolve(
                 problems.push(
                     Diagnostic::error(format!("`server.{name}` is declared twice"))
                         .on(&address, "count")
-                        .related(crate::diagnostic::Place::of(&other.declared, ""), "and by this")
+                        .related(Place::of(&other.declared, ""), "and by this")
                         .help("`count = 3` makes NAME-1, NAME-2 and NAME-3; give one of the two another name"),
                 );
             }
@@ -95,8 +99,7 @@ fn fits(address: &Address, image: &Image, flavor: &Flavor, problems: &mut Proble
     let limits = [("ram", flavor.ram, "min_ram", image.min_ram), ("disk", flavor.disk, "min_disk", image.min_disk)];
     for (key, has, min_key, min) in limits {
         if has < min {
-            let flavor_place =
-                crate::diagnostic::Place::of(&Address::new(ResourceKind::Flavor, flavor.name.clone()), key);
+            let flavor_place = Place::of(&Address::new(ResourceKind::Flavor, flavor.name.clone()), key);
             problems.push(
                 Diagnostic::error(format!(
                     "`flavor.{}` has {key} {has}, and `image.{}` needs at least {min} (`{min_key}`)",
@@ -125,85 +128,197 @@ fn numbered(name: &Name, count: u32, address: &Address, problems: &mut Problems<
     names
 }
 
+/// The ports of a server, in the order of its interfaces (reference C4): those of the table, and those to be made for each of
+/// its `names`. The latter are noted in `all`.
 fn ports(
     address: &Address,
     written: &ServerSpec,
-    spec: &Spec,
-    networks: &BTreeMap<Name, Network>,
+    names: &[Name],
+    context: (&Spec, &BTreeMap<Name, Network>),
+    all: &mut Ports,
     problems: &mut Problems<'_>,
-) -> Vec<(Name, Option<Ipv4Addr>)> {
-    let Some(names) = problems.need(address, "networks", &written.networks, "[\"NETWORK\"]") else {
-        return Vec::new();
+) -> Vec<Vec<PortId>> {
+    let (spec, networks) = context;
+    let written_ports = match (&written.networks, &written.ports) {
+        (Some(_), Some(_)) => {
+            problems.push(
+                Diagnostic::error("`networks` and `ports` would leave the order of the interfaces open")
+                    .code("networks-and-ports")
+                    .on(address, "networks")
+                    .related(Place::of(address, "ports"), "the other one")
+                    .help("write the networks into `ports` too: `ports = [\"PORT\", { network = \"NETWORK\" }]`"),
+            );
+            return Vec::new();
+        }
+        (_, Some(ports)) => ports.iter().cloned().enumerate().map(|(n, port)| (format!("ports[{n}]"), port)).collect(),
+        (networks, None) => {
+            let Some(networks) = problems.need(address, "networks", networks, "[\"NETWORK\"]") else {
+                return Vec::new();
+            };
+            let port = |network: &Name| {
+                PortRef::Inline(Box::new(PortSpec { network: Some(network.clone()), ..PortSpec::default() }))
+            };
+            networks
+                .iter()
+                .enumerate()
+                .map(|(n, network)| (format!("networks[{n}]"), port(network)))
+                .collect::<Vec<_>>()
+        }
     };
-    if names.is_empty() {
+    if written_ports.is_empty() {
+        let key = if written.ports.is_some() { "ports" } else { "networks" };
         problems.push(
             Diagnostic::error(format!("`{address}` is on no network"))
-                .on(address, "networks")
+                .on(address, key)
                 .help("name at least one: `networks = [\"NETWORK\"]`"),
         );
     }
-    let mut ports: Vec<(Name, Option<Ipv4Addr>)> = Vec::new();
-    let mut on: Vec<&Network> = Vec::new();
-    for (index, name) in names.iter().enumerate() {
-        let key = format!("networks[{index}]");
-        let Some(network) = problems.refer(address, &key, ResourceKind::Network, name, networks) else { continue };
-        if ports.iter().any(|(other, _)| other == name) {
-            problems.push(
-                Diagnostic::error(format!("`network.{name}` is named twice"))
-                    .on(address, &key)
-                    .help("a server has one interface on a network"),
-            );
-            continue;
+    let mut inline: Vec<Port> = Vec::new();
+    let mut order: Vec<PortId> = Vec::new();
+    for (key, port) in &written_ports {
+        match port {
+            PortRef::Own(name) => own_port(address, key, name, names, (spec, all), &mut order, problems),
+            PortRef::Inline(port) => {
+                let declared = Declared { resource: address.clone(), key: key.clone() };
+                let Some(name) = &port.network else {
+                    problems.push(
+                        Diagnostic::error("a port needs `network`")
+                            .on(address, key)
+                            .help("add `network = \"NETWORK\"`"),
+                    );
+                    continue;
+                };
+                let dot = if key.starts_with("ports") { ".network" } else { "" };
+                let network = problems.refer(address, &format!("{key}{dot}"), ResourceKind::Network, name, networks);
+                let Some(network) = network else { continue };
+                if inline.iter().any(|other| other.network == *name) {
+                    problems.push(
+                        Diagnostic::error(format!("`network.{name}` is named twice"))
+                            .code("network-twice")
+                            .on(address, key)
+                            .help("for a second interface on it, declare a `[port.NAME]` and name that in `ports`"),
+                    );
+                    continue;
+                }
+                has_subnet(network, spec, &declared, problems);
+                let id = PortId::inline(&address.name, name);
+                order.push(id.clone());
+                inline.push(self::port(id, declared, port, network, spec, problems));
+            }
         }
-        // A subnet with mistakes in it has problems of its own.
-        if network.subnets.is_empty() && !spec.subnets.values().any(|subnet| subnet.network.as_ref() == Some(name)) {
-            problems.push(
-                Diagnostic::error(format!("`network.{name}` has no subnet, so there is no address for `{address}`"))
-                    .on(address, &key)
-                    .help(format!("add a `[subnet.NAME]` with `network = \"{name}\"` and a `cidr`")),
-            );
+    }
+    for port in inline.iter().filter(|_| written.count.is_some()) {
+        let addresses = port.requests.iter().find(|it| matches!(it.wanted, Wanted::Address(_))).map(|it| &it.place);
+        let mac = port.mac.map(|_| port.declared.place("mac_address"));
+        if let Some(place) = addresses.or(mac.as_ref()) {
+            one_only(place, "this", problems);
         }
-        ports.push((name.clone(), None));
-        on.push(network);
     }
     if let Some(fixed) = written.fixed_ip.map(|ip| ip.0) {
-        fixed_ip(address, written, fixed, &on, &mut ports, problems);
+        fixed_ip(address, written, fixed, networks, &mut inline, problems);
     }
-    ports
+    let ids_of = |name: &Name| -> Vec<PortId> {
+        let of = |id: &PortId| match id {
+            PortId::Own(_) => id.clone(),
+            PortId::Inline { network, .. } => PortId::inline(name, network),
+        };
+        order.iter().map(of).collect()
+    };
+    for name in names {
+        for port in &inline {
+            let id = PortId::inline(name, &port.network);
+            all.insert(id.clone(), Port { id, server: Some(name.clone()), ..port.clone() });
+        }
+    }
+    names.iter().map(ids_of).collect()
 }
 
-/// Reference C7: the address lies in a subnet of one of the server's networks, and a host may have it.
+/// A port of its own belongs to one server.
+fn own_port(
+    address: &Address,
+    key: &str,
+    name: &Name,
+    names: &[Name],
+    (spec, all): (&Spec, &mut Ports),
+    order: &mut Vec<PortId>,
+    problems: &mut Problems<'_>,
+) {
+    let id = PortId::Own(name.clone());
+    if problems.refer(address, key, ResourceKind::Port, name, &spec.ports).is_none() {
+        return;
+    }
+    if names.len() > 1 {
+        one_only(&Place::of(address, key), &format!("`port.{name}`"), problems);
+        return;
+    }
+    // One with mistakes in it is not there.
+    let (Some(port), Some(server)) = (all.get_mut(&id), names.first()) else { return };
+    if let Some(other) = &port.server {
+        let other = Address::new(ResourceKind::Server, other.clone());
+        problems.push(
+            Diagnostic::error(format!("`port.{name}` is a port of `{other}` already"))
+                .code("port-in-use")
+                .on(address, key)
+                .related(Place::of(&other, "ports"), "in use here")
+                .help("take it out of one of them, or declare another port"),
+        );
+        return;
+    }
+    port.server = Some(server.clone());
+    order.push(id);
+}
+
+fn one_only(place: &Place, what: &str, problems: &mut Problems<'_>) {
+    let error = Diagnostic::error(format!("{what} can belong to one server only"));
+    problems.push(
+        Diagnostic { place: place.clone(), ..error }
+            .code("one-server-only")
+            .help("leave `count` out, or take it out here"),
+    );
+}
+
+/// The short way to one fixed address: it goes to the port on whose network it lies, which has of the other IP version what
+/// any port has.
 fn fixed_ip(
     address: &Address,
     written: &ServerSpec,
-    fixed: Ipv4Addr,
-    networks: &[&Network],
-    ports: &mut [(Name, Option<Ipv4Addr>)],
+    fixed: IpAddr,
+    networks: &BTreeMap<Name, Network>,
+    inline: &mut [Port],
     problems: &mut Problems<'_>,
 ) {
-    let error = |message: String, help: String| Diagnostic::error(message).on(address, "fixed_ip").help(help);
+    let place = Place::of(address, "fixed_ip");
     if written.count.is_some() {
-        problems
-            .push(error(format!("{fixed} can belong to one server only"), "leave out `count` or `fixed_ip`".into()));
+        one_only(&place, &format!("the address {fixed}"), problems);
         return;
     }
-    let homes = networks.iter().flat_map(|network| network.subnets.iter().map(move |subnet| (network, subnet)));
-    let Some((network, subnet)) = homes.clone().find(|(_, subnet)| subnet.cidr.contains(&fixed)) else {
-        let subnets: Vec<String> = homes.map(|(_, subnet)| format!("{}", subnet.cidr)).collect();
-        if !subnets.is_empty() {
-            problems.push(error(
-                format!("{fixed} lies in no subnet of the server's networks"),
-                format!("use an address in {}", subnets.join(" or ")),
-            ));
+    if written.ports.is_some() {
+        problems.push(
+            Diagnostic::error("with `ports`, an address belongs to one of them")
+                .code("fixed-ip-and-ports")
+                .on(address, "fixed_ip")
+                .help(format!("write it there: `fixed_ips = [\"{fixed}\"]`")),
+        );
+        return;
+    }
+    let on: Vec<&Network> = inline.iter().filter_map(|port| networks.get(&port.network)).collect();
+    let home = on.iter().position(|network| network.subnets.iter().any(|subnet| subnet.cidr.contains(&fixed)));
+    if let Some((network, port)) = home.and_then(|home| Some((*on.get(home)?, inline.get_mut(home)?))) {
+        if address_is_possible(fixed, None, network, &place, problems) {
+            port.requests = vec![Request { wanted: Wanted::Address(fixed), place }];
+            let rest = usual(network, &port.declared.place(""), &[IpVersion::of(fixed)]);
+            port.requests.extend(rest);
         }
         return;
-    };
-    let range = format!("use one from {} to {}", subnet.first(), subnet.last());
-    if !subnet.is_host(fixed) {
-        problems.push(error(format!("{fixed} is the network or broadcast address of {}", subnet.cidr), range));
-    } else if subnet.router == Some(fixed) {
-        problems.push(error(format!("{fixed} is the gateway of `subnet.{}`", subnet.name), range));
-    } else if let Some(port) = ports.iter_mut().find(|(name, _)| *name == network.name) {
-        port.1 = Some(fixed);
+    }
+    let subnets: Vec<String> = on.iter().flat_map(|it| &it.subnets).map(|subnet| subnet.cidr.to_string()).collect();
+    // Without a subnet there is another problem.
+    if !subnets.is_empty() {
+        problems.push(
+            Diagnostic::error(format!("{fixed} lies in no subnet of the server's networks"))
+                .code("address-outside-network")
+                .on(address, "fixed_ip")
+                .help(format!("use an address in {}", subnets.join(" or "))),
+        );
     }
 }

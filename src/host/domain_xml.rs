@@ -18,7 +18,7 @@ use quick_xml::events::{BytesEnd, BytesStart, BytesText, Event};
 use roxmltree::{Document, Node};
 use uuid::Uuid;
 
-use crate::address::Name;
+use crate::address::{Address, Name, ResourceKind};
 use crate::blueprint::facts::Facts;
 use crate::blueprint::object::{Domain, Nic, VirtType};
 use crate::value::{ByteSize, Mac};
@@ -74,10 +74,7 @@ pub fn write(domain: &Domain) -> Result<String, Unwritable> {
         .child(Element::new("on_reboot").text("restart"))
         .child(Element::new("on_crash").text("destroy"))
         .child(devices(domain)?);
-    let mut writer = Writer::new_with_indent(Vec::new(), b' ', 2);
-    root.write(&mut writer)?;
-    // The writer copies text, so what comes out is UTF-8 as what went in was.
-    Ok(String::from_utf8_lossy(&writer.into_inner()).into_owned())
+    to_text(&root)
 }
 
 fn mark(domain: &Domain) -> Element {
@@ -89,11 +86,12 @@ fn mark(domain: &Domain) -> Element {
         .attribute("definition", domain.definition())
         .attribute("shutdown_timeout", domain.shutdown_timeout.to_string());
     domain.nics.iter().fold(mark, |mark, nic| {
-        mark.child(
-            Element::new("novella:nic")
-                .attribute("network", nic.network.as_str())
-                .attribute("mac", nic.mac.to_string()),
-        )
+        let its = Element::new("novella:nic").attribute("network", nic.network.as_str());
+        let its = match &nic.port {
+            Some(port) => its.attribute("port", port.as_str()),
+            None => its,
+        };
+        mark.child(its.attribute("mac", nic.mac.to_string()))
     })
 }
 
@@ -187,6 +185,22 @@ fn interface(nic: &Nic) -> Element {
         .child(Element::new("target").attribute("dev", &nic.tap))
         .child(Element::new("model").attribute("type", "virtio"))
         .child(Element::new("mtu").attribute("size", nic.mtu.to_string()))
+        .child(Element::new("link").attribute("state", if nic.unplugged { "down" } else { "up" }))
+}
+
+/// One interface of a domain alone, as `virDomainUpdateDeviceFlags` takes it.
+///
+/// # Errors
+/// When it holds text that XML cannot carry.
+pub fn write_interface(nic: &Nic) -> Result<String, Unwritable> {
+    to_text(&interface(nic))
+}
+
+fn to_text(root: &Element) -> Result<String, Unwritable> {
+    let mut writer = Writer::new_with_indent(Vec::new(), b' ', 2);
+    root.write(&mut writer)?;
+    // The writer copies text, so what comes out is UTF-8 as what went in was.
+    Ok(String::from_utf8_lossy(&writer.into_inner()).into_owned())
 }
 
 fn utf8(path: &Path) -> Result<&str, Unwritable> {
@@ -275,8 +289,8 @@ pub struct Marked {
     pub server: Name,
     /// How long it may take to shut down, in seconds; none if somebody took that out of the mark.
     pub shutdown_timeout: Option<u32>,
-    /// The host side of the interface on each network.
-    pub taps: Vec<(Name, String)>,
+    /// The host side of each interface, by [`Nic::label`].
+    pub taps: Vec<(String, String)>,
     /// What it is, in the words of [`Object::facts`](crate::blueprint::object::Object::facts), without `power`.
     pub facts: Facts,
 }
@@ -328,21 +342,29 @@ fn read_mark(domain: Node, interfaces: &[Node]) -> Option<Marked> {
 
     let mut taps = Vec::new();
     for nic in mark.children().filter(|node| node.has_tag_name((NAMESPACE, "nic"))) {
-        let Some(network) = nic.attribute("network").and_then(|network| network.parse::<Name>().ok()) else { continue };
+        let name = |attribute| nic.attribute(attribute).and_then(|name: &str| name.parse::<Name>().ok());
+        let label = match (name("port"), name("network")) {
+            (Some(port), _) => Address::new(ResourceKind::Port, port).to_string(),
+            (None, Some(network)) => network.to_string(),
+            (None, None) => continue,
+        };
         let mac: Option<Mac> = nic.attribute("mac").and_then(|mac| mac.parse().ok());
         let interface = interfaces.iter().copied().find(|interface| {
             mac.is_some() && value(*interface, &["mac"], "address").and_then(|mac| mac.parse().ok()) == mac
         });
         let Some((mac, interface)) = mac.zip(interface) else {
-            facts.insert(Cow::Owned(format!("nic.{network}")), NONE.into());
+            facts.insert(Cow::Owned(format!("nic.{label}")), NONE.into());
             continue;
         };
         let told = |path: &[&str], name: &str| value(interface, path, name).unwrap_or(NONE).to_owned();
         let tap = told(&["target"], "dev");
-        facts.insert(Cow::Owned(format!("nic.{network}")), format!("{mac} {tap}"));
-        facts.insert(Cow::Owned(format!("nic.{network}.bridge")), told(&["source"], "bridge"));
-        facts.insert(Cow::Owned(format!("nic.{network}.mtu")), told(&["mtu"], "size"));
-        taps.push((network, tap));
+        facts.insert(Cow::Owned(format!("nic.{label}")), format!("{mac} {tap}"));
+        facts.insert(Cow::Owned(format!("nic.{label}.bridge")), told(&["source"], "bridge"));
+        facts.insert(Cow::Owned(format!("nic.{label}.mtu")), told(&["mtu"], "size"));
+        // Without a word it is up.
+        let link = value(interface, &["link"], "state").unwrap_or("up");
+        facts.insert(Cow::Owned(format!("nic.{label}.link")), link.to_owned());
+        taps.push((label, tap));
     }
     Some(Marked { project, server, shutdown_timeout, taps, facts })
 }

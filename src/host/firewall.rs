@@ -13,14 +13,20 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::address::Name;
+use crate::blueprint::dhcp::IpVersion;
 use crate::blueprint::facts::Facts;
 use crate::blueprint::key::{firewall_key, firewall_table};
 use crate::blueprint::object::{Firewall, Rule, RuleChain};
 use crate::host::{HostError, command};
 use crate::plan::world::Observed;
 
-/// The host's switch for forwarding IPv4 packets (`ip-sysctl.rst` of the kernel).
-const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+/// The host's switch for forwarding packets (`ip-sysctl.rst` of the kernel).
+const fn switch(version: IpVersion) -> &'static str {
+    match version {
+        IpVersion::V4 => "/proc/sys/net/ipv4/ip_forward",
+        IpVersion::V6 => "/proc/sys/net/ipv6/conf/all/forwarding",
+    }
+}
 
 /// The nft table of one project.
 pub struct Nft {
@@ -53,8 +59,10 @@ impl Nft {
             (Cow::Borrowed("ruleset"), Firewall::ruleset_digest(marks.iter().map(String::as_str))),
         ]);
         // That it is on is nobody's difference, for others may need it.
-        if ip_forward() == Some(false) {
-            facts.insert(Cow::Borrowed("ip_forward"), "off".to_owned());
+        for (fact, version) in [("ip_forward", IpVersion::V4), ("ip6_forward", IpVersion::V6)] {
+            if forwards(version) == Some(false) {
+                facts.insert(Cow::Borrowed(fact), "off".to_owned());
+            }
         }
         into.objects.insert(firewall_key(&self.project), facts);
         Ok(())
@@ -72,12 +80,10 @@ impl Nft {
         tracing::debug!(table = self.table, rules = firewall.rules.len(), "writing nft table");
         self.load(&script, || format!("cannot write nft table `inet {}`", self.table))?;
         // After the rules, so that no packet is forwarded that they drop.
-        if firewall.ip_forward && ip_forward() == Some(false) {
-            tracing::info!("turning on IPv4 forwarding");
-            std::fs::write(IP_FORWARD, "1\n").map_err(|error| {
-                HostError::new("cannot turn on IPv4 forwarding", error)
-                    .help("run as root: `sysctl net.ipv4.ip_forward=1`")
-            })?;
+        for (needed, version) in [(firewall.ip_forward, IpVersion::V4), (firewall.ip6_forward, IpVersion::V6)] {
+            if needed && forwards(version) == Some(false) {
+                turn_on(version)?;
+            }
         }
         Ok(())
     }
@@ -147,10 +153,46 @@ fn json(arguments: &[&str], deed: impl Fn() -> String) -> Result<Value, HostErro
     serde_json::from_slice(&said).map_err(|error| HostError::new(deed(), error))
 }
 
-/// Whether the host forwards IPv4 packets; none where that cannot be read.
-pub fn ip_forward() -> Option<bool> {
-    let value = std::fs::read_to_string(Path::new(IP_FORWARD)).ok()?;
+fn turn_on(version: IpVersion) -> Result<(), HostError> {
+    let deed = || format!("cannot turn on {version} forwarding");
+    if version == IpVersion::V6
+        && let Some(interface) = loses_its_route()
+    {
+        return Err(HostError::new(deed(), format!("the host would lose its own default route on `{interface}`")).help(
+            format!(
+                "let it heed router advertisements while it forwards: `sysctl net.ipv6.conf.{interface}.accept_ra=2`, and \
+                 the same in /etc/sysctl.d"
+            ),
+        ));
+    }
+    tracing::info!("turning on {version} forwarding");
+    let name = switch(version).trim_start_matches("/proc/sys/").replace('/', ".");
+    std::fs::write(switch(version), "1\n")
+        .map_err(|error| HostError::new(deed(), error).help(format!("run as root: `sysctl {name}=1`")))
+}
+
+/// Whether the host forwards packets of this version; none where that cannot be read.
+pub fn forwards(version: IpVersion) -> Option<bool> {
+    let value = std::fs::read_to_string(Path::new(switch(version))).ok()?;
     Some(value.trim() != "0")
+}
+
+/// The interface by which the host has its own way into the world from router advertisements, and would lose it if it
+/// forwarded IPv6: a router does not heed them, unless it is told to (`accept_ra` 2 in `ip-sysctl.rst`).
+pub fn loses_its_route() -> Option<String> {
+    /// Of `/proc/net/ipv6_route`: a default route that was advertised (`RTF_DEFAULT` in `linux/ipv6_route.h`).
+    const ADVERTISED: u32 = 0x0001_0000;
+    let routes = std::fs::read_to_string("/proc/thread-self/net/ipv6_route").unwrap_or_default();
+    let interfaces = routes.lines().filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let flags = u32::from_str_radix(words.get(8)?, 16).ok()?;
+        (flags & ADVERTISED != 0).then(|| words.get(9).map(|name| (*name).to_owned()))?
+    });
+    let heeds_while_it_can = |name: &String| {
+        let accepts = std::fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{name}/accept_ra"));
+        accepts.is_ok_and(|value| value.trim() == "1")
+    };
+    interfaces.into_iter().find(heeds_while_it_can)
 }
 
 /// How many rules a listed table has, and the marks of all that it holds, in order. What is not as we write it gets a

@@ -7,16 +7,16 @@ mod netlink;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
-use ipnet::Ipv4Net;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use ipnet::IpNet;
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::{
     BridgeStpState, InfoBridge, InfoData, InfoKind, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
     Prop,
 };
-use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{AddressMessageBuilder, LinkBridge, LinkMessageBuilder, LinkUnspec};
 
 use self::netlink::Netlink;
@@ -224,7 +224,8 @@ impl Links {
         if link.mtu != Some(bridge.mtu) {
             set("the MTU", attribute().mtu(bridge.mtu).build())?;
         }
-        disable_ipv6(&bridge.device)?;
+        let has_ipv6 = bridge.addresses.iter().any(|net| net.addr().is_ipv6());
+        set_ipv6(&bridge.device, has_ipv6)?;
         self.repair_addresses(link.index, bridge)?;
         if !link.up {
             set("the state", attribute().up().build())?;
@@ -233,11 +234,10 @@ impl Links {
     }
 
     fn repair_addresses(&self, index: u32, bridge: &Bridge) -> Result<(), HostError> {
-        let deed = |verb: &str, net: Ipv4Net| format!("cannot {verb} address {net} of bridge `{}`", bridge.device);
+        let deed = |verb: &str, net: IpNet| format!("cannot {verb} address {net} of bridge `{}`", bridge.device);
         let add = |present: &[HostAddress]| {
             for net in bridge.addresses.iter().filter(|net| !present.iter().any(|it| it.net == **net)) {
-                let order = AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(net.addr(), net.prefix_len());
-                let added = self.netlink.create(RouteNetlinkMessage::NewAddress(order.build()));
+                let added = self.netlink.create(RouteNetlinkMessage::NewAddress(new_address(index, *net)));
                 tolerate(added, EEXIST).map_err(|error| failed(deed("add", *net), error))?;
             }
             Ok(())
@@ -280,11 +280,10 @@ impl Links {
     }
 
     fn addresses(&self) -> Result<Vec<HostAddress>, HostError> {
-        let mut question = AddressMessage::default();
-        question.header.family = AddressFamily::Inet;
+        // Of all families.
         let answer = self
             .netlink
-            .dump(RouteNetlinkMessage::GetAddress(question))
+            .dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))
             .map_err(|error| failed("cannot list the addresses", error))?;
         Ok(answer.into_iter().filter_map(HostAddress::read).collect())
     }
@@ -380,10 +379,10 @@ impl Link {
 
     /// What it is, in the words of [`Object::facts`](crate::blueprint::object::Object::facts).
     fn facts(&self, addresses: &[HostAddress]) -> Facts {
-        let mut mine: Vec<Ipv4Net> =
+        let mut mine: Vec<IpNet> =
             addresses.iter().filter(|it| it.message.header.index == self.index).map(|it| it.net).collect();
         mine.sort();
-        let mine: Vec<String> = mine.iter().map(Ipv4Net::to_string).collect();
+        let mine: Vec<String> = mine.iter().map(IpNet::to_string).collect();
         let facts = [
             ("device", Some(self.name.clone())),
             ("mac", self.mac.map(|mac| mac.to_string())),
@@ -397,36 +396,73 @@ impl Link {
     }
 }
 
-/// An IPv4 address on a link.
+/// An IP address on a link, but none that a link gives itself.
 struct HostAddress {
-    net: Ipv4Net,
+    net: IpNet,
     message: AddressMessage,
 }
 
 impl HostAddress {
     fn read(message: RouteNetlinkMessage) -> Option<Self> {
         let RouteNetlinkMessage::NewAddress(message) = message else { return None };
-        let address = message.attributes.iter().find_map(|attribute| match attribute {
-            AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
+        // IPv6 has a local address only where there is a peer; of IPv4, the other one is the peer's.
+        let local = message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Local(address) => Some(*address),
             _ => None,
-        })?;
-        let net = Ipv4Net::new(address, message.header.prefix_len).ok()?;
+        });
+        let only = message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        });
+        let address = local.or(only)?;
+        if matches!(address, IpAddr::V6(address) if address.is_unicast_link_local() || address.is_loopback()) {
+            return None;
+        }
+        let net = IpNet::new(address, message.header.prefix_len).ok()?;
         Some(Self { net, message })
     }
 }
 
-/// Keeps the host itself off the network's IPv6, as libvirt and Neutron do on their bridges: else any guest could hand
-/// the host addresses and a default route by a router advertisement. What guests speak among themselves is not touched.
-fn disable_ipv6(device: &str) -> Result<(), HostError> {
-    let switch = Path::new("/proc/sys/net/ipv6/conf").join(device).join("disable_ipv6");
-    let done = match std::fs::read_to_string(&switch) {
-        Ok(value) if value.trim() == "1" => Ok(()),
-        Ok(_) => std::fs::write(&switch, "1\n"),
-        // A kernel without IPv6.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
+/// The order to give a link an address. One of IPv6 is in use at once: on a bridge of ours nobody else has it, and while the
+/// kernel asks (RFC 4862, 5.4), no server can listen on it.
+fn new_address(index: u32, net: IpNet) -> AddressMessage {
+    match net {
+        IpNet::V4(net) => {
+            AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(net.addr(), net.prefix_len()).build()
+        }
+        IpNet::V6(net) => {
+            let order = AddressMessageBuilder::<Ipv6Addr>::new().index(index).address(net.addr(), net.prefix_len());
+            let mut order = order.build();
+            order.header.flags |= AddressHeaderFlags::Nodad;
+            order
+        }
+    }
+}
+
+/// Keeps the host off the network's IPv6 where it has no part in it, as libvirt and Neutron do on their bridges; where it has,
+/// it has only the addresses that we give it. Else any guest could hand the host addresses and a default route by a router
+/// advertisement. What guests speak among themselves is not touched. (`ip-sysctl.rst` of the kernel.)
+fn set_ipv6(device: &str, on: bool) -> Result<(), HostError> {
+    let settings: &[(&str, &str)] = if on {
+        // Closed before it is opened.
+        &[("accept_ra", "0"), ("autoconf", "0"), ("accept_dad", "0"), ("disable_ipv6", "0")]
+    } else {
+        &[("disable_ipv6", "1")]
     };
-    done.map_err(|error| failed(format!("cannot disable the host's IPv6 on bridge `{device}`"), error))
+    for (name, wanted) in settings {
+        let switch = Path::new("/proc/sys/net/ipv6/conf").join(device).join(name);
+        let done = match std::fs::read_to_string(&switch) {
+            Ok(value) if value.trim() == *wanted => Ok(()),
+            Ok(_) => std::fs::write(&switch, format!("{wanted}\n")),
+            // A kernel without IPv6.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !on => Ok(()),
+            Err(error) => Err(error),
+        };
+        done.map_err(|error| {
+            failed(format!("cannot set the host's IPv6 on bridge `{device}`: {name} = {wanted}"), error)
+        })?;
+    }
+    Ok(())
 }
 
 /// A link name that is one to the kernel too: it would make `br%d` into `br0`.

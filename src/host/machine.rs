@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
+use crate::address::PortId;
 use crate::blueprint::key::{ObjectKey, ObjectKind};
 use crate::blueprint::object::{Domain, Object, Power, VirtType};
 use crate::blueprint::{HostFacts, Layout};
@@ -127,13 +128,17 @@ impl Host for Machine {
             ObjectKind::Firewall => self.firewall.remove(),
             ObjectKind::Bridge => self.links.remove_bridge(&key.id),
             ObjectKind::Dhcp => self.dhcp.remove_server(&key.id),
-            ObjectKind::HostEntry => match key.id.split_once('/') {
-                Some((server, network)) => self.dhcp.remove_host(server, network),
-                None => Err(HostError::refused(format!("{key} names no network"))),
+            ObjectKind::HostEntry => match key.id.parse::<PortId>() {
+                Ok(port) => self.dhcp.remove_host(&port),
+                Err(error) => Err(HostError::new(format!("{key} names no port"), error)),
             },
             ObjectKind::Base => self.images.remove_base(&key.id),
             ObjectKind::Disk => self.images.remove_disk(&key.id),
             ObjectKind::Domain => self.hypervisor.remove(&key.id),
         }
+    }
+
+    fn reload(&self, server: &ObjectKey) -> Result<(), HostError> {
+        self.dhcp.reload(&server.id)
     }
 }

@@ -47,6 +47,10 @@ pub trait Host: Send + Sync {
     /// Takes the object away, whatever stands there of it now. Succeeds when it is already gone. Never touches what does
     /// not carry our mark.
     fn remove(&self, key: &ObjectKey) -> Result<(), HostError>;
+
+    /// Makes a DHCP server know all that was removed and changed among its host entries. Succeeds when there is nothing
+    /// new, and when there is no such server.
+    fn reload(&self, server: &ObjectKey) -> Result<(), HostError>;
 }
 
 /// Called as a long step goes on: the object, bytes done, bytes in all where known.

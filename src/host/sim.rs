@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::address::Name;
 use crate::blueprint::HostFacts;
-use crate::blueprint::key::{ObjectKey, ObjectKind, bridge_key};
-use crate::blueprint::object::{Claim, Object, Power, VirtType};
+use crate::blueprint::key::{ObjectKey, ObjectKind, bridge_key, dhcp_key};
+use crate::blueprint::object::{Claim, HostEntry, Object, Power, VirtType};
 use crate::host::{Host, HostError};
 use crate::plan::world::Observed;
 
@@ -78,12 +78,15 @@ pub struct SimHost {
 struct World {
     #[serde(with = "as_list")]
     objects: BTreeMap<ObjectKey, Object>,
-    /// Interfaces of running domains whose bridge was taken away, by server and network.
-    unplugged: BTreeSet<(Name, Name)>,
+    /// Interfaces of running domains whose bridge was taken away, by server and label.
+    unplugged: BTreeSet<(Name, String)>,
+    /// Host entries that a DHCP server still believes in, by its key, until it is told.
+    #[serde(default)]
+    believed: Vec<(ObjectKey, HostEntry)>,
     #[serde(skip)]
     foreign: BTreeSet<Claim>,
     #[serde(skip)]
-    foreign_networks: Vec<(String, Ipv4Net)>,
+    foreign_networks: Vec<(String, IpNet)>,
 }
 
 /// JSON has no maps by structured keys, and an object knows its own key.
@@ -167,7 +170,7 @@ impl SimHost {
     }
 
     /// Puts the host on a network by an interface of its own.
-    pub fn join(&self, interface: &str, address: Ipv4Net) {
+    pub fn join(&self, interface: &str, address: IpNet) {
         self.world().foreign_networks.push((interface.into(), address));
     }
 
@@ -175,7 +178,9 @@ impl SimHost {
     pub fn broken(&self) -> Vec<String> {
         let world = self.world();
         let mut broken: Vec<String> =
-            world.unplugged.iter().map(|(server, network)| format!("{server} is cut off {network}")).collect();
+            world.unplugged.iter().map(|(server, nic)| format!("{server} is cut off {nic}")).collect();
+        broken
+            .extend(world.believed.iter().map(|(server, entry)| format!("{server} still believes in {}", entry.port)));
         for (key, object) in &world.objects {
             for need in object.needs().into_iter().filter(|need| !world.objects.contains_key(need)) {
                 broken.push(format!("{key} lacks {need}"));
@@ -234,11 +239,29 @@ impl World {
             }
         }
         if let Object::Dhcp(dhcp) = object {
-            let meets = |net: &Ipv4Net| dhcp.ranges.iter().any(|it| it.cidr.contains(net) || net.contains(&it.cidr));
+            let meets = |net: &IpNet| dhcp.ranges.iter().any(|it| it.cidr.contains(net) || net.contains(&it.cidr));
             let others = self.objects.values().filter(|other| other.key() != bridge_key(&dhcp.network));
             if let Some(net) = others.flat_map(Object::host_networks).find(meets) {
                 return refuse(format!("another listens on {net}"));
             }
+        }
+        if let Object::HostEntry(entry) = object {
+            let server = dhcp_key(&entry.network);
+            let believes = |(its, old): &(ObjectKey, HostEntry)| {
+                *its == server && Object::HostEntry(old.clone()).claims().iter().any(|it| object.claims().contains(it))
+            };
+            match self.objects.get(&key) {
+                Some(Object::HostEntry(before)) if before != entry => self.believed.push((server, before.clone())),
+                Some(_) => {}
+                None => {
+                    if let Some((_, old)) = self.believed.iter().find(|it| believes(it)) {
+                        return refuse(format!("{server} still believes in {}", old.port));
+                    }
+                }
+            }
+        }
+        if let Object::Dhcp(_) = object {
+            self.believed.retain(|(server, _)| *server != key);
         }
         if let Object::Domain(domain) = object {
             for nic in &domain.nics {
@@ -261,7 +284,12 @@ impl World {
         {
             return Err(HostError::new(format!("cannot remove {key}"), format!("{user} uses it")));
         }
-        self.take(key);
+        // What is taken away by hand, the server does not know of either; but it comes back as it was.
+        if let Some(Object::HostEntry(entry)) = self.take(key)
+            && self.objects.contains_key(&dhcp_key(&entry.network))
+        {
+            self.believed.push((dhcp_key(&entry.network), entry));
+        }
         Ok(())
     }
 
@@ -272,13 +300,14 @@ impl World {
                 for other in self.objects.values() {
                     if let Object::Domain(domain) = other
                         && domain.power == Power::On
-                        && domain.nics.iter().any(|nic| nic.network == bridge.network)
                     {
-                        self.unplugged.insert((domain.server.clone(), bridge.network.clone()));
+                        let cut = domain.nics.iter().filter(|nic| nic.network == bridge.network);
+                        self.unplugged.extend(cut.map(|nic| (domain.server.clone(), nic.label())));
                     }
                 }
             }
             Object::Domain(domain) => self.unplugged.retain(|(server, _)| *server != domain.server),
+            Object::Dhcp(_) => self.believed.retain(|(server, _)| server != key),
             _ => {}
         }
         Some(object)
@@ -297,10 +326,15 @@ impl Host for SimHost {
         for (key, object) in &world.objects {
             observed.objects.insert(key.clone(), object.facts());
         }
-        for (server, network) in &world.unplugged {
+        for (server, _) in &world.believed {
+            if let Some(facts) = observed.objects.get_mut(server) {
+                facts.insert("process".into(), "running on old host entries".into());
+            }
+        }
+        for (server, nic) in &world.unplugged {
             let key = ObjectKey::new(ObjectKind::Domain, server.as_str());
             if let Some(facts) = observed.objects.get_mut(&key) {
-                facts.insert(format!("nic.{network}.bridge").into(), "none".into());
+                facts.insert(format!("nic.{nic}.bridge").into(), "none".into());
             }
         }
         Ok(observed)
@@ -312,5 +346,12 @@ impl Host for SimHost {
 
     fn remove(&self, key: &ObjectKey) -> Result<(), HostError> {
         self.deed(|world| world.remove(key))
+    }
+
+    fn reload(&self, server: &ObjectKey) -> Result<(), HostError> {
+        self.deed(|world| {
+            world.believed.retain(|(its, _)| its != server);
+            Ok(())
+        })
     }
 }

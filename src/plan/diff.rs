@@ -140,7 +140,28 @@ pub fn diff(want: Blueprint, made: Recorded, seen: &Observed) -> Difference {
             difference.changes.push(change);
         }
     }
+    hand_over_links(&mut difference.changes);
     difference
+}
+
+/// A port that goes from one server to another takes its tap along. A guest that still runs has it: so whoever gives one
+/// away is taken down before, also where two exchange theirs.
+fn hand_over_links(changes: &mut [Change]) {
+    let is_link = |claim: &Claim| matches!(claim, Claim::Link(_));
+    let mut takers: BTreeMap<Claim, ObjectKey> = BTreeMap::new();
+    for change in changes.iter().filter(|change| change.key.kind == ObjectKind::Domain) {
+        let wanted = change.want.iter().flat_map(Object::claims).filter(is_link);
+        takers.extend(wanted.map(|claim| (claim, change.key.clone())));
+    }
+    for change in changes.iter_mut() {
+        let gives = |claim| takers.get(&claim).is_some_and(|taker| *taker != change.key);
+        if change.key.kind == ObjectKind::Domain
+            && change.action == Action::Update
+            && change.made.iter().flat_map(Record::claims).filter(is_link).any(gives)
+        {
+            change.action = Action::Replace;
+        }
+    }
 }
 
 /// What a change does to a running domain that stands on the object. A domain holds its disk open, and its guest goes on
@@ -149,16 +170,16 @@ fn shakes(change: &Change) -> Option<Disruption> {
     match (change.key.kind, change.action) {
         (ObjectKind::Disk, Action::Create | Action::Replace) => Some(Disruption::Replace),
         (ObjectKind::Disk, Action::Update) if !change.fields.is_empty() => Some(Disruption::Reboot),
-        // An entry that was changed by hand is put right under a guest that has the right address.
-        (ObjectKind::HostEntry, Action::Replace) if is_moved(change) => Some(Disruption::Reboot),
+        (ObjectKind::HostEntry, _) if is_readdressed(change) => Some(Disruption::Reboot),
         _ => None,
     }
 }
 
-/// Whether an object gets another name or address than it was made with.
-fn is_moved(change: &Change) -> bool {
-    let unfinished = change.made.as_ref().is_some_and(|made| !made.previous.is_empty());
-    unfinished || change.fields.iter().any(|field| field.replaces && !field.drifted)
+/// Whether the guest of a host entry must give up an address that it has. An entry that was changed by hand is put right
+/// under a guest that has the right address.
+fn is_readdressed(change: &Change) -> bool {
+    let (Some(Object::HostEntry(want)), Some(made)) = (&change.want, &change.made) else { return false };
+    made.traces().any(|it| matches!(it, Object::HostEntry(before) if want.readdresses(before)))
 }
 
 /// One row of the table. `follows` is what the object stands on, and what a change of that does to it: a domain is taken

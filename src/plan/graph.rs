@@ -1,14 +1,15 @@
 //! The order of the steps: one small pass for each rule.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use petgraph::algo::{kosaraju_scc, toposort};
 use petgraph::graph::{DiGraph, EdgeIndex, NodeIndex};
 
-use crate::blueprint::key::ObjectKey;
+use crate::blueprint::key::{ObjectKey, ObjectKind};
 use crate::blueprint::object::{Claim, Object};
 use crate::plan::diff::{Action, Change, Reason};
+use crate::plan::world::Record;
 
 /// What one step does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +22,17 @@ pub enum Deed {
     Record,
     /// Drops the record of an object that is gone, and takes away what may be left of it.
     Forget,
+    /// Makes the DHCP server of a host entry's network know that this one and others are gone or changed.
+    Reload,
+}
+
+/// What an edge waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// The step must have been done.
+    Done,
+    /// The step must be over, whatever came of it.
+    Over,
 }
 
 /// One step of a plan.
@@ -44,7 +56,7 @@ pub struct Cycle(pub Vec<String>);
 ///
 /// # Errors
 /// When there is no such order.
-pub fn order(changes: &[Change]) -> Result<DiGraph<Step, ()>, Cycle> {
+pub fn order(changes: &[Change]) -> Result<DiGraph<Step, Wait>, Cycle> {
     let mut order = Order::default();
     for (number, change) in changes.iter().enumerate() {
         order.steps_of(number, change);
@@ -55,6 +67,7 @@ pub fn order(changes: &[Change]) -> Result<DiGraph<Step, ()>, Cycle> {
     order.claim_free_before_taken(changes);
     order.follower_gone_before_followed(changes);
     order.subnet_left_before_taken(changes);
+    order.dhcp_told_once(changes);
     if toposort(&order.graph, None).is_ok() {
         return Ok(order.graph);
     }
@@ -67,7 +80,7 @@ pub fn order(changes: &[Change]) -> Result<DiGraph<Step, ()>, Cycle> {
 
 #[derive(Default)]
 struct Order<'a> {
-    graph: DiGraph<Step, ()>,
+    graph: DiGraph<Step, Wait>,
     /// The step after which an object is as it is to be.
     makes: HashMap<&'a ObjectKey, NodeIndex>,
     /// The step after which an object is gone.
@@ -103,8 +116,8 @@ impl<'a> Order<'a> {
         for change in changes {
             let (Some(user), Some(want)) = (self.makes.get(&change.key), &change.want) else { continue };
             for need in want.needs() {
-                if let Some(maker) = self.makes.get(&need) {
-                    self.graph.add_edge(*maker, *user, ());
+                if let Some(maker) = self.makes.get(&need).filter(|_| !self.is_told_after(change, &need, changes)) {
+                    self.graph.add_edge(*maker, *user, Wait::Done);
                 }
             }
         }
@@ -119,11 +132,11 @@ impl<'a> Order<'a> {
             for used in made.needs() {
                 let Some(removal) = self.removes.get(&used) else { continue };
                 if let Some(gone) = self.removes.get(&change.key) {
-                    self.graph.add_edge(*gone, *removal, ());
+                    self.graph.add_edge(*gone, *removal, Wait::Done);
                 } else if let Some(changed) = self.makes.get(&change.key)
                     && !wanted.contains(&used)
                 {
-                    self.wishes.push(self.graph.add_edge(*changed, *removal, ()));
+                    self.wishes.push(self.graph.add_edge(*changed, *removal, Wait::Done));
                 }
             }
         }
@@ -132,7 +145,7 @@ impl<'a> Order<'a> {
     fn removal_before_creation(&mut self) {
         for (key, removal) in &self.removes {
             if let Some(maker) = self.makes.get(key) {
-                self.graph.add_edge(*removal, *maker, ());
+                self.graph.add_edge(*removal, *maker, Wait::Done);
             }
         }
     }
@@ -152,7 +165,7 @@ impl<'a> Order<'a> {
             for claim in want.claims() {
                 for holder in freed.get(&claim).into_iter().flatten().filter(|holder| ***holder != change.key) {
                     if let Some(removal) = self.removes.get(*holder) {
-                        self.graph.add_edge(*removal, *taker, ());
+                        self.graph.add_edge(*removal, *taker, Wait::Done);
                     }
                 }
             }
@@ -163,7 +176,7 @@ impl<'a> Order<'a> {
         for change in changes {
             let Reason::Follows(followed) = &change.reason else { continue };
             if let (Some(gone), Some(maker)) = (self.removes.get(&change.key), self.makes.get(followed)) {
-                self.graph.add_edge(*gone, *maker, ());
+                self.graph.add_edge(*gone, *maker, Wait::Done);
             }
         }
     }
@@ -171,12 +184,12 @@ impl<'a> Order<'a> {
     /// The host's address is on one bridge at a time, and a DHCP server that listens on it is not started while another
     /// does. Two bridges that exchange their addresses do so at once, and their DHCP servers follow.
     fn subnet_left_before_taken(&mut self, changes: &'a [Change]) {
-        let mut left: HashMap<Ipv4Net, Vec<(&ObjectKey, NodeIndex)>> = HashMap::new();
+        let mut left: HashMap<IpNet, Vec<(&ObjectKey, NodeIndex)>> = HashMap::new();
         for change in changes {
             let step = self.removes.get(&change.key).or(self.makes.get(&change.key));
             let (Some(step), Some(made)) = (step, &change.made) else { continue };
             let kept = change.want.as_ref().map(Object::host_networks).unwrap_or_default();
-            let stays = |net: &Ipv4Net| kept.contains(net) && !self.removes.contains_key(&change.key);
+            let stays = |net: &IpNet| kept.contains(net) && !self.removes.contains_key(&change.key);
             for net in made.traces().flat_map(Object::host_networks).filter(|net| !stays(net)) {
                 left.entry(net).or_default().push((&change.key, *step));
             }
@@ -200,9 +213,66 @@ impl<'a> Order<'a> {
             steps.sort();
             steps.dedup();
             for step in steps {
-                let edge = self.graph.add_edge(step, *taker, ());
+                let edge = self.graph.add_edge(step, *taker, Wait::Done);
                 if matches!(want, Object::Bridge(_)) && self.graph[step].deed == Deed::Ensure {
                     self.wishes.push(edge);
+                }
+            }
+        }
+    }
+
+    /// Whether a host entry changes in place on a DHCP server that is there and changes too: the server is told of both
+    /// at once, when it is changed.
+    fn is_told_after(&self, change: &Change, server: &ObjectKey, changes: &[Change]) -> bool {
+        let server = self.makes.get(server).map(|node| &changes[self.graph[*node].change]);
+        is_changed_in_place(change)
+            && server.is_some_and(|it| it.key.kind == ObjectKind::Dhcp && it.action == Action::Update)
+    }
+
+    /// A DHCP server forgets a host entry only when it reads all of them anew. It does so once: after all that are removed
+    /// or changed, and before those that are made, which it takes as they come. Where the server itself is changed, it
+    /// reads them then. One entry that cannot be removed does not keep the others waiting.
+    fn dhcp_told_once(&mut self, changes: &'a [Change]) {
+        let entries = || changes.iter().enumerate().filter(|(_, change)| change.key.kind == ObjectKind::HostEntry);
+        let mut told: BTreeMap<ObjectKey, Vec<(usize, NodeIndex)>> = BTreeMap::new();
+        for (number, change) in entries() {
+            let in_place = is_changed_in_place(change);
+            let step = if in_place { self.makes.get(&change.key) } else { self.removes.get(&change.key) };
+            let Some(step) = step else { continue };
+            for server in servers_of(change) {
+                // One that goes itself needs to know nothing, and one that is yet to come knows nothing old.
+                let comes = self.makes.contains_key(&server) && !self.is_told_after(change, &server, changes);
+                if !self.removes.contains_key(&server) && !(in_place && comes) {
+                    told.entry(server).or_default().push((number, *step));
+                }
+            }
+        }
+        for (server, steps) in told {
+            let reads = match self.makes.get(&server) {
+                Some(change) => *change,
+                None => {
+                    // A port that goes from one network to another has two servers.
+                    let alone = steps.iter().find(|(number, _)| servers_of(&changes[*number]).len() == 1);
+                    let change = alone.or(steps.first()).map_or(0, |(number, _)| *number);
+                    self.graph.add_node(Step { change, deed: Deed::Reload })
+                }
+            };
+            let changed: BTreeSet<&ObjectKey> = steps.iter().map(|(number, _)| &changes[*number].key).collect();
+            for (_, step) in steps {
+                self.graph.add_edge(step, reads, Wait::Over);
+            }
+            for change in changes {
+                let Some(maker) = self.makes.get(&change.key) else { continue };
+                let waits = match change.key.kind {
+                    ObjectKind::HostEntry => !is_changed_in_place(change) && servers_of(change).contains(&server),
+                    // A guest that starts is to be told what its entry says now.
+                    ObjectKind::Domain => {
+                        change.want.iter().flat_map(Object::needs).any(|need| changed.contains(&need))
+                    }
+                    _ => false,
+                };
+                if waits && *maker != reads {
+                    self.graph.add_edge(reads, *maker, Wait::Over);
                 }
             }
         }
@@ -228,7 +298,17 @@ impl<'a> Order<'a> {
     }
 }
 
-fn cycle(graph: &DiGraph<Step, ()>, changes: &[Change]) -> Cycle {
+/// Whether a change is that of a host entry which stays where it is.
+fn is_changed_in_place(change: &Change) -> bool {
+    change.key.kind == ObjectKind::HostEntry && change.action == Action::Update
+}
+
+/// The DHCP servers that know a host entry, or knew it.
+pub fn servers_of(change: &Change) -> BTreeSet<ObjectKey> {
+    change.made.iter().flat_map(Record::needs).chain(change.want.iter().flat_map(Object::needs)).collect()
+}
+
+fn cycle(graph: &DiGraph<Step, Wait>, changes: &[Change]) -> Cycle {
     let circle = kosaraju_scc(graph).into_iter().find(|component| component.len() > 1).unwrap_or_default();
     Cycle(circle.into_iter().map(|node| changes[graph[node].change].key.to_string()).collect())
 }

@@ -11,11 +11,12 @@ use petgraph::graph::DiGraph;
 
 use crate::blueprint::Blueprint;
 use crate::blueprint::key::ObjectKey;
+use crate::diagnostic::Diagnostic;
 use crate::plan::diff::{Change, Conflict};
 use crate::plan::world::{Observed, Recorded};
 
 pub use diff::{Action, Reason};
-pub use graph::{Cycle, Deed, Step};
+pub use graph::{Cycle, Deed, Step, Wait};
 
 /// All that is to be done, with nothing left to decide.
 #[derive(Clone, Debug)]
@@ -26,8 +27,10 @@ pub struct Plan {
     pub conflicts: Vec<Conflict>,
     /// What carries our mark and is neither wanted nor recorded: not touched.
     pub left_alone: Vec<ObjectKey>,
+    /// What is worth knowing of the choices that were made.
+    pub warnings: Vec<Diagnostic>,
     /// The steps, each pointing at its change; an edge goes from a step to one that must wait for it.
-    pub steps: DiGraph<Step, ()>,
+    pub steps: DiGraph<Step, Wait>,
 }
 
 impl Plan {
@@ -35,10 +38,11 @@ impl Plan {
     ///
     /// # Errors
     /// When the steps wait for each other in a circle, which is a defect of novella.
-    pub fn new(want: Blueprint, made: Recorded, seen: &Observed) -> Result<Self, Cycle> {
+    pub fn new(mut want: Blueprint, made: Recorded, seen: &Observed) -> Result<Self, Cycle> {
+        let warnings = std::mem::take(&mut want.warnings);
         let diff::Difference { changes, conflicts, left_alone } = diff::diff(want, made, seen);
         let steps = graph::order(&changes)?;
-        Ok(Self { changes, conflicts, left_alone, steps })
+        Ok(Self { changes, conflicts, left_alone, warnings, steps })
     }
 
     /// Whether there is nothing to do.

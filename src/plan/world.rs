@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::blueprint::facts::Facts;
@@ -85,5 +85,5 @@ pub struct Observed {
     /// What is taken by things that do not carry our mark.
     pub foreign: BTreeSet<Claim>,
     /// The networks that the host is on by interfaces that do not carry our mark: interface, address and prefix length.
-    pub foreign_networks: Vec<(String, Ipv4Net)>,
+    pub foreign_networks: Vec<(String, IpNet)>,
 }

@@ -50,7 +50,11 @@ fn one(diagnostic: &Diagnostic, span: Option<Span>, source: &Source, renderer: &
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
     };
-    let mut group = Group::with_title(level.primary_title(clean_line(&diagnostic.message)));
+    let mut title = level.primary_title(clean_line(&diagnostic.message));
+    if let Some(code) = &diagnostic.code {
+        title = title.id(code.as_str());
+    }
+    let mut group = Group::with_title(title);
     let related = diagnostic.related.as_ref().and_then(|(place, label)| Some((source.locate(place)?, label.as_str())));
     if let Some((span, file)) = span.as_ref().and_then(|span| Some((span, source.files.get(span.file)?))) {
         let mut primary = AnnotationKind::Primary.span(within(file, span));

@@ -163,7 +163,7 @@ fn object(text: &mut String, change: &Change) {
             let facts = want.facts();
             attributes(
                 text,
-                facts.iter().filter(|(name, _)| is_news(name)).map(|(name, value)| Attribute {
+                facts.iter().filter(|(name, value)| is_news(name, value)).map(|(name, value)| Attribute {
                     name,
                     before: None,
                     after: Some(value),
@@ -229,10 +229,23 @@ fn attributes<'a>(text: &mut String, attributes: impl Iterator<Item = Attribute<
 
 /// Whether an attribute tells a person something about a new object: the rest is the same for all of its kind, or only
 /// there to be compared.
-fn is_news(name: &str) -> bool {
+fn is_news(name: &str, value: &str) -> bool {
+    if name == "ip6_forward" || name.starts_with("nic.") && name.ends_with(".link") {
+        return !matches!(value, "off" | "up");
+    }
     !matches!(
         name,
-        "stp" | "forward_delay" | "state" | "content" | "process" | "definition" | "ruleset" | "directory" | "format"
+        "stp"
+            | "forward_delay"
+            | "state"
+            | "content"
+            | "process"
+            | "definition"
+            | "ruleset"
+            | "directory"
+            | "format"
+            | "dhcp"
+            | "options"
     )
 }
 

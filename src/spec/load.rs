@@ -211,6 +211,8 @@ impl Reader<'_> {
                 ResourceKind::Host => self.resource(|spec| &mut spec.hosts, name, table, &address),
                 ResourceKind::Network => self.resource(|spec| &mut spec.networks, name, table, &address),
                 ResourceKind::Subnet => self.resource(|spec| &mut spec.subnets, name, table, &address),
+                ResourceKind::DnsRecord => self.resource(|spec| &mut spec.dns_records, name, table, &address),
+                ResourceKind::Port => self.resource(|spec| &mut spec.ports, name, table, &address),
                 ResourceKind::Image => self.resource(|spec| &mut spec.images, name, table, &address),
                 ResourceKind::Flavor => self.resource(|spec| &mut spec.flavors, name, table, &address),
                 ResourceKind::Server => self.resource(|spec| &mut spec.servers, name, table, &address),
@@ -271,14 +273,7 @@ impl Reader<'_> {
         for (key, value) in &table {
             let word = key.get_ref().as_ref();
             if known.contains(&word) {
-                let span = self.span(value.span());
-                self.loaded.source.note(format!("{address}.{word}"), span);
-                if let Some(items) = value.get_ref().as_array() {
-                    for (index, item) in items.iter().enumerate() {
-                        let span = self.span(item.span());
-                        self.loaded.source.note(format!("{address}.{word}[{index}]"), span);
-                    }
-                }
+                self.note(format!("{address}.{word}"), value);
             } else {
                 let error = Diagnostic::error(format!("unknown key `{word}` in `{address}`")).at(self.span(key.span()));
                 self.report(suggest(error, word, known.iter().copied()));
@@ -295,10 +290,9 @@ impl Reader<'_> {
                 Err(error) => error,
             };
             let at = error.span().unwrap_or(bytes.clone());
-            let (message, help) = match error.message().split_once('\n') {
-                Some((message, help)) => (message, Some(help)),
-                None => (error.message(), None),
-            };
+            // See `values`.
+            let mut parts = error.message().splitn(3, '\n');
+            let (message, help, code) = (parts.next().unwrap_or_default(), parts.next(), parts.next());
             let culprit = table
                 .iter()
                 .find(|(_, value)| value.span().start <= at.start && at.end <= value.span().end)
@@ -306,6 +300,7 @@ impl Reader<'_> {
             let key = culprit.as_ref().map_or("", |key| key.get_ref().as_ref());
             let mut diagnostic = Diagnostic::error(format!("`{address}.{key}`: {message}")).at(self.span(at));
             diagnostic.help = help.map(str::to_owned).or_else(|| suggest_variant(message));
+            diagnostic.code = code.map(str::to_owned);
             self.report(diagnostic);
             match culprit {
                 Some(key) => table.remove(&key),
@@ -313,6 +308,25 @@ impl Reader<'_> {
                 None => return T::default(),
             };
         }
+    }
+
+    /// Notes where a value stands, and all that is in it.
+    fn note(&mut self, key: String, value: &Spanned<DeValue<'_>>) {
+        match value.get_ref() {
+            DeValue::Array(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    self.note(format!("{key}[{index}]"), item);
+                }
+            }
+            DeValue::Table(table) => {
+                for (word, item) in table {
+                    self.note(format!("{key}.{}", word.get_ref()), item);
+                }
+            }
+            _ => {}
+        }
+        let span = self.span(value.span());
+        self.loaded.source.note(key, span);
     }
 
     fn span(&self, bytes: std::ops::Range<usize>) -> Span {
@@ -325,7 +339,7 @@ impl Reader<'_> {
 }
 
 /// What people used to other tools write, and what it is called here.
-const ALIASES: [(&str, &str); 16] = [
+const ALIASES: [(&str, &str); 34] = [
     ("memory", "ram"),
     ("mem", "ram"),
     ("cpus", "vcpus"),
@@ -338,31 +352,54 @@ const ALIASES: [(&str, &str); 16] = [
     ("dns_nameservers", "dns"),
     ("gateway_ip", "gateway"),
     ("allocation_pools", "pools"),
+    ("allocation_pool", "pools"),
+    ("enable_dhcp", "dhcp"),
+    ("ipv6_address_mode", "ipv6_mode"),
+    ("ipv6_ra_mode", "ipv6_mode"),
+    ("routes", "host_routes"),
+    ("dns_domain", "domain"),
+    ("dhcp_lease_time", "lease_time"),
+    ("mac", "mac_address"),
+    ("fixed_ip", "fixed_ips"),
+    ("dhcp_options", "extra_dhcp_opts"),
+    ("extra_dhcp_option", "extra_dhcp_opts"),
+    ("hostname", "dns_name"),
+    ("opt_name", "name"),
+    ("opt_value", "value"),
+    ("address", "ip_address"),
+    ("ip", "ip_address"),
+    ("subnet_id", "subnet"),
+    ("interfaces", "ports"),
     ("url", "source"),
     ("path", "source"),
     ("disk_format", "format"),
     ("checksum", "sha256"),
 ];
 
-fn suggest<'a>(diagnostic: Diagnostic, word: &str, known: impl Iterator<Item = &'a str> + Clone) -> Diagnostic {
-    let alias = ALIASES
-        .iter()
-        .find(|(foreign, ours)| *foreign == word && known.clone().any(|known| known == *ours))
-        .map(|(_, ours)| *ours);
-    match alias.or_else(|| did_you_mean(word, known.clone())) {
+fn alias(word: &str, known: &[&str]) -> Option<&'static str> {
+    ALIASES.iter().find(|(foreign, ours)| *foreign == word && known.contains(ours)).map(|(_, ours)| *ours)
+}
+
+fn suggest<'a>(diagnostic: Diagnostic, word: &str, known: impl Iterator<Item = &'a str>) -> Diagnostic {
+    let known: Vec<&str> = known.collect();
+    match alias(word, &known).or_else(|| did_you_mean(word, known.iter().copied())) {
         Some(near) => diagnostic.help(format!("did you mean `{near}`?")),
         None => {
-            let list: Vec<String> = known.map(|word| format!("`{word}`")).collect();
+            let list: Vec<String> = known.iter().map(|word| format!("`{word}`")).collect();
             diagnostic.help(format!("known here: {}", list.join(", ")))
         }
     }
 }
 
-/// The nearest of the variants that serde lists when it meets an unknown one.
+/// The nearest of the variants or fields that serde lists when it meets an unknown one.
 fn suggest_variant(message: &str) -> Option<String> {
-    let mut quoted = message.strip_prefix("unknown variant ")?.split('`').skip(1).step_by(2);
+    let variant = message.strip_prefix("unknown variant ");
+    let quote = if variant.is_some() { "\"" } else { "" };
+    let mut quoted = variant.or(message.strip_prefix("unknown field "))?.split('`').skip(1).step_by(2);
     let word = quoted.next()?;
-    did_you_mean(word, quoted).map(|near| format!("did you mean `\"{near}\"`?"))
+    let known: Vec<&str> = quoted.collect();
+    let near = alias(word, &known).or_else(|| did_you_mean(word, known))?;
+    Some(format!("did you mean `{quote}{near}{quote}`?"))
 }
 
 /// The nearest text to this one that is a name; empty if nothing of it can be kept.

@@ -6,8 +6,11 @@ use serde::Deserialize;
 
 use crate::address::Name;
 use crate::blueprint::object::{DiskFormat, Power};
-use crate::spec::values::{Cidr, Forward, GatewaySpec, Ip, Pool, Size, VirtTypeSpec};
-use crate::value::Sha256;
+use crate::spec::values::{
+    Cidr, DhcpOptSpec, FixedIpSpec, Forward, GatewaySpec, HostRouteSpec, Ip, Ipv6Mode, Lifetime, Pool, PortRef,
+    RecordType, Size, VirtTypeSpec,
+};
+use crate::value::{Mac, Sha256};
 
 /// All that the files of a spec say.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -20,6 +23,10 @@ pub struct Spec {
     pub networks: BTreeMap<Name, NetworkSpec>,
     /// `[subnet.NAME]`.
     pub subnets: BTreeMap<Name, SubnetSpec>,
+    /// `[dns_record.NAME]`.
+    pub dns_records: BTreeMap<Name, DnsRecordSpec>,
+    /// `[port.NAME]`.
+    pub ports: BTreeMap<Name, PortSpec>,
     /// `[image.NAME]`.
     pub images: BTreeMap<Name, ImageSpec>,
     /// `[flavor.NAME]`.
@@ -84,6 +91,53 @@ pub struct SubnetSpec {
     pub pools: Option<Vec<Pool>>,
     /// The DNS servers the guests are told. Default the network's own dnsmasq.
     pub dns: Option<Vec<Ip>>,
+    /// More routes that the guests are told, by DHCP option 121 (RFC 3442).
+    pub host_routes: Option<Vec<HostRouteSpec>>,
+    /// Whether addresses are handed out (Neutron's `enable_dhcp`). Default `true`.
+    pub dhcp: Option<bool>,
+    /// How long a lease lasts. Default a day.
+    pub lease_time: Option<Lifetime>,
+    /// The DNS domain of its addresses. Default that of the network.
+    pub domain: Option<String>,
+    /// How guests get their IPv6 addresses. Default `slaac`.
+    pub ipv6_mode: Option<Ipv6Mode>,
+}
+
+/// `[dns_record.NAME]`: a name in the DNS of a network, beside those of its ports.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct DnsRecordSpec {
+    /// The network whose guests are told. Needed.
+    pub network: Option<Name>,
+    /// The type of record. Needed.
+    pub r#type: Option<RecordType>,
+    /// The name, in the network's domain. Default that of the table.
+    pub name: Option<String>,
+    /// What it says, as a zone file has it. Needed.
+    pub records: Option<Vec<String>>,
+}
+
+/// `[port.NAME]`, and a port in the `ports` of a server.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PortSpec {
+    /// The network it is on. Needed.
+    pub network: Option<Name>,
+    /// The addresses it is to have, or the subnets they are to come from. Default one of each IP version.
+    pub fixed_ips: Option<Vec<FixedIpSpec>>,
+    /// Its MAC address. Default one that is derived from its name.
+    pub mac_address: Option<Mac>,
+    /// Whether its cable is plugged in. Default `true`.
+    pub admin_state_up: Option<bool>,
+    /// DHCP options for it alone, as for booting over the network.
+    pub extra_dhcp_opts: Option<Vec<DhcpOptSpec>>,
+    /// The name the guest is told and known by in DNS. Default that of its server; of a port that no server has, its own.
+    pub dns_name: Option<Name>,
+    /// Refused until they are enforced.
+    pub security_groups: Option<toml::Value>,
+    /// Refused until they are enforced.
+    pub allowed_address_pairs: Option<toml::Value>,
+    /// Refused until it is enforced.
+    pub port_security_enabled: Option<toml::Value>,
 }
 
 /// `[image.NAME]`: a disk, a kernel, or both.
@@ -129,8 +183,10 @@ pub struct ServerSpec {
     pub image: Option<Name>,
     /// The flavor. Needed.
     pub flavor: Option<Name>,
-    /// The networks, in the order of its interfaces. At least one.
+    /// The networks, in the order of its interfaces.
     pub networks: Option<Vec<Name>>,
+    /// The ports, in the order of its interfaces, where more is to be said than the names of networks.
+    pub ports: Option<Vec<PortRef>>,
     /// An address it is to have, in a subnet of one of its networks.
     pub fixed_ip: Option<Ip>,
     /// Whether it is to run. Default `on`.

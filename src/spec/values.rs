@@ -1,16 +1,19 @@
 //! The types of a spec's fields. Each refuses what it cannot mean, and says how to write it instead.
 //!
-//! In an error text, what stands behind a line break is the way out.
+//! In an error text, what stands behind a line break is the way out, and behind another the name of the diagnostic.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::str::FromStr;
 
-use ipnet::Ipv4Net;
-use serde::de::{Deserializer, Error, Unexpected, Visitor};
+use ipnet::IpNet;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, Error, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Serialize};
 
-use crate::value::{ByteSize, InvalidSize};
+use crate::address::Name;
+use crate::spec::schema::PortSpec;
+use crate::value::{ByteSize, InvalidSize, ip_number};
 
 /// Reads a field that is written as a string, by its `FromStr`.
 struct Text<T>(&'static str, std::marker::PhantomData<T>);
@@ -75,40 +78,35 @@ impl<'de> Deserialize<'de> for Size {
     }
 }
 
-/// An IPv4 network in CIDR notation (RFC 4632), without host bits.
+/// A network in CIDR notation (RFC 4632, RFC 4291), without host bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cidr(pub Ipv4Net);
+pub struct Cidr(pub IpNet);
 
 impl FromStr for Cidr {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let form = || format!("`{text}` is not a network in CIDR notation\nwrite it as `10.20.0.0/24`");
+        let form =
+            || format!("`{text}` is not a network in CIDR notation\nwrite it as `10.20.0.0/24` or `fd00:20::/64`");
         let (address, prefix) = text.split_once('/').ok_or_else(form)?;
-        if address.parse::<std::net::Ipv6Addr>().is_ok() {
-            return Err("IPv6 subnets are not supported yet\nuse an IPv4 network such as `10.20.0.0/24`".into());
-        }
-        let address: Ipv4Addr = address.parse().map_err(|_| form())?;
+        let address: IpAddr = address.parse().map_err(|_| form())?;
         let bits: u8 = prefix.parse().map_err(|_| form())?;
-        let net = Ipv4Net::new(address, bits).map_err(|_| form())?;
-        if net.trunc() != net {
-            return Err(format!("`{text}` has host bits set\nthe network is `{}`", net.trunc()));
-        }
         // Catches the likes of `/08` and `/+8`, which other tools read in other ways.
-        if net.to_string() != text {
-            return Err(form());
+        let net = IpNet::new(address, bits).ok().filter(|_| bits.to_string() == prefix).ok_or_else(form)?;
+        if net.trunc() != net {
+            return Err(format!("`{text}` has host bits set\nthe network is `{}`\nhost-bits", net.trunc()));
         }
         Ok(Self(net))
     }
 }
 
-text!(Cidr, "a network such as \"10.20.0.0/24\"");
+text!(Cidr, "a network such as \"10.20.0.0/24\" or \"fd00:20::/64\"");
 
 /// A gateway: an address, or `"none"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GatewaySpec {
     /// This address.
-    Address(Ipv4Addr),
+    Address(IpAddr),
     /// No router is announced.
     None,
 }
@@ -121,32 +119,48 @@ impl FromStr for GatewaySpec {
     }
 }
 
-text!(GatewaySpec, "an IPv4 address, or \"none\"");
+text!(GatewaySpec, "an IP address, or \"none\"");
 
-/// An IPv4 address.
+/// An IP address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ip(pub Ipv4Addr);
+pub struct Ip(pub IpAddr);
 
 impl FromStr for Ip {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         text.parse().map(Self).map_err(|_| {
-            let help = if text.contains('/') { "leave out the prefix length" } else { "write it as `10.20.0.11`" };
-            format!("`{text}` is not an IPv4 address\n{help}")
+            let help = if text.contains('/') {
+                "leave out the prefix length"
+            } else {
+                "write it as `10.20.0.11` or `fd00:20::11`"
+            };
+            format!("`{text}` is not an IP address\n{help}")
         })
     }
 }
 
-text!(Ip, "an IPv4 address such as \"10.20.0.11\"");
+text!(Ip, "an IP address such as \"10.20.0.11\"");
 
 /// A range of addresses from which ports are served, both ends included: `"10.20.0.10-10.20.0.99"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pool {
     /// The first address.
-    pub first: Ipv4Addr,
-    /// The last address, not below the first.
-    pub last: Ipv4Addr,
+    pub first: IpAddr,
+    /// The last address, of the same version and not below the first.
+    pub last: IpAddr,
+}
+
+impl Pool {
+    /// Whether an address is in it.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.first.is_ipv4() == address.is_ipv4() && (self.first..=self.last).contains(&address)
+    }
+
+    /// How many addresses it has, as far as that can be counted.
+    pub fn size(&self) -> u128 {
+        (ip_number(self.last) - ip_number(self.first)).saturating_add(1)
+    }
 }
 
 impl FromStr for Pool {
@@ -154,9 +168,9 @@ impl FromStr for Pool {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let ends = text.split_once('-').and_then(|(first, last)| {
-            Some((first.trim().parse::<Ipv4Addr>().ok()?, last.trim().parse::<Ipv4Addr>().ok()?))
+            Some((first.trim().parse::<IpAddr>().ok()?, last.trim().parse::<IpAddr>().ok()?))
         });
-        match ends {
+        match ends.filter(|(first, last)| first.is_ipv4() == last.is_ipv4()) {
             Some((first, last)) if first <= last => Ok(Self { first, last }),
             Some((first, last)) => Err(format!("the pool `{text}` ends before it starts\nwrite `{last}-{first}`")),
             None => Err(format!("`{text}` is not a range of addresses\nwrite it as `10.20.0.10-10.20.0.99`")),
@@ -171,6 +185,195 @@ impl fmt::Display for Pool {
 }
 
 text!(Pool, "a range of addresses such as \"10.20.0.10-10.20.0.99\"");
+
+/// How long a lease lasts, in seconds: `"90s"`, `"30m"`, `"12h"`, `"7d"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetime(pub u32);
+
+/// dnsmasq makes anything shorter two minutes.
+const LIFETIME: std::ops::RangeInclusive<u32> = 120..=365 * 86_400;
+
+impl FromStr for Lifetime {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let form = || format!("`{text}` is not a length of time\nwrite it as `\"30m\"`, `\"12h\"` or `\"7d\"`");
+        let (count, unit) = text.split_at(text.trim_end_matches(|c: char| c.is_ascii_lowercase()).len());
+        let factor = match unit {
+            "s" => 1,
+            "m" => 60,
+            "h" => 3600,
+            "d" => 86_400,
+            _ => return Err(form()),
+        };
+        let seconds = count.trim_end().parse::<u32>().ok().and_then(|count| count.checked_mul(factor));
+        match seconds.ok_or_else(form)? {
+            seconds if LIFETIME.contains(&seconds) => Ok(Self(seconds)),
+            _ => Err(format!("a lease of `{text}` is not possible\nit may last from two minutes to a year")),
+        }
+    }
+}
+
+text!(Lifetime, "a length of time such as \"12h\"");
+
+/// How the guests on an IPv6 subnet get their addresses (Neutron's `ipv6_address_mode`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum Ipv6Mode {
+    /// Each makes its own from the prefix and its MAC (RFC 4862).
+    #[default]
+    #[serde(rename = "slaac")]
+    Slaac,
+    /// The same, and DHCPv6 tells the rest (RFC 8415, 4.2: stateless).
+    #[serde(rename = "dhcpv6-stateless")]
+    Dhcpv6Stateless,
+    /// DHCPv6 hands them out.
+    #[serde(rename = "dhcpv6-stateful")]
+    Dhcpv6Stateful,
+}
+
+/// A route that guests are told of (Neutron's `host_routes`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostRouteSpec {
+    /// Where it leads.
+    pub destination: Cidr,
+    /// The router on the subnet that knows the way.
+    pub nexthop: Ip,
+}
+
+/// A DHCP option of one port (Neutron's `extra_dhcp_opts`).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DhcpOptSpec {
+    /// The option by its name, such as `bootfile-name`, or by its number.
+    pub name: String,
+    /// What it says.
+    pub value: String,
+    /// 4 or 6. Default 4.
+    pub ip_version: Option<u8>,
+}
+
+/// An address that a port is to have: itself, or the subnet that it is to come from, or both.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FixedIpSpec {
+    /// The subnet.
+    pub subnet: Option<Name>,
+    /// The address.
+    pub ip_address: Option<Ip>,
+}
+
+/// A value that may be written as a string or as a table.
+trait TextOrTable<'de>: Sized {
+    /// What the table is read as.
+    type Table: Deserialize<'de>;
+    /// What may stand there, in words.
+    const EXPECTED: &'static str;
+    /// What a string means.
+    fn of_text(text: &str) -> Result<Self, String>;
+    /// What a table means.
+    fn of_table(table: Self::Table) -> Self;
+}
+
+struct TextOrTableVisitor<T>(std::marker::PhantomData<T>);
+
+impl<'de, T: TextOrTable<'de>> Visitor<'de> for TextOrTableVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(T::EXPECTED)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        T::of_text(text).map_err(E::custom)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+        T::Table::deserialize(MapAccessDeserializer::new(map)).map(T::of_table)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FixedIpTable {
+    subnet: Option<Name>,
+    ip_address: Option<Ip>,
+}
+
+impl TextOrTable<'_> for FixedIpSpec {
+    type Table = FixedIpTable;
+    const EXPECTED: &'static str = "an IP address, or a table with `subnet` and `ip_address`";
+
+    fn of_text(text: &str) -> Result<Self, String> {
+        Ok(Self { subnet: None, ip_address: Some(text.parse()?) })
+    }
+
+    fn of_table(table: FixedIpTable) -> Self {
+        Self { subnet: table.subnet, ip_address: table.ip_address }
+    }
+}
+
+impl<'de> Deserialize<'de> for FixedIpSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TextOrTableVisitor(std::marker::PhantomData))
+    }
+}
+
+/// A port of a server: one of its own by name, or one that is made for the server.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PortRef {
+    /// `"vip"`, which `[port.vip]` declares.
+    Own(Name),
+    /// `{ network = "private", … }`.
+    Inline(Box<PortSpec>),
+}
+
+impl TextOrTable<'_> for PortRef {
+    type Table = PortSpec;
+    const EXPECTED: &'static str = "the name of a port, or a table such as `{ network = \"NETWORK\" }`";
+
+    fn of_text(text: &str) -> Result<Self, String> {
+        text.parse().map(Self::Own).map_err(|error| format!("`{text}` is not the name of a port: {error}"))
+    }
+
+    fn of_table(table: PortSpec) -> Self {
+        Self::Inline(Box::new(table))
+    }
+}
+
+impl<'de> Deserialize<'de> for PortRef {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TextOrTableVisitor(std::marker::PhantomData))
+    }
+}
+
+/// The types of records that the DNS of a network can have beside those of ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum RecordType {
+    /// An IPv4 address (RFC 1035).
+    A,
+    /// An IPv6 address (RFC 3596).
+    Aaaa,
+    /// Another name for a name (RFC 1035).
+    Cname,
+    /// Where a service is (RFC 2782).
+    Srv,
+    /// Free text (RFC 1035).
+    Txt,
+}
+
+impl RecordType {
+    /// The word in the spec and in zone files.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::A => "A",
+            Self::Aaaa => "AAAA",
+            Self::Cname => "CNAME",
+            Self::Srv => "SRV",
+            Self::Txt => "TXT",
+        }
+    }
+}
 
 /// What a network lets in and out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -15,6 +15,7 @@
 //! ```
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::blueprint::key::{ObjectKey, ObjectKind};
 use crate::plan::world::{Record, Recorded};
@@ -22,7 +23,7 @@ use crate::store::StoreError;
 use crate::value::Sha256;
 
 /// The version of the records that are written now.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The version of the exports that are written now: of what is around the records, which tell their own.
 pub const EXPORT_VERSION: u32 = 1;
@@ -79,8 +80,57 @@ pub fn encode(record: &Record) -> Result<Vec<u8>, FormatError> {
 /// The record in bytes of any version up to [`VERSION`].
 pub fn decode(bytes: &[u8]) -> Result<Record, FormatError> {
     match serde_json::from_slice::<Versioned>(bytes)?.version {
-        1 => Ok(serde_json::from_slice::<Envelope<Record>>(bytes)?.record),
+        1 => {
+            let mut record = serde_json::from_slice::<Envelope<Value>>(bytes)?.record;
+            version_1::upgrade(&mut record);
+            Ok(serde_json::from_value(record)?)
+        }
+        2 => Ok(serde_json::from_slice::<Envelope<Record>>(bytes)?.record),
         found => Err(FormatError::Newer { found, known: VERSION }),
+    }
+}
+
+/// Version 1 knew only ports of servers, each with one IPv4 address, and one length of lease for a network.
+mod version_1 {
+    use serde_json::{Value, json};
+
+    pub(super) fn upgrade(record: &mut Value) {
+        let previous = record.get_mut("previous").and_then(Value::as_array_mut);
+        previous.into_iter().flatten().for_each(object);
+        if let Some(it) = record.get_mut("object") {
+            object(it);
+        }
+    }
+
+    fn object(object: &mut Value) {
+        let kind = object["kind"].as_str().unwrap_or_default().to_owned();
+        let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) else { return };
+        match kind.as_str() {
+            "dhcp" => {
+                let lease = spec.remove("lease_seconds").unwrap_or_default();
+                spec.insert("records".into(), json!({}));
+                for range in spec.get_mut("ranges").and_then(Value::as_array_mut).into_iter().flatten() {
+                    range["assignment"] = json!("dhcp");
+                    range["routes"] = json!([]);
+                    range["domain"] = Value::Null;
+                    range["lease_seconds"] = lease.clone();
+                }
+            }
+            "host_entry" => {
+                let mut take = |key: &str| spec.remove(key).unwrap_or_default();
+                let (server, address) = (take("server"), take("address"));
+                let port = format!("{}/{}", text(&server), text(spec.get("network").unwrap_or(&Value::Null)));
+                spec.insert("port".into(), json!(port));
+                // The domain was written nowhere, and so is seen as changed once.
+                spec.insert("addresses".into(), json!([{ "address": address, "assignment": "dhcp", "domain": "" }]));
+                spec.insert("options".into(), json!([]));
+            }
+            _ => {}
+        }
+    }
+
+    fn text(value: &Value) -> &str {
+        value.as_str().unwrap_or_default()
     }
 }
 

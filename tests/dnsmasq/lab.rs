@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -15,10 +15,12 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Pid, geteuid, gettid};
+use novella::address::PortId;
 use novella::blueprint::Layout;
+use novella::blueprint::dhcp::Assignment;
 use novella::blueprint::facts::Facts;
 use novella::blueprint::key::{ObjectKey, dhcp_key};
-use novella::blueprint::object::{Dhcp, DhcpRange, HostEntry, Object};
+use novella::blueprint::object::{Dhcp, DhcpRange, HostEntry, Object, PortAddress};
 use novella::host::HostError;
 use novella::host::dhcp::Dnsmasq;
 use novella::plan::world::Observed;
@@ -82,22 +84,15 @@ impl Lab {
             bridge: BRIDGE.into(),
             dir: self.net(""),
             ranges: vec![
+                range("one", "10.9.0.0/24", Some([10, 9, 0, 1].into())),
                 DhcpRange {
-                    subnet: "one".parse().expect("name"),
-                    cidr: "10.9.0.0/24".parse().expect("cidr"),
-                    router: Some(Ipv4Addr::new(10, 9, 0, 1)),
-                    dns: Vec::new(),
-                },
-                DhcpRange {
-                    subnet: "two".parse().expect("name"),
-                    cidr: "10.9.1.0/24".parse().expect("cidr"),
-                    router: None,
-                    dns: vec![Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2)],
+                    dns: vec![[192, 0, 2, 1].into(), [192, 0, 2, 2].into()],
+                    ..range("two", "10.9.1.0/24", None)
                 },
             ],
             mtu: 1400,
             domain: "lab.example".into(),
-            lease_seconds: 3600,
+            records: BTreeMap::new(),
         }
     }
 
@@ -113,8 +108,20 @@ impl Lab {
 
     pub fn host(&self, server: &str, mac: &str, address: [u8; 4]) -> HostEntry {
         let entry = entry(server, mac, address);
-        self.dnsmasq.ensure_host(&entry).expect("host entry");
+        self.put(&entry);
         entry
+    }
+
+    /// Puts a host entry in force.
+    pub fn put(&self, entry: &HostEntry) {
+        self.dnsmasq.ensure_host(entry).expect("host entry");
+        self.dnsmasq.reload("private").expect("reloaded");
+    }
+
+    /// Removes the host entry of a server.
+    pub fn remove(&self, server: &str) {
+        self.dnsmasq.remove_host(&port(server)).expect("removed");
+        self.dnsmasq.reload("private").expect("reloaded");
     }
 
     pub fn observe(&self) -> BTreeMap<ObjectKey, Facts> {
@@ -205,13 +212,36 @@ pub fn ip(arguments: &str) {
     assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-pub fn entry(server: &str, mac: &str, address: [u8; 4]) -> HostEntry {
+/// The port of a server.
+pub fn port(server: &str) -> PortId {
+    PortId::Inline { server: server.parse().expect("name"), network: "private".parse().expect("name") }
+}
+
+pub fn range(subnet: &str, cidr: &str, router: Option<IpAddr>) -> DhcpRange {
+    DhcpRange {
+        subnet: subnet.parse().expect("name"),
+        cidr: cidr.parse().expect("cidr"),
+        assignment: Assignment::Dhcp,
+        router,
+        dns: Vec::new(),
+        routes: Vec::new(),
+        domain: None,
+        lease_seconds: 3600,
+    }
+}
+
+pub fn entry(server: &str, mac: &str, address: impl Into<IpAddr>) -> HostEntry {
     HostEntry {
-        server: server.parse().expect("name"),
+        port: port(server),
         network: "private".parse().expect("name"),
         mac: mac.parse().expect("mac"),
-        address: address.into(),
+        addresses: vec![PortAddress {
+            address: address.into(),
+            assignment: Assignment::Dhcp,
+            domain: "lab.example".into(),
+        }],
         hostname: server.into(),
+        options: Vec::new(),
     }
 }
 

@@ -55,7 +55,8 @@ fn a_guest_is_told_exactly_what_was_planned() {
         assert_eq!(lab.client(MACS[2]).dhcp(2, ""), None, "a stranger gets nothing");
 
         let leases = lab.dnsmasq.leases("private").expect("leases");
-        let mut seen: Vec<_> = leases.iter().map(|it| (it.mac.to_string(), it.address.to_string())).collect();
+        let mut seen: Vec<_> =
+            leases.iter().map(|it| (it.client.mac().expect("a MAC").to_string(), it.address.to_string())).collect();
         seen.sort();
         assert_eq!(seen, [(MACS[0].into(), "10.9.0.11".into()), (MACS[1].into(), "10.9.1.12".into())]);
         assert!(leases.iter().all(|it| it.expires > 1_700_000_000 && it.hostname.is_some()));
@@ -108,7 +109,7 @@ fn names_that_mean_something_to_dnsmasq_are_just_names() {
         }
         let mut odd = entry("odd", MACS[3], [10, 9, 0, 30]);
         odd.hostname = "1h".into();
-        lab.dnsmasq.ensure_host(&odd).expect("host entry");
+        lab.put(&odd);
         let told = lab.client(MACS[3]).dhcp(2, "").expect("lease");
         assert_eq!((told["hostname"].as_str(), told["lease"].as_str()), ("1h", "3600"));
 
@@ -118,8 +119,7 @@ fn names_that_mean_something_to_dnsmasq_are_just_names() {
             assert!(chain(&error).contains("is not a host name"), "{}", chain(&error));
         }
         for bad in ["../../x", "/etc/passwd", "", ".", ".."] {
-            lab.dnsmasq.remove_host(bad, "private").expect_err("refused");
-            lab.dnsmasq.remove_host("web", bad).expect_err("refused");
+            lab.dnsmasq.reload(bad).expect_err("refused");
             lab.dnsmasq.remove_server(bad).expect_err("refused");
             lab.dnsmasq.leases(bad).expect_err("refused");
         }
@@ -154,8 +154,8 @@ fn a_host_is_added_and_removed_under_a_running_guest() {
             thread::sleep(Duration::from_millis(300));
             lab.host("db", MACS[1], [10, 9, 0, 12]);
             assert_eq!(lab.client(MACS[1]).address().as_deref(), Some("10.9.0.12"));
-            lab.dnsmasq.remove_host("db", "private").expect("removed");
-            lab.dnsmasq.remove_host("db", "private").expect("removed twice");
+            lab.remove("db");
+            lab.remove("db");
             assert_eq!(lab.client(MACS[1]).address(), None, "a removed host is served no more");
             pings.join().expect("ping")
         });
@@ -175,12 +175,15 @@ fn a_recycled_address_is_given_out_at_the_first_try() {
         let old = lab.client(MACS[0]);
         assert_eq!(old.address().as_deref(), Some("10.9.0.11"));
         old.unplug();
-        lab.dnsmasq.remove_host("web", "private").expect("removed");
+        lab.remove("web");
         let db = lab.host("db", MACS[1], [10, 9, 0, 11]);
         assert_eq!(lab.client(MACS[1]).dhcp(1, "").expect("first try")["ip"], "10.9.0.11");
         lab.assert_settled(&[&keep, &db]);
         let leases = lab.dnsmasq.leases("private").expect("leases");
-        assert!(leases.iter().any(|it| it.mac.to_string() == MACS[2]), "the lease of another is kept: {leases:?}");
+        assert!(
+            leases.iter().any(|it| it.client.mac().is_some_and(|mac| mac.to_string() == MACS[2])),
+            "the lease of another is kept: {leases:?}"
+        );
     });
 }
 
@@ -201,8 +204,8 @@ fn a_port_may_change_its_mac_its_address_and_exchange_them() {
         assert_eq!(db.dhcp(1, "").expect("first try")["ip"], "10.9.0.11");
         assert_eq!(web.dhcp(1, "").expect("first try")["ip"], "10.9.0.12");
         // Two exchange their addresses: both are removed, then made.
-        lab.dnsmasq.remove_host("web", "private").expect("removed");
-        lab.dnsmasq.remove_host("db", "private").expect("removed");
+        lab.remove("web");
+        lab.remove("db");
         let starts = lab.log().matches("started, version").count();
         let one = lab.host("web", MACS[1], [10, 9, 0, 11]);
         let two = lab.host("db", MACS[2], [10, 9, 0, 12]);
@@ -224,14 +227,10 @@ fn a_changed_entry_leaves_its_old_address_free() {
         assert_eq!(lab.client(MACS[1]).address().as_deref(), Some("10.9.0.11"));
         lab.host("web", MACS[1], [10, 9, 0, 12]);
         let db = lab.host("db", MACS[2], [10, 9, 0, 13]);
-        lab.dnsmasq.remove_host("db", "private").expect("removed");
-        let other = HostEntry {
-            server: "other".parse().expect("name"),
-            hostname: "other".into(),
-            mac: MACS[3].parse().expect("mac"),
-            ..db
-        };
-        lab.dnsmasq.ensure_host(&other).expect("host entry");
+        lab.remove("db");
+        let other =
+            HostEntry { port: lab::port("other"), hostname: "other".into(), mac: MACS[3].parse().expect("mac"), ..db };
+        lab.put(&other);
         assert_eq!(lab.client(MACS[3]).address().as_deref(), Some("10.9.0.13"));
         assert_eq!(lab.pid(), pid, "a signal was enough");
     });
@@ -269,7 +268,7 @@ fn a_stale_pid_file_kills_nobody() {
         let pid_text = format!("{}\n", foreign.id());
         fs::write(lab.net("pid"), &pid_text).expect("pid file");
         lab.host("web", MACS[0], [10, 9, 0, 11]);
-        lab.dnsmasq.remove_host("web", "private").expect("removed");
+        lab.remove("web");
         let db = lab.host("db", MACS[1], [10, 9, 0, 11]);
         assert_eq!(lab.client(MACS[1]).address().as_deref(), Some("10.9.0.11"), "dnsmasq was told of the removal");
         lab.assert_settled(&[&db]);
@@ -351,7 +350,7 @@ fn what_a_kill_leaves_behind_is_made_good() {
         assert!(!lab.net("web.host.new").exists());
 
         // Garbled by a power loss, or unreadable for dnsmasq.
-        let key = host_entry_key(&web.server, &web.network);
+        let key = host_entry_key(&web.port);
         for garbage in ["", "fa:16:3e:00:00:01,10.9.0.11", "fa:16:3e:00:00:01,10.9.0.11,web.\nx", "\u{1b}[2J\n"] {
             fs::write(lab.net("hosts/web"), garbage).expect("garbage");
             assert_eq!(lab.observe()[&key]["hostname"], "(unreadable)");
@@ -373,7 +372,7 @@ fn what_a_kill_leaves_behind_is_made_good() {
         // Killed in the midst of striking out a lease: stopped, with the lease still there.
         kill_and_wait(lab.pid());
         fs::write(lab.net("leases.new"), "17").expect("half a file");
-        lab.dnsmasq.remove_host("db", "private").expect("removed");
+        lab.remove("db");
         let web = lab.host("web", MACS[2], [10, 9, 0, 11]);
         assert_eq!(lab.dnsmasq.leases("private").expect("leases"), []);
         lab.start();
@@ -420,7 +419,7 @@ fn a_changed_network_restarts_its_dnsmasq_and_keeps_its_leases() {
         assert_eq!(lab.pid(), pid, "nothing to do");
         let mut dhcp = lab.dhcp();
         dhcp.mtu = 1300;
-        dhcp.lease_seconds = 600;
+        dhcp.ranges[0].lease_seconds = 600;
         lab.dnsmasq.ensure_server(&dhcp).expect("restart");
         assert_ne!(lab.pid(), pid);
         assert_eq!(lab.observe()[&dhcp_key(&dhcp.network)], Object::Dhcp(dhcp).facts());
@@ -434,7 +433,7 @@ fn a_changed_network_restarts_its_dnsmasq_and_keeps_its_leases() {
 fn removing_leaves_nothing_but_what_is_not_ours() {
     lab(|lab| {
         lab.dnsmasq.remove_server("private").expect("nothing to remove");
-        lab.dnsmasq.remove_host("web", "private").expect("nothing to remove");
+        lab.remove("web");
         assert_eq!(lab.files(), [] as [&str; 0]);
         assert_eq!(lab.observe(), BTreeMap::new());
         lab.start();
@@ -478,7 +477,7 @@ fn a_hundred_hosts_come_at_once() {
         assert!(!lab.log().contains("duplicate"), "{}", lab.log());
         let last = lab.client(&entries[99].mac.to_string());
         assert_eq!(last.address().as_deref(), Some("10.9.0.199"));
-        let took = everywhere(&|entry| dnsmasq.remove_host(entry.server.as_str(), "private").expect("removed"));
+        let took = everywhere(&|entry| dnsmasq.remove_host(&entry.port).expect("removed"));
         assert!(took < Duration::from_secs(2), "took {took:?}");
         lab.assert_settled(&[]);
         assert_eq!(last.address(), None);

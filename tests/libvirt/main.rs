@@ -48,6 +48,8 @@ impl Bench {
         let id = Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{}/{server}", self.project).as_bytes());
         let hex = id.simple().to_string();
         let nic = |network: &str, number: u8| Nic {
+            port: None,
+            unplugged: false,
             network: network.parse().expect("a name"),
             bridge: format!("brq{network}"),
             tap: format!("tap{}{number}", &hex[..10]),

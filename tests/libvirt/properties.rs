@@ -22,7 +22,8 @@ fn nics() -> impl Strategy<Value = Vec<Nic>> {
             // Unicast, and unlike the others: two interfaces of one domain with one MAC address cannot be told apart.
             let mac = Mac([a & 0xfe, b, c, d, e, made.len() as u8]);
             let network = network.parse().expect("a name");
-            made.push(Nic { network, bridge: format!("brq{name}"), tap: format!("tap{name}"), mac, mtu });
+            let (bridge, tap) = (format!("brq{name}"), format!("tap{name}"));
+            made.push(Nic { network, port: None, bridge, tap, mac, mtu, unplugged: mtu % 2 == 1 });
         }
         made
     })

@@ -1,9 +1,10 @@
 //! `host::firewall` against nftables.
 
+use novella::blueprint::dhcp::IpVersion;
 use novella::blueprint::facts::Facts;
 use novella::blueprint::key::firewall_key;
 use novella::blueprint::object::{Firewall, Object, Rule, RuleChain};
-use novella::host::firewall::{Nft, ip_forward};
+use novella::host::firewall::{Nft, forwards};
 use novella::plan::world::Observed;
 
 use crate::{differences, in_netns, json, name, run};
@@ -19,6 +20,7 @@ fn firewall() -> Firewall {
     Firewall {
         table: "novella-default".into(),
         ip_forward: true,
+        ip6_forward: false,
         networks: [(name("private"), "nat".to_owned())].into(),
         rules: vec![
             rule(RuleChain::Forward, r#"iifname "brq1" accept"#),
@@ -52,7 +54,7 @@ fn the_table_is_written_and_known_again() {
     in_netns(|| {
         let nft = nft();
         assert_eq!(seen(&nft), None);
-        assert_eq!(ip_forward(), Some(false));
+        assert_eq!(forwards(IpVersion::V4), Some(false));
         for _ in 0..2 {
             nft.ensure(&firewall()).expect("ensure");
             let facts = seen(&nft).expect("table is there");
@@ -61,7 +63,7 @@ fn the_table_is_written_and_known_again() {
                 assert_eq!(facts[fact], wanted[fact], "{fact}");
             }
             assert_eq!(facts.len(), 3, "that forwarding is on is no fact: {facts:?}");
-            assert_eq!(ip_forward(), Some(true));
+            assert_eq!(forwards(IpVersion::V4), Some(true));
         }
         let listed = run(&format!("nft list table {TABLE}"));
         for line in [
@@ -84,15 +86,15 @@ fn forwarding_is_turned_on_where_needed_and_never_off() {
         let nft = nft();
         let without = Firewall { ip_forward: false, ..firewall() };
         nft.ensure(&without).expect("ensure");
-        assert_eq!(ip_forward(), Some(false));
+        assert_eq!(forwards(IpVersion::V4), Some(false));
         assert_eq!(differing(&nft), ["ip_forward"], "wanted on, seen off");
         assert!(differences(&Object::Firewall(without.clone()), &seen(&nft).expect("table")).is_empty());
         nft.ensure(&firewall()).expect("ensure");
         nft.ensure(&without).expect("ensure");
-        assert_eq!(ip_forward(), Some(true), "others may need it");
+        assert_eq!(forwards(IpVersion::V4), Some(true), "others may need it");
         assert!(differences(&Object::Firewall(without), &seen(&nft).expect("table")).is_empty());
         nft.remove().expect("remove");
-        assert_eq!(ip_forward(), Some(true));
+        assert_eq!(forwards(IpVersion::V4), Some(true));
     });
 }
 

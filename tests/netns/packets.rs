@@ -82,6 +82,7 @@ fn firewall(rules: &[(RuleChain, &str)]) -> Firewall {
     Firewall {
         table: "novella-default".into(),
         ip_forward: true,
+        ip6_forward: false,
         networks: Default::default(),
         rules: rules.iter().map(|(chain, text)| rule(*chain, text)).collect(),
     }

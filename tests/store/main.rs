@@ -13,6 +13,7 @@ use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use novella::blueprint::dhcp::Assignment;
 use novella::blueprint::key::ObjectKey;
 use novella::blueprint::object::{Dhcp, DhcpRange, HostEntry, Object};
 use novella::plan::world::Record;
@@ -30,11 +31,12 @@ fn scratch() -> (tempfile::TempDir, PathBuf) {
 /// The record of the host entry of a server; `count` tells one write of it from another.
 fn entry(server: u64, count: u64) -> (ObjectKey, Record) {
     let object = Object::HostEntry(HostEntry {
-        server: format!("web-{server}").parse().expect("a name"),
+        port: format!("web-{server}/private").parse().expect("a port"),
         network: "private".parse().expect("a name"),
         mac: "fa:16:3e:00:00:02".parse().expect("a MAC address"),
-        address: [10, 0, 0, 7].into(),
+        addresses: Vec::new(),
         hostname: count.to_string(),
+        options: Vec::new(),
     });
     (object.key(), Record::present(object))
 }
@@ -52,17 +54,21 @@ fn large(bytes: usize) -> (ObjectKey, Record) {
     let range = DhcpRange {
         subnet: "private-v4".parse().expect("a name"),
         cidr: "10.0.0.0/24".parse().expect("a network"),
+        assignment: Assignment::Dhcp,
         router: None,
         dns: Vec::new(),
+        routes: Vec::new(),
+        domain: None,
+        lease_seconds: 60,
     };
     let object = Object::Dhcp(Dhcp {
         network: "private".parse().expect("a name"),
         bridge: "nvb0123456789".into(),
         dir: "/var/lib/novella".into(),
-        ranges: vec![range; bytes / 60],
+        ranges: vec![range; bytes / 140],
         mtu: 1500,
         domain: "internal".into(),
-        lease_seconds: 60,
+        records: BTreeMap::new(),
     });
     (object.key(), Record::present(object))
 }

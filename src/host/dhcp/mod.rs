@@ -1,19 +1,22 @@
 //! dnsmasq: one process for each network, one file for each host entry (reference D5).
 //!
-//! The process is started with all of its configuration on its command line, made from the [`Dhcp`] object, and is known
-//! again by that. Host entries are files that it watches: a new one is in force at once, without a signal. What is
-//! removed or changed dnsmasq goes on believing until it gets a SIGHUP, and a lease that it has granted it believes
-//! longer than that, even across a restart; so a stale lease is struck out of its file while it does not run.
+//! The process is started with its configuration on its command line, made from the [`Dhcp`] object, and is known again by
+//! that. What can change while it runs is in files that it watches: host entries, names, options. A new one is in force at
+//! once, without a signal. What is removed or changed dnsmasq goes on believing until it gets a SIGHUP, which is the one
+//! [`Dnsmasq::reload`] of an apply; and a lease that it has granted it believes longer than that, even across a restart.
+//! So a stale lease is given back in the name of its guest ([`release`]).
 //!
 //! No deed needs another to have ended well: each looks at what there is, and a kill in its midst is made good by the
 //! next one. The directory `networks/` of the project is our mark.
 
 mod arguments;
 mod files;
+mod leases;
 mod observe;
 mod process;
+mod release;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::process::Command;
@@ -24,18 +27,22 @@ use std::time::{Duration, Instant};
 use nix::net::if_::if_nametoindex;
 use nix::sys::signal::Signal;
 
-use crate::address::Name;
+use crate::address::{Name, PortId};
 use crate::blueprint::Layout;
 use crate::blueprint::object::{Dhcp, HostEntry};
 use crate::host::dhcp::arguments::{Service, arguments};
 use crate::host::dhcp::files::{Files, Host, Started};
+use crate::host::dhcp::leases::{Cache, Leases};
 use crate::host::dhcp::process::Process;
 use crate::host::{HostError, command};
 
-pub use files::Lease;
+pub use leases::{Client, Lease};
 
 /// How long a dnsmasq may take to be seen once it has said that it is up.
 const START: Duration = Duration::from_secs(5);
+
+/// How long a dnsmasq may take to heed a lease that is given back.
+const RELEASE: Duration = Duration::from_millis(500);
 
 /// The dnsmasq processes of one project.
 #[derive(Debug)]
@@ -44,12 +51,13 @@ pub struct Dnsmasq {
     service: Service,
     /// One lock a network: a process is started, stopped and told of changes by one thread at a time.
     locks: Mutex<BTreeMap<String, Arc<Mutex<()>>>>,
+    leases: Cache,
 }
 
 impl Dnsmasq {
     /// The dnsmasq processes of the project with this layout.
     pub fn new(layout: Layout) -> Self {
-        Self { layout, service: Service::find(), locks: Mutex::default() }
+        Self { layout, service: Service::find(), locks: Mutex::default(), leases: Cache::default() }
     }
 
     /// The arguments that the dnsmasq of this object is run with, without the program: its whole configuration.
@@ -83,14 +91,39 @@ impl Dnsmasq {
             let before = started.as_ref().map(|it| Files::new(it.dhcp.dir.clone()).pid());
             let same = |path: &Path| path == files.pid() || Some(path) == before.as_deref();
             let ours: Vec<&Process> = processes.iter().filter(|it| it.pid_file().is_some_and(same)).collect();
-            if started.as_ref() == Some(&wanted) && self.state(&files, started.as_ref(), &ours) == "running" {
-                return self.reload(&files).map_err(failed);
+            let runs_so = |it: &Started| {
+                it.bridge_index == bridge_index && self.arguments(&it.dhcp) == self.arguments(dhcp) && files.are_there()
+            };
+            let state = self.state(&files, started.as_ref(), &ours);
+            // Of options and host entries it can be told while it runs.
+            if started.as_ref().is_some_and(runs_so)
+                && (state == "running" || files.must_reload() || !files.has_options(dhcp))
+            {
+                files.write_started(&wanted).map_err(failed)?;
+                if files.write_options(dhcp).map_err(failed)? {
+                    files.mark_reload().map_err(failed)?;
+                }
+                return self.tell(&files).map_err(failed);
             }
             process::stop(&ours, self.service.uid).map_err(failed)?;
             files.create(&self.layout)?;
             files.write_started(&wanted).map_err(failed)?;
+            files.write_options(dhcp).map_err(failed)?;
             self.start(dhcp, &files)
         })
+    }
+
+    /// Makes dnsmasq forget what is no more, if there may be anything. Nothing happens where none runs.
+    ///
+    /// # Errors
+    /// When it cannot be told.
+    pub fn reload(&self, network: &str) -> Result<(), HostError> {
+        let failed = |error: io::Error| {
+            HostError::new(format!("cannot reload the DHCP server of network `{}`", network.escape_debug()), error)
+        };
+        check_name(network).map_err(failed)?;
+        let files = self.files(network);
+        self.locked(network, || self.tell(&files).map_err(failed))
     }
 
     /// Stops the dnsmasq of the network and removes its files, with what is left of host entries.
@@ -109,60 +142,62 @@ impl Dnsmasq {
         })
     }
 
-    /// Makes the host entry stand as the object says. It is in force when the guest next asks for its address, also where
-    /// the address was leased to another before.
+    /// Makes the host entry stand as the object says. One that is new is in force when the guest next asks for its address,
+    /// also where the address was leased to another before; one that is changed, after the next [`reload`](Self::reload).
     ///
     /// # Errors
     /// When the host name is none, when the network has no DHCP server, or when its files cannot be written.
     pub fn ensure_host(&self, entry: &HostEntry) -> Result<(), HostError> {
-        let (server, network) = (entry.server.as_str(), entry.network.as_str());
-        let deed = || format!("cannot write the host entry of server `{server}` on network `{network}`");
+        let network = entry.network.as_str();
+        let deed = || format!("cannot write the host entry of port `{}` on network `{network}`", entry.port);
         let failed = |error: io::Error| HostError::new(deed(), error);
-        if !files::is_label(&entry.hostname) {
-            let reason = format!("`{}` is not a host name", entry.hostname.escape_debug());
-            return Err(HostError::new(deed(), reason));
+        let names = entry.addresses.iter().flat_map(|it| it.domain.split('.'));
+        if let Some(bad) = names.chain([entry.hostname.as_str()]).find(|label| !files::is_label(label)) {
+            return Err(HostError::new(deed(), format!("`{}` is not a host name", bad.escape_debug())));
         }
         let files = self.files(network);
         self.locked(network, || {
-            if !files.hosts().is_dir() {
+            if !files.are_there() {
                 return Err(HostError::new(deed(), "the network has no DHCP server")
                     .help("it was removed meanwhile: apply again, and it is made again"));
             }
-            let line = Host::of(entry).line();
-            let before = files.read_host(server);
-            if before.as_ref() != Some(&line) {
-                if before.is_some() {
-                    // dnsmasq refuses a line with an address that is still in the one before.
-                    files.mark_reload().map_err(failed)?;
-                }
-                files.write_host(server, &line).map_err(failed)?;
+            // Marked before it is written, so that a kill in between is made good; and in vain only where nothing changed.
+            let marked = files.must_reload();
+            if files.has_host(&entry.port) {
+                files.mark_reload().map_err(failed)?;
             }
-            let leases = files.read_leases().map_err(failed)?;
-            if leases.iter().any(|lease| lease.address == entry.address && lease.mac != entry.mac) {
-                return self.strike_leases(&files, &deed);
+            if !files.write_host(entry).map_err(failed)? && !marked {
+                files.clear_reload().map_err(failed)?;
             }
-            self.reload(&files).map_err(failed)
+            self.free(entry, &files, &deed)
         })
     }
 
-    /// Removes the host entry. The lease that goes with it is struck out when its address is given to another.
+    /// Removes the host entry of a port, on whichever network it is, and gives the leases back that it had granted. dnsmasq
+    /// believes in it until the next [`reload`](Self::reload).
     ///
     /// # Errors
-    /// When the file cannot be removed or dnsmasq cannot be told.
-    pub fn remove_host(&self, server: &str, network: &str) -> Result<(), HostError> {
-        let failed = |error: io::Error| {
-            let (server, network) = (server.escape_debug(), network.escape_debug());
-            HostError::new(format!("cannot remove the host entry of server `{server}` on network `{network}`"), error)
+    /// When its files cannot be removed.
+    pub fn remove_host(&self, port: &PortId) -> Result<(), HostError> {
+        let failed = |error: io::Error| HostError::new(format!("cannot remove the host entry of port `{port}`"), error);
+        let networks = match port {
+            PortId::Inline { network, .. } => BTreeSet::from([network.clone()]),
+            PortId::Own(_) => self.networks(&[]).map_err(failed)?,
         };
-        check_name(server).and(check_name(network)).map_err(failed)?;
-        let files = self.files(network);
-        self.locked(network, || {
-            if files.read_host(server).is_some() {
-                files.mark_reload().map_err(failed)?;
-            }
-            files.remove_host(server).map_err(failed)?;
-            self.reload(&files).map_err(failed)
-        })
+        for network in networks {
+            let files = self.files(network.as_str());
+            self.locked(network.as_str(), || {
+                if files.has_host(port) {
+                    files.mark_reload()?;
+                }
+                if let Some(host) = files.read_host(port) {
+                    self.give_back(&host, &files)?;
+                }
+                files.remove_host(port)
+            })
+            .map_err(failed)?;
+        }
+        Ok(())
     }
 
     /// The leases that the dnsmasq of the network has granted, also ended ones. Empty where there is none.
@@ -170,7 +205,8 @@ impl Dnsmasq {
     /// # Errors
     /// When the lease file cannot be read.
     pub fn leases(&self, network: &str) -> Result<Vec<Lease>, HostError> {
-        check_name(network).and_then(|()| self.files(network).read_leases()).map_err(|error| {
+        let read = check_name(network).and_then(|()| self.leases.read(&self.files(network).leases()));
+        read.map(|leases| leases.by_address.values().cloned().collect()).map_err(|error| {
             HostError::new(format!("cannot read the leases of network `{}`", network.escape_debug()), error)
         })
     }
@@ -242,8 +278,8 @@ impl Dnsmasq {
         Ok(process::leaders(&processes.iter().collect::<Vec<_>>()).first().map(|it| (*it).clone()))
     }
 
-    /// Makes dnsmasq forget the host entries that are no more, if there may be any.
-    fn reload(&self, files: &Files) -> io::Result<()> {
+    /// Sends the signal upon which dnsmasq reads its files anew, if it has to.
+    fn tell(&self, files: &Files) -> io::Result<()> {
         if !files.must_reload() {
             return Ok(());
         }
@@ -253,16 +289,54 @@ impl Dnsmasq {
         files.clear_reload()
     }
 
-    /// Strikes out all leases that are not as the host entries have it, with dnsmasq stopped meanwhile: all at once, so
-    /// that many new entries take one restart.
-    fn strike_leases(&self, files: &Files, deed: &dyn Fn() -> String) -> Result<(), HostError> {
+    /// Gives the leases of a host entry back. Where nobody listens, they are in nobody's way until the address is given to
+    /// another, and then [`free`](Self::free) sees to it.
+    fn give_back(&self, host: &Host, files: &Files) -> io::Result<()> {
+        let Some(started) = files.started() else { return Ok(()) };
+        let leases = self.leases.read(&files.leases())?;
+        let granted = host.served.iter().filter_map(|address| leases.by_address.get(address));
+        for lease in granted.filter(|lease| host.may_hold(lease)) {
+            if let Err(error) = release::send(lease, leases.server_duid.as_deref(), &started.dhcp.bridge) {
+                tracing::debug!(address = %lease.address, %error, "the lease is not given back");
+            }
+        }
+        Ok(())
+    }
+
+    /// Sees to it that the addresses of a host entry are leased to nobody else: gives such leases back, and if dnsmasq does
+    /// not heed that, strikes them out while it does not run.
+    fn free(&self, entry: &HostEntry, files: &Files, deed: &dyn Fn() -> String) -> Result<(), HostError> {
         let failed = |error: io::Error| HostError::new(deed(), error);
+        let host = Host::of(entry);
+        let stale = || -> io::Result<(Arc<Leases>, Vec<Lease>)> {
+            let leases = self.leases.read(&files.leases())?;
+            let held = host.served.iter().filter_map(|address| leases.by_address.get(address));
+            let stale = held.filter(|lease| !host.may_hold(lease)).cloned().collect();
+            Ok((leases, stale))
+        };
+        let (leases, before) = stale().map_err(failed)?;
+        if before.is_empty() {
+            return Ok(());
+        }
         let Some(started) = files.started() else {
             return Err(HostError::new(deed(), "the DHCP server has lost its record")
                 .help("apply again, and it is started anew"));
         };
+        for lease in &before {
+            if let Err(error) = release::send(lease, leases.server_duid.as_deref(), &started.dhcp.bridge) {
+                tracing::debug!(address = %lease.address, %error, "the lease is not given back");
+            }
+        }
+        let deadline = Instant::now() + RELEASE;
+        while Instant::now() < deadline {
+            if stale().map_err(failed)?.1.is_empty() {
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        tracing::debug!(network = %entry.network, "the DHCP server is started anew to free an address");
         let ran = self.stop(files).map_err(failed)?;
-        files.strike_leases().map_err(failed)?;
+        files.strike_leases(&entry.network).map_err(failed)?;
         if ran { self.start(&started.dhcp, files) } else { Ok(()) }
     }
 }

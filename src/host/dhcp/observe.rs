@@ -4,17 +4,18 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 
 use nix::net::if_::if_nametoindex;
 
-use crate::address::Name;
+use crate::address::{Name, PortId};
 use crate::blueprint::facts::Facts;
 use crate::blueprint::key::{dhcp_key, host_entry_key};
 use crate::blueprint::object::Object;
 use crate::host::HostError;
 use crate::host::dhcp::Dnsmasq;
 use crate::host::dhcp::arguments::arguments;
-use crate::host::dhcp::files::{Files, Host, Started};
+use crate::host::dhcp::files::{Files, Known, Started};
 use crate::host::dhcp::process::{self, Process};
 use crate::plan::world::Observed;
 
@@ -37,15 +38,15 @@ impl Dnsmasq {
             let mut facts = started.as_ref().map_or_else(Facts::new, |it| Object::Dhcp(it.dhcp.clone()).facts());
             facts.insert(Cow::Borrowed("process"), self.state(&files, started.as_ref(), &ours).into());
             into.objects.insert(dhcp_key(&network), facts);
-            for (server, host) in files.read_hosts().map_err(failed)? {
-                into.objects.insert(host_entry_key(&server, &network), host_facts(host));
+            for (port, known) in files.read_hosts(&network).map_err(failed)? {
+                into.objects.insert(host_entry_key(&port), host_facts(&port, &network, known));
             }
         }
         Ok(())
     }
 
     /// The networks of which there is a directory or a process.
-    fn networks(&self, processes: &[Process]) -> io::Result<BTreeSet<Name>> {
+    pub(super) fn networks(&self, processes: &[Process]) -> io::Result<BTreeSet<Name>> {
         let mut networks = BTreeSet::new();
         match fs::read_dir(self.layout.networks()) {
             Ok(entries) => {
@@ -78,25 +79,40 @@ impl Dnsmasq {
             "running with other options"
         } else if if_nametoindex(started.dhcp.bridge.as_str()) != Ok(started.bridge_index) {
             "running on a bridge that is gone"
-        } else if !files.hosts().is_dir() {
+        } else if !files.are_there() {
             "running without host entries"
+        } else if !files.has_options(&started.dhcp) {
+            "running with other options"
+        } else if files.must_reload() {
+            "running on old host entries"
         } else {
             "running"
         }
     }
 }
 
-fn host_facts(host: Option<Host>) -> Facts {
+fn host_facts(port: &PortId, network: &Name, known: Option<Known>) -> Facts {
     let mut facts = Facts::new();
-    match host {
-        Some(host) => {
-            facts.insert(Cow::Borrowed("address"), host.address.to_string());
-            facts.insert(Cow::Borrowed("mac"), host.mac.to_string());
-            facts.insert(Cow::Borrowed("hostname"), host.hostname);
-        }
-        None => {
-            facts.insert(Cow::Borrowed("hostname"), UNREADABLE.into());
-        }
+    let mut put = |name: String, value: String| facts.insert(Cow::Owned(name), value);
+    if matches!(port, PortId::Own(_)) {
+        put("network".into(), network.to_string());
+    }
+    let Some(Known { host, names, options }) = known else {
+        put("hostname".into(), UNREADABLE.into());
+        return facts;
+    };
+    let join = |items: &mut dyn Iterator<Item = IpAddr>| items.map(|it| it.to_string()).collect::<Vec<_>>().join(", ");
+    let served = join(&mut host.served.iter().copied());
+    // Without names they are at least known to DHCP.
+    put("address".into(), if names.is_empty() { served.clone() } else { join(&mut names.iter().map(|it| it.0)) });
+    put("dhcp".into(), if served.is_empty() { "none".into() } else { served });
+    put("mac".into(), host.mac.to_string());
+    put("hostname".into(), host.hostname);
+    let names: BTreeSet<String> = names.into_iter().map(|(_, name)| name).collect();
+    put("dns_name".into(), names.into_iter().collect::<Vec<_>>().join(", "));
+    put("options".into(), options.len().to_string());
+    for (option, value) in options {
+        put(option, value);
     }
     facts
 }

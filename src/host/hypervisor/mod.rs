@@ -25,7 +25,7 @@ use self::connection::{Connection, failed, is};
 use self::power::State;
 use crate::blueprint::facts::{Disruption, Facts};
 use crate::blueprint::key::{ObjectKind, domain_key};
-use crate::blueprint::object::{self, Claim, Object};
+use crate::blueprint::object::{self, Claim, Object, Power};
 use crate::blueprint::{Capacity, Layout};
 use crate::host::domain_xml::{self, Marked};
 use crate::host::files;
@@ -127,9 +127,9 @@ impl Hypervisor {
                 Some(marked) if marked.project == self.layout.project => {
                     let mut facts = marked.facts;
                     if seen.state != State::Off {
-                        for (network, tap) in &marked.taps {
+                        for (nic, tap) in &marked.taps {
                             let bridge = bridge_of(tap).unwrap_or_else(|| "none".into());
-                            facts.insert(format!("nic.{network}.bridge").into(), bridge);
+                            facts.insert(format!("nic.{nic}.bridge").into(), bridge);
                         }
                     }
                     // Undefined by hand while it runs: still on, but it must be defined again to outlive a shutdown.
@@ -165,8 +165,29 @@ impl Hypervisor {
         files::make_instance_dir(&self.layout, wanted.server.as_str())?;
         self.connection.run(|connect| {
             let domain = self.define(connect, wanted, &xml)?;
-            power::settle(&domain, wanted)
+            power::settle(&domain, wanted)?;
+            if wanted.power == Power::On { self.plug_cables(&domain, wanted) } else { Ok(()) }
         })
+    }
+
+    /// Plugs the cables of a running guest in or pulls them, where they are not as they should be.
+    fn plug_cables(&self, domain: &Domain, wanted: &object::Domain) -> Result<(), HostError> {
+        let name = &wanted.name;
+        let look = |error| failed(format!("cannot look at domain `{name}`"), error);
+        let live = read(domain, 0).map_err(look)?.marked.map(|marked| marked.facts).unwrap_or_default();
+        let facts = Object::Domain(wanted.clone()).facts();
+        for nic in &wanted.nics {
+            let link = format!("nic.{}.link", nic.label());
+            let is = live.get(link.as_str());
+            if is.is_none() || is == facts.get(link.as_str()) {
+                continue;
+            }
+            let deed = || format!("cannot set the link state of `{}` of domain `{name}`", nic.tap);
+            let xml = domain_xml::write_interface(nic).map_err(|error| HostError::new(deed(), error))?;
+            tracing::debug!(domain = name, tap = nic.tap, unplugged = nic.unplugged, "setting the link state");
+            domain.update_device_flags(&xml, sys::VIR_DOMAIN_AFFECT_LIVE).map_err(|error| failed(deed(), error))?;
+        }
+        Ok(())
     }
 
     /// Takes the domain of a server away: shuts it down as its mark says, and undefines it with all that libvirt keeps of
