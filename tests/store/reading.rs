@@ -134,7 +134,9 @@ fn a_damaged_export_is_not_believed() {
         let good = read(&state).recorded;
         let path = state.join("export.json");
         let text = std::fs::read_to_string(&path).expect("reads");
-        std::fs::write(&path, text.replacen("10.0.0.7", "10.0.0.9", 1)).expect("damages");
+        let damaged = text.replacen("fa:16:3e:00:00:02", "fa:16:3e:00:00:03", 1);
+        assert_ne!(damaged, text);
+        std::fs::write(&path, damaged).expect("damages");
         let from_database = read(&state);
         assert_eq!(from_database.recorded, good);
         assert!(from_database.note.is_some_and(|note| note.contains("export is damaged")));
