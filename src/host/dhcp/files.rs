@@ -13,7 +13,7 @@ use crate::address::{Name, PortId};
 use crate::blueprint::Layout;
 use crate::blueprint::object::{Dhcp, HostEntry};
 use crate::host::HostError;
-use crate::host::dhcp::arguments::{port_options, read_port_options, subnet_options, tags};
+use crate::host::dhcp::arguments::{is_label, port_options, read_port_options, subnet_options, tags};
 use crate::host::dhcp::leases::Lease;
 use crate::host::files::{PASSABLE, make_dir, make_project_dir};
 use crate::value::Mac;
@@ -250,9 +250,10 @@ impl Files {
         Ok(())
     }
 
-    /// Whether there is an entry of a port, readable or not.
+    /// Whether there is anything of a port, readable or not.
     pub fn has_host(&self, port: &PortId) -> bool {
-        self.read("hosts", &file_name(port)).is_some()
+        let name = file_name(port);
+        DIRECTORIES.iter().any(|dir| self.read(dir, &name).is_some())
     }
 
     /// The entry of a port; none where it is not ours, or not there.
@@ -397,14 +398,6 @@ impl Host {
             None => lease.hostname.as_deref().is_none_or(|name| name == self.hostname),
         }
     }
-}
-
-/// Whether a text is one lowercase label of a host name (RFC 1123, 2.1).
-pub(super) fn is_label(text: &str) -> bool {
-    (1..=63).contains(&text.len())
-        && !text.starts_with('-')
-        && !text.ends_with('-')
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 /// Writes a file that all may read, whatever our umask.

@@ -151,10 +151,7 @@ impl Dnsmasq {
         let network = entry.network.as_str();
         let deed = || format!("cannot write the host entry of port `{}` on network `{network}`", entry.port);
         let failed = |error: io::Error| HostError::new(deed(), error);
-        let names = entry.addresses.iter().flat_map(|it| it.domain.split('.'));
-        if let Some(bad) = names.chain([entry.hostname.as_str()]).find(|label| !files::is_label(label)) {
-            return Err(HostError::new(deed(), format!("`{}` is not a host name", bad.escape_debug())));
-        }
+        arguments::check_entry(entry).map_err(|error| HostError::new(deed(), error))?;
         let files = self.files(network);
         self.locked(network, || {
             if !files.are_there() {
