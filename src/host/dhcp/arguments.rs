@@ -175,6 +175,8 @@ pub(super) fn arguments(dhcp: &Dhcp, service: &Service) -> Vec<OsString> {
     put(format!("--domain={}", dhcp.domain));
     put(format!("--local=/{}/", dhcp.domain));
     for range in &dhcp.ranges {
+        // What address of ours has no name, nobody else knows either.
+        put(format!("--rev-server={}", range.cidr.trunc()));
         if let Some(domain) = &range.domain {
             put(format!("--domain={domain},{}", range.cidr));
             put(format!("--local=/{domain}/"));
