@@ -190,7 +190,9 @@ pub(super) fn arguments(dhcp: &Dhcp, service: &Service) -> Vec<OsString> {
     put("--dhcp-authoritative".into());
     put("--dhcp-no-override".into());
     put("--dhcp-ignore-clid".into());
-    put("--dhcp-ignore=tag:!known".into());
+    // Who asks for anything but an address, with an entry that has only one of IPv4, it calls known elsewhere.
+    let asks_for_the_rest = dhcp.ranges.iter().any(|range| range.assignment == Assignment::Stateless);
+    put(format!("--dhcp-ignore=tag:!known{}", if asks_for_the_rest { ",tag:!known-othernet" } else { "" }));
     put("--quiet-dhcp".into());
     put(format!("--dhcp-lease-max={}", lease_max(dhcp)));
     for range in &dhcp.ranges {
