@@ -1,22 +1,21 @@
 //! The lease file of a dnsmasq.
 
 use std::collections::BTreeMap;
-use std::fs::{self, Metadata};
+use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::value::Mac;
 
-/// How old the lease file must be to be read. dnsmasq empties it and writes it again, so that one that changes right now
-/// may be found half written.
-const REST: Duration = Duration::from_millis(20);
-/// How often to look whether the lease file rests, before it is read as it is.
-const LOOKS: u32 = 50;
+/// How old a version of the lease file must be to be known again by its time: clocks of file systems tick this slowly.
+const TICK: Duration = Duration::from_millis(20);
+/// How long to wait for a dnsmasq to come to rest, before its lease file is read as it is.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A lease that dnsmasq has granted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,83 +107,94 @@ fn bytes(text: &str) -> Option<Vec<u8>> {
     text.trim().split(':').map(|pair| u8::from_str_radix(pair, 16).ok()).collect()
 }
 
-/// What tells one state of a file from another.
-type Version = (u64, u64, i64, i64);
+/// What tells one state of a file from another: its number, its length, when it was last written to.
+type Version = (u64, u64, SystemTime);
 
 /// Reads lease files, each again only when it has changed: every host entry asks for all leases.
 #[derive(Debug, Default)]
 pub(super) struct Cache {
-    read: Mutex<BTreeMap<std::path::PathBuf, (Version, Arc<Leases>)>>,
+    read: Mutex<BTreeMap<PathBuf, (Version, Arc<Leases>)>>,
 }
 
 impl Cache {
-    /// The leases as dnsmasq wrote them down, read while it is not at it.
-    pub(super) fn read(&self, path: &Path) -> io::Result<Arc<Leases>> {
-        let Some(found) = rested(path)? else { return Ok(Arc::default()) };
-        let version = (found.ino(), found.len(), found.mtime(), found.mtime_nsec());
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        match read.get(path) {
-            Some((known, leases)) if *known == version => Ok(Arc::clone(leases)),
-            _ => {
-                let text = fs::read(path)?;
-                let leases = Arc::new(Leases::parse(&String::from_utf8_lossy(&text)));
-                read.insert(path.to_owned(), (version, Arc::clone(&leases)));
-                Ok(leases)
+    /// The leases as dnsmasq wrote them down.
+    ///
+    /// It empties the file and writes it again, and between the two a busy disk may keep it for long: a file that is whole
+    /// looks like one that is not. So it counts only when dnsmasq was seen at rest, and the file did not change meanwhile.
+    pub(super) fn read(&self, path: &Path, is_at_rest: impl Fn() -> io::Result<bool>) -> io::Result<Arc<Leases>> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let Some(version) = version_of(path)? else { return Ok(Arc::default()) };
+            if let Some((_, leases)) = self.known().get(path).filter(|(known, _)| *known == version) {
+                return Ok(Arc::clone(leases));
             }
+            let at_rest = is_at_rest()?;
+            let text = fs::read(path)?;
+            let is_whole = at_rest && version_of(path)? == Some(version) && text.len() as u64 == version.1;
+            if is_whole || Instant::now() > deadline {
+                let leases = Arc::new(Leases::parse(&String::from_utf8_lossy(&text)));
+                if is_whole && version.2.elapsed().is_ok_and(|age| age > TICK) {
+                    self.known().insert(path.to_owned(), (version, Arc::clone(&leases)));
+                }
+                return Ok(leases);
+            }
+            thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<PathBuf, (Version, Arc<Leases>)>> {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Waits until a file is not written to. None where there is no file.
-fn rested(path: &Path) -> io::Result<Option<Metadata>> {
-    let mut looks = 0;
-    loop {
-        let found = match fs::metadata(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            found => found?,
-        };
-        looks += 1;
-        // A time in the future is no sign of a write that goes on.
-        match found.modified()?.elapsed() {
-            Ok(age) if age < REST && looks < LOOKS => thread::sleep(REST - age),
-            _ => return Ok(Some(found)),
-        }
+fn version_of(path: &Path) -> io::Result<Option<Version>> {
+    match fs::metadata(path) {
+        Ok(found) => Ok(Some((found.ino(), found.len(), found.modified()?))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     #[test]
-    fn leases_are_read_once_they_rest() {
+    fn leases_are_read_once_their_writer_rests() {
         let dir = tempfile::tempdir().expect("directory");
-        let (path, cache) = (dir.path().join("leases"), Cache::default());
-        assert_eq!(*cache.read(&path).expect("none yet"), Leases::default());
-        thread::scope(|scope| {
-            // As dnsmasq does it: emptied, then written.
-            fs::write(&path, "").expect("emptied");
-            scope.spawn(|| {
-                thread::sleep(REST / 4);
-                let text = "1795239795 fa:16:3e:00:00:01 10.9.0.11 web *\n0 fa:16:3e:00:00:02 10.9.0.12 * 01:02\n\
-                            duid 00:01:00:01:aa\n1795239796 1193046 fd00::11 web 00:03:00:01:fa:16:3e:00:00:01\n17952";
-                fs::write(&path, text).expect("written");
-            });
-            let leases = cache.read(&path).expect("leases");
-            let seen: Vec<_> = (leases.by_address.values())
-                .map(|it| {
-                    (it.expires, it.address.to_string(), it.hostname.as_deref(), it.client.mac().map(|mac| mac.0[5]))
-                })
-                .collect();
-            let expected = [
-                (1_795_239_795, "10.9.0.11".to_owned(), Some("web"), Some(1)),
-                (0, "10.9.0.12".to_owned(), None, Some(2)),
-                (1_795_239_796, "fd00::11".to_owned(), Some("web"), Some(1)),
-            ];
-            assert_eq!(seen, expected);
-            assert_eq!(leases.server_duid, Some(vec![0, 1, 0, 1, 0xaa]));
-        });
+        let (path, cache, looks) = (dir.path().join("leases"), Cache::default(), Cell::new(0));
+        let read = || cache.read(&path, || Ok(looks.replace(looks.get() + 1) > 2)).expect("leases");
+        assert_eq!(*read(), Leases::default());
+        // As dnsmasq does it: emptied, then written.
         fs::write(&path, "").expect("emptied");
-        assert!(cache.read(&path).expect("leases").by_address.is_empty(), "what has changed is read again");
+        let text = "1795239795 fa:16:3e:00:00:01 10.9.0.11 web *\n0 fa:16:3e:00:00:02 10.9.0.12 * 01:02\n\
+                    duid 00:01:00:01:aa\n1795239796 1193046 fd00::11 web 00:03:00:01:fa:16:3e:00:00:01\n17952";
+        let at_work = || {
+            if looks.replace(looks.get() + 1) == 2 {
+                fs::write(&path, text).expect("written");
+            }
+            Ok(looks.get() > 2)
+        };
+        let leases = cache.read(&path, at_work).expect("leases");
+        let seen: Vec<_> = (leases.by_address.values())
+            .map(|it| (it.expires, it.address.to_string(), it.hostname.as_deref(), it.client.mac().map(|mac| mac.0[5])))
+            .collect();
+        let expected = [
+            (1_795_239_795, "10.9.0.11".to_owned(), Some("web"), Some(1)),
+            (0, "10.9.0.12".to_owned(), None, Some(2)),
+            (1_795_239_796, "fd00::11".to_owned(), Some("web"), Some(1)),
+        ];
+        assert_eq!(seen, expected);
+        assert_eq!(leases.server_duid, Some(vec![0, 1, 0, 1, 0xaa]));
+
+        thread::sleep(TICK);
+        assert_eq!((read(), read()), (Arc::clone(&leases), leases));
+        let before = looks.get();
+        assert_eq!(read().by_address.len(), 3);
+        assert_eq!(looks.get(), before, "what has not changed is not read again");
+        fs::write(&path, "").expect("emptied");
+        assert!(read().by_address.is_empty(), "what has changed is read again");
     }
 }

@@ -41,6 +41,9 @@ pub use leases::{Client, Lease};
 /// How long a dnsmasq may take to be seen once it has said that it is up.
 const START: Duration = Duration::from_secs(5);
 
+/// How long to wait for a dnsmasq that reads its files anew. A guest that asks before it has done so may be told something old.
+const READ: Duration = Duration::from_secs(3);
+
 /// How long a dnsmasq may take to heed a lease that is given back.
 const RELEASE: Duration = Duration::from_millis(500);
 
@@ -202,7 +205,7 @@ impl Dnsmasq {
     /// # Errors
     /// When the lease file cannot be read.
     pub fn leases(&self, network: &str) -> Result<Vec<Lease>, HostError> {
-        let read = check_name(network).and_then(|()| self.leases.read(&self.files(network).leases()));
+        let read = check_name(network).and_then(|()| self.read_leases(&self.files(network)));
         read.map(|leases| leases.by_address.values().cloned().collect()).map_err(|error| {
             HostError::new(format!("cannot read the leases of network `{}`", network.escape_debug()), error)
         })
@@ -275,28 +278,31 @@ impl Dnsmasq {
         Ok(process::leaders(&processes.iter().collect::<Vec<_>>()).first().map(|it| (*it).clone()))
     }
 
-    /// Sends the signal upon which dnsmasq reads its files anew, if it has to.
+    /// Sends the signal upon which dnsmasq reads its files anew, if it has to, and waits until it has.
     fn tell(&self, files: &Files) -> io::Result<()> {
         if !files.must_reload() {
             return Ok(());
         }
         if let Some(process) = self.leader(files)? {
             process.signal(Signal::SIGHUP)?;
+            wait(&process);
         }
         files.clear_reload()
+    }
+
+    fn read_leases(&self, files: &Files) -> io::Result<Arc<Leases>> {
+        self.leases.read(&files.leases(), || Ok(self.leader(files)?.is_none_or(|it| it.is_at_rest())))
     }
 
     /// Gives the leases of a host entry back. Where nobody listens, they are in nobody's way until the address is given to
     /// another, and then [`free`](Self::free) sees to it.
     fn give_back(&self, host: &Host, files: &Files) -> io::Result<()> {
-        let Some(started) = files.started() else { return Ok(()) };
-        let leases = self.leases.read(&files.leases())?;
+        let Some(leader) = self.leader(files)? else { return Ok(()) };
+        // One that it has granted this moment is not written down yet.
+        wait(&leader);
+        let leases = self.read_leases(files)?;
         let granted = host.served.iter().filter_map(|address| leases.by_address.get(address));
-        for lease in granted.filter(|lease| host.may_hold(lease)) {
-            if let Err(error) = release::send(lease, leases.server_duid.as_deref(), &started.dhcp.bridge) {
-                tracing::debug!(address = %lease.address, %error, "the lease is not given back");
-            }
-        }
+        release_all(granted.filter(|lease| host.may_hold(lease)), &leases, files);
         Ok(())
     }
 
@@ -306,7 +312,7 @@ impl Dnsmasq {
         let failed = |error: io::Error| HostError::new(deed(), error);
         let host = Host::of(entry);
         let stale = || -> io::Result<(Arc<Leases>, Vec<Lease>)> {
-            let leases = self.leases.read(&files.leases())?;
+            let leases = self.read_leases(files)?;
             let held = host.served.iter().filter_map(|address| leases.by_address.get(address));
             let stale = held.filter(|lease| !host.may_hold(lease)).cloned().collect();
             Ok((leases, stale))
@@ -319,22 +325,47 @@ impl Dnsmasq {
             return Err(HostError::new(deed(), "the DHCP server has lost its record")
                 .help("apply again, and it is started anew"));
         };
-        for lease in &before {
-            if let Err(error) = release::send(lease, leases.server_duid.as_deref(), &started.dhcp.bridge) {
-                tracing::debug!(address = %lease.address, %error, "the lease is not given back");
-            }
-        }
-        let deadline = Instant::now() + RELEASE;
-        while Instant::now() < deadline {
+        release_all(before.iter(), &leases, files);
+        let sent = Instant::now();
+        while let Some(leader) = self.leader(files).map_err(failed)? {
             if stale().map_err(failed)?.1.is_empty() {
                 return Ok(());
             }
+            // One that is busy has not looked yet.
+            if sent.elapsed() > READ || sent.elapsed() > RELEASE && leader.is_at_rest() {
+                break;
+            }
             thread::sleep(Duration::from_millis(5));
         }
-        tracing::debug!(network = %entry.network, "the DHCP server is started anew to free an address");
+        self.strike(&started, files).map_err(|error| HostError::new(deed(), error))
+    }
+
+    /// Strikes stale leases out, for which dnsmasq is stopped.
+    fn strike(&self, started: &Started, files: &Files) -> Result<(), HostError> {
+        let network = &started.dhcp.network;
+        let failed = |error: io::Error| HostError::new(format!("cannot free addresses of network `{network}`"), error);
+        tracing::debug!(%network, "the DHCP server is started anew to free an address");
         let ran = self.stop(files).map_err(failed)?;
-        files.strike_leases(&entry.network).map_err(failed)?;
+        files.strike_leases(network).map_err(failed)?;
         if ran { self.start(&started.dhcp, files) } else { Ok(()) }
+    }
+}
+
+/// Waits until a dnsmasq has done what there was to do, but not for long.
+fn wait(process: &Process) {
+    let deadline = Instant::now() + READ;
+    while !process.is_at_rest() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Gives leases back, as far as that can be.
+fn release_all<'a>(which: impl Iterator<Item = &'a Lease>, leases: &Leases, files: &Files) {
+    let Some(started) = files.started() else { return };
+    for lease in which {
+        if let Err(error) = release::send(lease, leases.server_duid.as_deref(), &started.dhcp.bridge) {
+            tracing::debug!(address = %lease.address, %error, "the lease is not given back");
+        }
     }
 }
 

@@ -52,6 +52,14 @@ impl Process {
         self.arguments.iter().find_map(|argument| argument.as_bytes().strip_prefix(b"--pid-file=")).map(as_path)
     }
 
+    /// Whether it waits for something to do, and so has done all that there was: a signal, or a file that it watches, wakes
+    /// it up at once. A process that has ended rests as well.
+    pub fn is_at_rest(&self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
+        // What waits for a disk is not `S`, but `D`. The name before it is in parentheses, and may have some in it.
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['S', 'Z', 'X']))
+    }
+
     /// Sends it a signal. That it has ended by now is no error.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
         match kill(Pid::from_raw(self.pid), signal) {

@@ -6,50 +6,99 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::time::Duration;
 
 use nix::ifaddrs::getifaddrs;
-use nix::sys::socket::{setsockopt, sockopt::BindToDevice};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrIn6, SockaddrStorage, bind, setsockopt, socket,
+    sockopt::{BindToDevice, ReusePort},
+};
 
 use crate::host::dhcp::leases::{Client, Lease};
 use crate::value::Mac;
 
-/// Sends the message. Whether it was heeded shows in the lease file: there is no answer to it.
+/// How long to wait for the answer to a DHCPv6 message.
+const ANSWER: Duration = Duration::from_secs(1);
+
+/// Sends the message. Whether it was heeded shows in the lease file.
 pub(super) fn send(lease: &Lease, server_duid: Option<&[u8]>, bridge: &str) -> io::Result<()> {
-    let Some(server) = own_address(bridge, lease.address)? else {
-        return Err(io::Error::other(format!("`{bridge}` has no address beside {}", lease.address)));
-    };
-    let (message, port, any): (Vec<u8>, u16, IpAddr) = match (&lease.client, lease.address, server) {
+    let beside = |it: &Own| it.is_beside(lease.address);
+    let own = addresses(bridge)?;
+    let server = own
+        .iter()
+        .find(|it| beside(it))
+        .map(|it| it.address)
+        .ok_or_else(|| io::Error::other(format!("`{bridge}` has no address beside {}", lease.address)))?;
+    match (&lease.client, lease.address, server.ip()) {
         (Client::Mac(mac), IpAddr::V4(address), IpAddr::V4(server)) => {
-            (release_v4(*mac, address, server), 67, Ipv4Addr::UNSPECIFIED.into())
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+            setsockopt(&socket, BindToDevice, &bridge.into())?;
+            socket.send_to(&release_v4(*mac, address, server), (server, 67)).map(drop)
         }
-        (Client::Duid { duid, iaid }, IpAddr::V6(address), _) => {
-            let server_duid = server_duid.ok_or_else(|| io::Error::other("the lease file names no server"))?;
-            (release_v6(duid, *iaid, server_duid, address), 547, Ipv6Addr::UNSPECIFIED.into())
+        (Client::Duid { duid, iaid }, IpAddr::V6(address), IpAddr::V6(server)) => {
+            let duid_of_server = server_duid.ok_or_else(|| io::Error::other("the lease file names no server"))?;
+            let release = release_v6(duid, *iaid, duid_of_server, address);
+            let link_local = own.iter().find_map(|it| it.link_local());
+            let link_local = link_local.ok_or_else(|| io::Error::other("the bridge has no link-local address"))?;
+            relay(&release, address, server, link_local, bridge)
         }
-        _ => return Err(io::ErrorKind::InvalidInput.into()),
-    };
-    let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
-    setsockopt(&socket, BindToDevice, &bridge.into())?;
-    socket.send_to(&message, SocketAddr::new(server, port)).map(drop)
+        _ => Err(io::ErrorKind::InvalidInput.into()),
+    }
 }
 
-/// The address of the host on a bridge, on the subnet of another address. It is how the server calls itself there.
-fn own_address(bridge: &str, other: IpAddr) -> io::Result<Option<IpAddr>> {
-    let is_beside = |own: IpAddr, mask: IpAddr| match (own, mask, other) {
-        (IpAddr::V4(own), IpAddr::V4(mask), IpAddr::V4(other)) => own & mask == other & mask,
-        (IpAddr::V6(own), IpAddr::V6(mask), IpAddr::V6(other)) => own & mask == other & mask,
-        _ => false,
-    };
-    let ip = |storage: Option<nix::sys::socket::SockaddrStorage>| {
+/// Passes a message of DHCPv6 on as a relay (RFC 8415, 19.1), and waits for the answer.
+///
+/// For a client that comes by itself dnsmasq would look among its neighbours, where the host is not, for half a second in
+/// which it serves nobody. The answer comes to the port where dnsmasq listens; on the one address that we have it from, it
+/// comes to us.
+fn relay(message: &[u8], peer: Ipv6Addr, server: Ipv6Addr, own: SockaddrIn6, bridge: &str) -> io::Result<()> {
+    let relayed = [&[12, 0][..], &server.octets(), &peer.octets(), &option(9, message)].concat();
+    let socket = socket(AddressFamily::Inet6, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&socket, ReusePort, &true)?;
+    setsockopt(&socket, BindToDevice, &bridge.into())?;
+    let own = SockaddrIn6::from(std::net::SocketAddrV6::new(own.ip(), 547, 0, own.scope_id()));
+    bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &own)?;
+    let socket = UdpSocket::from(socket);
+    socket.set_read_timeout(Some(ANSWER))?;
+    socket.send_to(&relayed, (server, 547))?;
+    socket.recv(&mut [0; 512]).map(drop)
+}
+
+/// An address of the host.
+struct Own {
+    address: SocketAddr,
+    mask: Option<IpAddr>,
+}
+
+impl Own {
+    /// Whether another address is on the same subnet.
+    fn is_beside(&self, other: IpAddr) -> bool {
+        match (self.address.ip(), self.mask, other) {
+            (IpAddr::V4(own), Some(IpAddr::V4(mask)), IpAddr::V4(other)) => own & mask == other & mask,
+            (IpAddr::V6(own), Some(IpAddr::V6(mask)), IpAddr::V6(other)) => own & mask == other & mask,
+            _ => false,
+        }
+    }
+
+    fn link_local(&self) -> Option<SockaddrIn6> {
+        match self.address {
+            SocketAddr::V6(address) if address.ip().is_unicast_link_local() => Some(address.into()),
+            _ => None,
+        }
+    }
+}
+
+/// The addresses of the host on a bridge. That on a guest's subnet is how the server calls itself there.
+fn addresses(bridge: &str) -> io::Result<Vec<Own>> {
+    let read = |storage: Option<SockaddrStorage>| -> Option<SocketAddr> {
         let storage = storage?;
-        let v4 = storage.as_sockaddr_in().map(|it| IpAddr::V4(it.ip()));
-        v4.or(storage.as_sockaddr_in6().map(|it| IpAddr::V6(it.ip())))
+        let v4 = storage.as_sockaddr_in().map(|it| SocketAddr::V4((*it).into()));
+        v4.or(storage.as_sockaddr_in6().map(|it| SocketAddr::V6((*it).into())))
     };
     let mine = getifaddrs()?.filter(|it| it.interface_name == bridge);
     Ok(mine
-        .filter_map(|it| ip(it.address).zip(ip(it.netmask)))
-        .find(|(own, mask)| is_beside(*own, *mask))
-        .map(|it| it.0))
+        .filter_map(|it| Some(Own { address: read(it.address)?, mask: read(it.netmask).map(|it| it.ip()) }))
+        .collect())
 }
 
 /// DHCPRELEASE (RFC 2131, 2 and 4.4.6).
@@ -72,13 +121,15 @@ fn release_v4(mac: Mac, address: Ipv4Addr, server: Ipv4Addr) -> Vec<u8> {
 
 /// Release (RFC 8415, 18.2.7).
 fn release_v6(duid: &[u8], iaid: u32, server_duid: &[u8], address: Ipv6Addr) -> Vec<u8> {
-    let option = |code: u16, value: &[u8]| -> Vec<u8> {
-        // Options are short: a DUID has at most 130 bytes.
-        let length = u16::try_from(value.len()).unwrap_or(u16::MAX);
-        [&code.to_be_bytes()[..], &length.to_be_bytes(), value].concat()
-    };
     // The lifetimes of an address that is given back are 0, and so are the times of renewal.
     let address = option(5, &[&address.octets()[..], &[0; 8]].concat());
     let association = option(3, &[&iaid.to_be_bytes()[..], &[0; 8], &address].concat());
     [&[8, 0, 0, 0][..], &option(1, duid), &option(2, server_duid), &association, &option(8, &[0, 0])].concat()
+}
+
+/// An option of DHCPv6 (RFC 8415, 21.1).
+fn option(code: u16, value: &[u8]) -> Vec<u8> {
+    // Ours are short: a DUID has at most 130 bytes.
+    let length = u16::try_from(value.len()).unwrap_or(u16::MAX);
+    [&code.to_be_bytes()[..], &length.to_be_bytes(), value].concat()
 }
