@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -24,8 +24,14 @@ use novella::blueprint::object::{Dhcp, DhcpRange, HostEntry, Object, PortAddress
 use novella::host::HostError;
 use novella::host::dhcp::Dnsmasq;
 use novella::plan::world::Observed;
+use novella::value::Mac;
+
+use crate::wire::{self, Told};
 
 pub const BRIDGE: &str = "brq-test";
+
+/// Where the host is to be found.
+pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
 
 /// A bridge with a dnsmasq's directory, in a network namespace of its own. All of it goes when it is dropped.
 pub struct Lab {
@@ -71,10 +77,12 @@ pub fn skip(reason: &str) {
 
 impl Lab {
     pub fn make_bridge(&self) {
-        // With a MAC of its own, as ours have: else it changes with its ports, and guests lose it.
+        // As ours are: with a MAC of its own, else it changes with its ports, and guests lose it; and with IPv6 at once.
         ip(&format!("link add {BRIDGE} address fa:16:3e:ff:00:01 type bridge forward_delay 0"));
-        ip(&format!("addr add 10.9.0.1/24 dev {BRIDGE}"));
-        ip(&format!("addr add 10.9.1.1/24 dev {BRIDGE}"));
+        fs::write(format!("/proc/sys/net/ipv6/conf/{BRIDGE}/accept_dad"), "0").expect("setting");
+        for address in ["10.9.0.1/24", "10.9.1.1/24", "fd00:9::1/64"] {
+            ip(&format!("addr add {address} dev {BRIDGE}"));
+        }
         ip(&format!("link set {BRIDGE} up"));
     }
 
@@ -103,13 +111,25 @@ impl Lab {
     }
 
     pub fn start(&self) {
-        self.dnsmasq.ensure_server(&self.dhcp()).expect("dnsmasq starts");
+        self.serve(&self.dhcp());
+    }
+
+    pub fn serve(&self, dhcp: &Dhcp) {
+        self.dnsmasq.ensure_server(dhcp).expect("dnsmasq starts");
     }
 
     pub fn host(&self, server: &str, mac: &str, address: [u8; 4]) -> HostEntry {
         let entry = entry(server, mac, address);
         self.put(&entry);
         entry
+    }
+
+    /// Puts a new host entry in the place of one with other addresses or another MAC, as a plan does it: all that goes, goes
+    /// first.
+    pub fn replace(&self, old: &[&str], new: &[&HostEntry]) {
+        old.iter().for_each(|server| self.dnsmasq.remove_host(&port(server)).expect("removed"));
+        self.dnsmasq.reload("private").expect("reloaded");
+        new.iter().for_each(|entry| self.dnsmasq.ensure_host(entry).expect("host entry"));
     }
 
     /// Puts a host entry in force.
@@ -134,8 +154,13 @@ impl Lab {
         self.observe()[&dhcp_key(&self.dhcp().network)]["process"].clone()
     }
 
+    /// Whether the host shows just what these objects say.
     pub fn assert_settled(&self, hosts: &[&HostEntry]) {
-        let mut wanted = vec![Object::Dhcp(self.dhcp())];
+        self.assert_settled_as(&self.dhcp(), hosts);
+    }
+
+    pub fn assert_settled_as(&self, dhcp: &Dhcp, hosts: &[&HostEntry]) {
+        let mut wanted = vec![Object::Dhcp(dhcp.clone())];
         wanted.extend(hosts.iter().map(|it| Object::HostEntry((*it).clone())));
         let wanted: BTreeMap<ObjectKey, Facts> = wanted.iter().map(|it| (it.key(), it.facts())).collect();
         assert_eq!(self.observe(), wanted);
@@ -166,6 +191,16 @@ impl Lab {
 
     pub fn log(&self) -> String {
         fs::read_to_string(self.net("log")).expect("log")
+    }
+
+    /// What the DNS says to the host: each answer as its type and its value.
+    pub fn lookup(&self, kind: &str, name: &str) -> Vec<String> {
+        wire::lookup(SERVER.into(), kind, name)
+    }
+
+    pub fn leases(&self) -> Vec<(Option<String>, String)> {
+        let leases = self.dnsmasq.leases("private").expect("leases");
+        leases.iter().map(|it| (it.client.mac().map(|mac| mac.to_string()), it.address.to_string())).collect()
     }
 
     pub fn client(&self, mac: &str) -> Client {
@@ -261,7 +296,8 @@ type Job = Box<dyn FnOnce() + Send>;
 /// A guest: a thread in its own network, with one port on the bridge.
 pub struct Client {
     jobs: mpsc::Sender<Job>,
-    dir: PathBuf,
+    pub mac: Mac,
+    pub dir: PathBuf,
     port: String,
 }
 
@@ -280,13 +316,15 @@ impl Client {
         let port = format!("port{number}");
         ip(&format!("link add {port} type veth peer name eth0 address {mac} netns {network}"));
         ip(&format!("link set {port} master {BRIDGE} up"));
-        let client = Self { jobs, dir: dir.join(format!("client{number}")), port };
+        let mac = mac.parse().expect("mac");
+        let client = Self { jobs, mac, dir: dir.join(format!("client{number}")), port };
         fs::create_dir(&client.dir).expect("directory");
         let script = client.dir.join("script");
         let text = "#!/bin/sh\n[ \"$1\" = bound ] || exit 0\nenv > \"$OUT\"\nip addr flush dev $interface\n\
                     ip addr add $ip/$mask dev $interface\n";
         fs::write(&script, text).expect("script");
         fs::set_permissions(script, fs::Permissions::from_mode(0o755)).expect("mode");
+        client.within(|| fs::write("/proc/sys/net/ipv6/conf/eth0/accept_dad", "0").expect("setting"));
         client.run("/usr/sbin/ip link set eth0 up");
         client
     }
@@ -295,21 +333,22 @@ impl Client {
         ip(&format!("link del {}", self.port));
     }
 
+    /// Does something in the client's network.
+    pub fn within<T: Send + 'static>(&self, deed: impl FnOnce() -> T + Send + 'static) -> T {
+        let (say, said) = mpsc::channel();
+        self.jobs.send(Box::new(move || say.send(deed()).expect("listener"))).expect("thread");
+        said.recv().expect("thread")
+    }
+
     /// Runs a command in the client's network and gives all that it says.
     pub fn run(&self, command: &str) -> String {
-        let (say, said) = mpsc::channel();
         let mut words = command.split(' ').map(str::to_owned);
         let mut command = Command::new(words.next().expect("program"));
         command.args(words).env("OUT", self.dir.join("out")).stdin(Stdio::null());
-        self.jobs
-            .send(Box::new(move || {
-                let output = command.output().expect("program runs");
-                let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
-                text.push_str(&String::from_utf8_lossy(&output.stderr));
-                say.send(text).expect("listener");
-            }))
-            .expect("thread");
-        said.recv().expect("thread")
+        let output = self.within(move || command.output().expect("program runs"));
+        let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.push_str(&String::from_utf8_lossy(&output.stderr));
+        text
     }
 
     /// Asks for an address, at most `tries` times. What it was told, if anything.
@@ -333,7 +372,52 @@ impl Client {
         self.dhcp(2, "").map(|told| told["ip"].clone())
     }
 
+    /// Gets a lease, and all options that it asks for, byte by byte.
+    pub fn ask(&self, wanted: &[u8]) -> Option<Told> {
+        let (mac, wanted) = (self.mac, wanted.to_vec());
+        self.within(move || wire::lease(mac, &wanted))
+    }
+
+    /// Lets dhcpcd do IPv6 as the router says, with more lines of its configuration. All that it was told, by the names that
+    /// dhcpcd has for it, once it has an address or none within 4 seconds.
+    pub fn dhcp6(&self, more: &str) -> BTreeMap<String, String> {
+        self.dhcpcd(&["-1"], more)
+    }
+
+    /// The same for 4 seconds, whether it has an address or not.
+    pub fn dhcp6_to_the_end(&self) -> BTreeMap<String, String> {
+        self.dhcpcd(&[], "")
+    }
+
+    fn dhcpcd(&self, arguments: &[&str], more: &str) -> BTreeMap<String, String> {
+        let (out, script) = (self.dir.join("out6"), self.dir.join("script6"));
+        let _ = fs::remove_file(&out);
+        fs::write(&script, "#!/bin/sh\nenv >> \"$OUT6\"\n").expect("script");
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("mode");
+        let conf = self.dir.join("dhcpcd.conf");
+        // It crashes when it looks for udev in vain.
+        let asks = "option dhcp6_name_servers,dhcp6_domain_search";
+        let text = format!("nodev\nipv6only\nslaac hwaddr\n{asks}\nenv OUT6={}\n{more}\n", out.display());
+        fs::write(&conf, text).expect("configuration");
+        // Each guest has its own memory of its leases and of who it is.
+        let mut command = Command::new("/usr/bin/unshare");
+        let then = "mount -t tmpfs none /var/lib/dhcpcd; mount -t tmpfs none /run; exec \"$@\"";
+        command.args(["--mount", "/bin/sh", "-c", then, "sh", "/usr/bin/timeout", "4", "/usr/sbin/dhcpcd", "-6", "-B"]);
+        command.args(arguments);
+        command.arg("-f").arg(conf).arg("-c").arg(script).arg("eth0").stdin(Stdio::null());
+        let output = self.within(move || command.output().expect("dhcpcd runs"));
+        fs::write(self.dir.join("said6"), [output.stdout, output.stderr].concat()).expect("file");
+        let text = fs::read_to_string(out).unwrap_or_default();
+        text.lines().filter_map(|l| l.split_once('=')).map(|(k, v)| (k.into(), v.into())).collect()
+    }
+
     pub fn resolve(&self, name: &str) -> String {
         self.run(&format!("/usr/bin/timeout 5 /usr/bin/busybox nslookup -type=a {name} 10.9.0.1"))
+    }
+
+    /// What the DNS says to the guest.
+    pub fn lookup(&self, kind: &str, name: &str) -> Vec<String> {
+        let (kind, name) = (kind.to_owned(), name.to_owned());
+        self.within(move || wire::lookup(SERVER.into(), &kind, &name))
     }
 }
