@@ -161,6 +161,8 @@ impl Dnsmasq {
                 return Err(HostError::new(deed(), "the network has no DHCP server")
                     .help("it was removed meanwhile: apply again, and it is made again"));
             }
+            // Before the entry is there, for dnsmasq is busy with it then; a guest that asks at once finds its address free.
+            let is_free = self.free(&Host::of(entry), &files).map_err(failed)?;
             // Marked before it is written, so that a kill in between is made good; and in vain only where nothing changed.
             let marked = files.must_reload();
             if files.has_host(&entry.port) {
@@ -169,7 +171,14 @@ impl Dnsmasq {
             if !files.write_host(entry).map_err(failed)? && !marked {
                 files.clear_reload().map_err(failed)?;
             }
-            self.free(entry, &files, &deed)
+            if is_free {
+                return Ok(());
+            }
+            let started = files.started().ok_or_else(|| {
+                HostError::new(deed(), "the DHCP server has lost its record")
+                    .help("apply again, and it is started anew")
+            })?;
+            self.strike(&started, &files).map_err(|error| HostError::new(deed(), error))
         })
     }
 
@@ -259,7 +268,9 @@ impl Dnsmasq {
         files.clear_reload().map_err(failed)?;
         let deadline = Instant::now() + START;
         while Instant::now() < deadline {
-            if self.leader(files).map_err(failed)?.is_some_and(|it| it.arguments == arguments) {
+            if let Some(leader) = self.leader(files).map_err(failed)?.filter(|it| it.arguments == arguments) {
+                // It reads its files only now.
+                wait(&leader);
                 return Ok(());
             }
             thread::sleep(Duration::from_millis(5));
@@ -306,30 +317,24 @@ impl Dnsmasq {
         Ok(())
     }
 
-    /// Sees to it that the addresses of a host entry are leased to nobody else: gives such leases back, and if dnsmasq does
-    /// not heed that, strikes them out while it does not run.
-    fn free(&self, entry: &HostEntry, files: &Files, deed: &dyn Fn() -> String) -> Result<(), HostError> {
-        let failed = |error: io::Error| HostError::new(deed(), error);
-        let host = Host::of(entry);
+    /// Sees to it that the addresses of a host entry are leased to nobody else: gives such leases back. Tells whether dnsmasq
+    /// has heeded it.
+    fn free(&self, host: &Host, files: &Files) -> io::Result<bool> {
         let stale = || -> io::Result<(Arc<Leases>, Vec<Lease>)> {
             let leases = self.read_leases(files)?;
             let held = host.served.iter().filter_map(|address| leases.by_address.get(address));
             let stale = held.filter(|lease| !host.may_hold(lease)).cloned().collect();
             Ok((leases, stale))
         };
-        let (leases, before) = stale().map_err(failed)?;
+        let (leases, before) = stale()?;
         if before.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
-        let Some(started) = files.started() else {
-            return Err(HostError::new(deed(), "the DHCP server has lost its record")
-                .help("apply again, and it is started anew"));
-        };
         release_all(before.iter(), &leases, files);
         let sent = Instant::now();
-        while let Some(leader) = self.leader(files).map_err(failed)? {
-            if stale().map_err(failed)?.1.is_empty() {
-                return Ok(());
+        while let Some(leader) = self.leader(files)? {
+            if stale()?.1.is_empty() {
+                return Ok(true);
             }
             // One that is busy has not looked yet.
             if sent.elapsed() > READ || sent.elapsed() > RELEASE && leader.is_at_rest() {
@@ -337,7 +342,7 @@ impl Dnsmasq {
             }
             thread::sleep(Duration::from_millis(5));
         }
-        self.strike(&started, files).map_err(|error| HostError::new(deed(), error))
+        Ok(false)
     }
 
     /// Strikes stale leases out, for which dnsmasq is stopped.
