@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -70,9 +71,13 @@ pub fn lab(test: impl FnOnce(&Lab) + Send + 'static) {
 }
 
 /// Says why a test, or the rest of it, is not run.
-#[allow(clippy::print_stderr)]
 pub fn skip(reason: &str) {
-    eprintln!("skipped: {reason}");
+    say(&format!("skipped: {reason}"));
+}
+
+pub fn say(text: &str) {
+    // Where nobody listens, nothing is lost.
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 impl Lab {
@@ -187,6 +192,15 @@ impl Lab {
         let pids = self.pids();
         assert_eq!(pids.len(), 1, "one dnsmasq");
         pids[0]
+    }
+
+    /// Waits until dnsmasq has nothing to do.
+    pub fn rest(&self) {
+        let stat = format!("/proc/{}/stat", self.pid());
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !fs::read_to_string(&stat).expect("process").contains(") S ") && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     pub fn log(&self) -> String {
