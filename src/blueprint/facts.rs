@@ -83,6 +83,9 @@ impl Object {
                 put("mtu", it.mtu.to_string());
                 put("domain", it.domain.clone());
                 put("process", "running".into());
+                // So that one too many is seen as well.
+                put("subnets", join(&it.ranges.iter().map(|range| &range.subnet).collect::<Vec<_>>()));
+                put("records", join(&it.records.keys().collect::<Vec<_>>()));
                 for range in &it.ranges {
                     let mut put = |attribute: &str, value: String| {
                         facts.insert(Cow::Owned(format!("subnet.{}{attribute}", range.subnet)), value);

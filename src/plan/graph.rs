@@ -248,7 +248,8 @@ impl<'a> Order<'a> {
             }
         }
         for (server, steps) in told {
-            let reads = match self.makes.get(&server) {
+            let ensures = |node: &&NodeIndex| self.graph[**node].deed == Deed::Ensure;
+            let reads = match self.makes.get(&server).filter(ensures) {
                 Some(change) => *change,
                 None => {
                     // A port that goes from one network to another has two servers.

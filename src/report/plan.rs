@@ -246,6 +246,8 @@ fn is_news(name: &str, value: &str) -> bool {
             | "format"
             | "dhcp"
             | "options"
+            | "records"
+            | "subnets"
     )
 }
 
