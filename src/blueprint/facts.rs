@@ -185,8 +185,7 @@ impl ObjectKind {
             // A base is mended in its place, for disks lie over it.
             Self::Firewall | Self::Dhcp | Self::Base => false,
             Self::Bridge => fact == "device",
-            // Removed and made anew, so that two ports may exchange addresses: both are gone before either comes.
-            Self::HostEntry => matches!(fact, "network" | "address" | "mac"),
+            Self::HostEntry => fact == "network",
             Self::Disk => matches!(fact, "path" | "image" | "base" | "format"),
             Self::Domain => matches!(fact, "uuid" | "name"),
         }
