@@ -168,7 +168,10 @@ fn name(port: usize) -> String {
 }
 
 /// What the model gives each port, by its number.
-type Held = BTreeMap<usize, (Option<u32>, Option<u32>)>;
+type Held = BTreeMap<usize, Numbers>;
+
+/// An address of each version.
+type Numbers = (Option<u32>, Option<u32>);
 
 /// The model for one IP version: what each port gets; none where somebody gets nothing, or asks for what another has.
 fn model(
@@ -201,9 +204,8 @@ fn model(
 
 fn model_of(draft: &Draft, held: &Held) -> Option<Held> {
     let pins = |of: fn(&Pin) -> Option<u32>| draft.ports.iter().map(|(port, pin)| (*port, of(pin))).collect();
-    let before = |of: fn(&(Option<u32>, Option<u32>)) -> Option<u32>| {
-        held.iter().filter_map(|(port, it)| Some((*port, of(it)?))).collect()
-    };
+    let before =
+        |of: fn(&Numbers) -> Option<u32>| held.iter().filter_map(|(port, it)| Some((*port, of(it)?))).collect();
     let four = model(&pins(|pin| pin.v4), &before(|it| it.0), &draft.pools_v4)?;
     let six = match draft.has_v6 {
         true => model(&pins(|pin| pin.v6), &before(|it| it.1), &draft.pools_v6)?,
