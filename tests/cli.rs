@@ -422,3 +422,33 @@ fn the_size_of_a_subnet_is_no_matter() {
     // Pools of an isolated network hold the DHCP server's address too.
     assert!(text.contains("\"free\": 18446744073709551612"), "{text}");
 }
+
+#[test]
+fn every_example_lives_from_plan_to_destroy() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(examples).expect("the examples") {
+        let example = entry.expect("an entry").path();
+        let place = Place::new("");
+        let specs = example.to_str().expect("UTF-8");
+        let novella = |arguments: &[&str]| place.novella(&[arguments, &["--specs", specs]].concat());
+        novella(&["validate"]).ends(0).out("Success!");
+        novella(&["plan", "--detailed-exitcode"]).ends(2).out("0 to change, 0 to destroy.");
+        novella(&["apply", "--auto-approve"]).ends(0).out("Apply complete!");
+        novella(&["plan", "--detailed-exitcode"]).ends(0).out("No changes.");
+        let said = novella(&["show"]).ends(0);
+        assert!(said.out.matches("running").count() > 1, "{said:#?}");
+        let desired = common::desired_in(&example);
+        for network in desired.networks.keys() {
+            novella(&["ip", "list", network.as_str()]).ends(0).out(" made");
+            novella(&["ip", "free", network.as_str()]).ends(0).out("NEXT");
+        }
+        let said = novella(&["leases"]).ends(0).out("no lease");
+        assert!(desired.ports.keys().all(|port| said.out.contains(&port.to_string())), "{said:#?}");
+        novella(&["destroy", "--auto-approve"]).ends(0).out("Destroy complete!");
+        novella(&["show"]).ends(0).out("There are no servers.");
+        assert!(example.join("README.md").exists(), "{specs} has no README");
+        seen += 1;
+    }
+    assert!(seen > 1);
+}
