@@ -11,6 +11,7 @@ use crate::blueprint::object::{Dhcp, HostEntry, Object};
 use crate::host::dhcp::{Client, Lease};
 use crate::plan::world::Recorded;
 use crate::report::table;
+use crate::value::Mac;
 
 /// An address of a port, or a lease of nobody.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -25,7 +26,7 @@ pub struct Row {
     pub planned: Option<IpAddr>,
     /// The address that the lease is of.
     pub leased: Option<IpAddr>,
-    /// Who has the lease: the MAC address, or the DUID where that tells none.
+    /// Who has the lease: the MAC address, with DHCPv6 that of any of its interfaces, or the DUID where it tells none.
     pub client: Option<String>,
     /// What the client calls itself.
     pub hostname: Option<String>,
@@ -88,26 +89,33 @@ impl State {
 pub fn compare(recorded: &Recorded, leases: &BTreeMap<Name, Vec<Lease>>, now: u64) -> Vec<Row> {
     let mut networks: BTreeMap<&Name, Network> =
         leases.iter().map(|(name, leases)| (name, Network { leases, ..Network::default() })).collect();
-    let mut servers: HashMap<PortId, &Name> = HashMap::new();
+    let mut machines = Machines::default();
     for record in recorded.records.values() {
         match &record.object {
             Object::Dhcp(dhcp) => networks.entry(&dhcp.network).or_default().dhcp = Some(dhcp),
             Object::HostEntry(entry) => networks.entry(&entry.network).or_default().entries.push(entry),
             Object::Domain(domain) => {
-                servers.extend(domain.nics.iter().map(|nic| (nic.id(&domain.server), &domain.server)));
+                machines.0.extend(domain.nics.iter().map(|nic| (nic.id(&domain.server), &domain.server)));
             }
             _ => {}
         }
     }
-    let mut rows: Vec<Row> = networks.into_iter().flat_map(|(name, network)| network.rows(name, now)).collect();
-    for row in &mut rows {
-        row.server = match &row.port {
-            Some(PortId::Inline { server, .. }) => Some(server.clone()),
-            Some(own) => servers.get(own).map(|server| (*server).clone()),
-            None => None,
-        };
+    let entries = networks.values().flat_map(|network| &network.entries);
+    let of_mac = entries.filter_map(|entry| Some((entry.mac, machines.of(&entry.port)?))).collect();
+    networks.iter().flat_map(|(name, network)| network.rows(name, &machines, &of_mac, now)).collect()
+}
+
+/// The servers that have ports of their own.
+#[derive(Default)]
+struct Machines<'a>(HashMap<PortId, &'a Name>);
+
+impl<'a> Machines<'a> {
+    fn of(&self, port: &'a PortId) -> Option<&'a Name> {
+        match port {
+            PortId::Inline { server, .. } => Some(server),
+            PortId::Own(_) => self.0.get(port).copied(),
+        }
     }
-    rows
 }
 
 /// What is known of one network.
@@ -118,10 +126,10 @@ struct Network<'a> {
     leases: &'a [Lease],
 }
 
-impl Network<'_> {
-    fn rows(&self, name: &Name, now: u64) -> Vec<Row> {
+impl<'a> Network<'a> {
+    fn rows(&self, name: &Name, machines: &Machines<'a>, of_mac: &HashMap<Mac, &Name>, now: u64) -> Vec<Row> {
         let served: Vec<Vec<IpAddr>> = self.entries.iter().map(|entry| entry.served()).collect();
-        let owners = self.owners(&served);
+        let owners = self.owners(&served, machines, of_mac);
         let by_address: HashMap<IpAddr, (&Lease, Option<usize>)> =
             self.leases.iter().zip(&owners).map(|(lease, owner)| (lease.address, (lease, *owner))).collect();
         // What each port holds and should not.
@@ -137,6 +145,10 @@ impl Network<'_> {
                 None => {}
             }
         }
+        let row = |entry: Option<&'a HostEntry>, planned, lease, state| Row {
+            server: entry.and_then(|entry| machines.of(&entry.port)).cloned(),
+            ..self.row(name, entry, planned, lease, state, now)
+        };
         let mut rows = Vec::new();
         for (index, ((entry, served), mut strays)) in self.entries.iter().zip(&served).zip(strays).enumerate() {
             for its in &entry.addresses {
@@ -163,32 +175,51 @@ impl Network<'_> {
                         }
                     }
                 };
-                rows.push(self.row(name, Some(entry), Some(address), lease, state, now));
+                rows.push(row(Some(entry), Some(address), lease, state));
             }
             for stray in strays {
-                rows.push(self.row(name, Some(entry), None, Some(stray), State::OtherAddress, now));
+                rows.push(row(Some(entry), None, Some(stray), State::OtherAddress));
             }
         }
-        rows.extend(of_nobody.into_iter().map(|lease| self.row(name, None, None, Some(lease), State::Unknown, now)));
+        rows.extend(of_nobody.into_iter().map(|lease| row(None, None, Some(lease), State::Unknown)));
         rows
     }
 
-    /// Which of the ports has each lease: the one with its MAC; where the client tells none, the one that the address is
-    /// meant for, unless the client goes by another name, or else the one with its name.
-    fn owners(&self, served: &[Vec<IpAddr>]) -> Vec<Option<usize>> {
-        let by_mac: HashMap<_, usize> = self.entries.iter().enumerate().map(|(index, it)| (it.mac, index)).collect();
-        let by_name: HashMap<&str, usize> =
-            self.entries.iter().enumerate().map(|(index, it)| (it.hostname.as_str(), index)).collect();
+    /// Which of the ports has each lease. With DHCPv4, the one with its MAC.
+    ///
+    /// With DHCPv6, a guest has one DUID for all its interfaces (RFC 8415, 11), so that the MAC in it tells the server and
+    /// no more; dnsmasq goes by the MAC of the frame, and does not write it down. So it is the port that the address is meant
+    /// for, if nothing speaks against that; else the one with the MAC, one of the same server, or the one with the name.
+    fn owners(
+        &self,
+        served: &[Vec<IpAddr>],
+        machines: &Machines<'a>,
+        of_mac: &HashMap<Mac, &Name>,
+    ) -> Vec<Option<usize>> {
+        let numbered = || self.entries.iter().enumerate();
+        let by_mac: HashMap<Mac, usize> = numbered().map(|(index, it)| (it.mac, index)).collect();
+        let by_name: HashMap<&str, usize> = numbered().map(|(index, it)| (it.hostname.as_str(), index)).collect();
+        let by_server: HashMap<&Name, usize> =
+            numbered().filter_map(|(index, it)| Some((machines.of(&it.port)?, index))).collect();
         let by_address: HashMap<IpAddr, usize> =
             served.iter().enumerate().flat_map(|(index, all)| all.iter().map(move |it| (*it, index))).collect();
-        let owner = |lease: &Lease| match (lease.client.mac(), lease.hostname.as_deref()) {
-            (Some(mac), _) => by_mac.get(&mac).copied(),
-            (None, None) => by_address.get(&lease.address).copied(),
-            (None, Some(name)) => {
-                let meant = by_address.get(&lease.address).copied();
-                let called = |index: &usize| self.entries.get(*index).is_some_and(|entry| entry.hostname == name);
-                meant.filter(called).or_else(|| by_name.get(name).copied())
+        let owner = |lease: &Lease| {
+            let (mac, name) = (lease.client.mac(), lease.hostname.as_deref());
+            if let Client::Mac(mac) = lease.client {
+                return by_mac.get(&mac).copied();
             }
+            let server = mac.and_then(|mac| of_mac.get(&mac).copied());
+            let fits = |index: &usize| {
+                self.entries.get(*index).is_some_and(|entry| {
+                    mac == Some(entry.mac)
+                        || server.is_some() && server == machines.of(&entry.port)
+                        || name.map_or(mac.is_none(), |name| name == entry.hostname)
+                })
+            };
+            let meant = by_address.get(&lease.address).copied().filter(fits);
+            let by_mac = || by_mac.get(&mac?).copied();
+            let by_server = || by_server.get(server?).copied();
+            meant.or_else(by_mac).or_else(by_server).or_else(|| by_name.get(name?).copied())
         };
         self.leases.iter().map(owner).collect()
     }
@@ -312,9 +343,12 @@ mod tests {
         let port: PortId = port.parse().expect("a port");
         HostEntry {
             hostname: port.address().name.to_string(),
+            network: match &port {
+                PortId::Inline { network, .. } => network.clone(),
+                PortId::Own(_) => "net".parse().expect("a name"),
+            },
             port,
-            network: "net".parse().expect("a name"),
-            mac: crate::value::Mac([2, 0, 0, 0, 0, mac]),
+            mac: Mac([2, 0, 0, 0, 0, mac]),
             addresses: addresses.iter().map(address).collect(),
             options: Vec::new(),
         }
@@ -376,7 +410,7 @@ mod tests {
         let web = || entry("web/net", 1, &[("10.0.0.11", Dhcp)]);
         let db = || entry("db/net", 2, &[("10.0.0.12", Dhcp)]);
         let six = || entry("six/net", 3, &[("fd00::13", Dhcp)]);
-        let cases: [(&str, Vec<HostEntry>, &str, &[&str]); 12] = [
+        let cases: [(&str, Vec<HostEntry>, &str, &[&str]); 14] = [
             (
                 "it has what it should",
                 vec![web()],
@@ -443,6 +477,18 @@ mod tests {
                     "six/net fd00::13 fd00::13 10m ago in 50m as planned",
                     "two/net fd00::15 fd00::15 10m ago in 50m taken by 00:04:bb (other)",
                 ],
+            ),
+            (
+                "a guest has one DUID for all its interfaces",
+                vec![entry("web/a", 1, &[]), entry("web/net", 2, &[("fd00::11", Dhcp)])],
+                "+3000 00:03:00:01:02:00:00:00:00:01 fd00::11 *",
+                &["web/net fd00::11 fd00::11 10m ago in 50m as planned"],
+            ),
+            (
+                "a DUID may be that of a machine that was cloned",
+                vec![entry("web/net", 2, &[("fd00::11", Dhcp)])],
+                "+3000 00:03:00:01:02:00:00:00:00:09 fd00::11 web",
+                &["web/net fd00::11 fd00::11 10m ago in 50m as planned"],
             ),
             (
                 "what is not leased is none",
