@@ -116,6 +116,14 @@ pub fn desired(text: &str) -> Desired {
     desired.unwrap_or_else(|| panic!("{said}"))
 }
 
+/// The spec in a directory, which must be valid.
+pub fn desired_in(directory: &std::path::Path) -> Desired {
+    let loaded = spec::load(directory);
+    let (desired, problems) = desired::resolve(&loaded.spec, &loaded.source);
+    let diagnostics = [loaded.diagnostics, problems].concat();
+    desired.unwrap_or_else(|| panic!("{}", report::diagnostics::to_text(&diagnostics, &loaded.source)))
+}
+
 /// The spec's diagnostics as text.
 pub fn diagnostics(texts: &[(&str, &str)]) -> String {
     let loaded = spec::load::load_texts(texts.iter().copied());
