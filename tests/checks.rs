@@ -9,8 +9,11 @@ mod common;
 
 use common::converge;
 use novella::address::PortId;
+use novella::blueprint::facts::Disruption;
 use novella::blueprint::identity::{Identity, MAC_GENERATION_RETRIES};
-use novella::diagnostic::{Diagnostic, Severity};
+use novella::blueprint::key::bridge_key;
+use novella::blueprint::object::Object;
+use novella::diagnostic::{Diagnostic, Place, Severity};
 use novella::host::sim::SimHost;
 use novella::reconcile::{self, PlanError};
 use novella::spec::{Loaded, load::load_texts};
@@ -129,9 +132,8 @@ fn each_rule_of_a_spec_has_a_name_and_a_place() {
         ("address-of-gateway", "\"10.1.0.1\"", "[port.a]\nnetwork = \"net\"\nfixed_ips = [\"10.1.0.1\"]"),
         (
             "too-many-fixed-ips",
-            "[{ subnet = \"v4\" }, { subnet = \"v4\" }, { subnet = \"v4\" }, { subnet = \"v6\" }, { subnet = \"v6\" }, { subnet = \"v6\" }]",
-            "[port.a]\nnetwork = \"net\"\nfixed_ips = [{ subnet = \"v4\" }, { subnet = \"v4\" }, { subnet = \"v4\" }, \
-             { subnet = \"v6\" }, { subnet = \"v6\" }, { subnet = \"v6\" }]",
+            "[{ subnet = \"v6\" }, { subnet = \"v6\" }, { subnet = \"v6\" }, { subnet = \"v6\" }, { subnet = \"v6\" }, { subnet = \"v6\" }]",
+            "[port.a]\nnetwork = \"net\"\nfixed_ips = [{ subnet = \"v6\" }, { subnet = \"v6\" }, { subnet = \"v6\" }, { subnet = \"v6\" }, { subnet = \"v6\" }, { subnet = \"v6\" }]",
         ),
         ("address-on-slaac-subnet", "\"fd01::5\"", "[port.a]\nnetwork = \"net\"\nfixed_ips = [\"fd01::5\"]"),
         ("address-twice", "\"10.1.0.5\"", "[port.a]\nnetwork = \"net\"\nfixed_ips = [\"10.1.0.5\", \"10.1.0.5\"]"),
@@ -415,4 +417,46 @@ fn a_subnet_that_the_host_is_on_already_is_refused() {
         assert_eq!(problem.code.as_deref(), Some("subnet-on-host"));
         assert_eq!(problem.message, format!("{subnet} is in use on this host: `eth0` has {theirs}"));
     }
+}
+
+#[test]
+fn the_host_keeps_a_former_gateway_until_a_port_needs_it() {
+    let (host, store) = (SimHost::new(), MemoryStore::default());
+    let spec = |gateway: &str, more: &str| {
+        format!(
+            "{BASE}[network.small]\n[subnet.small]\nnetwork = \"small\"\ncidr = \"10.3.0.0/29\"\ngateway = \"{gateway}\"\n\
+             [server.s]\n$SERVERnetworks = [\"small\"]\ncount = 2\n{more}"
+        )
+        .replace("$SERVER", SERVER)
+    };
+    let apply = |gateway: &str, more: &str| -> Vec<String> {
+        let plan = converge(&spec(gateway, more), &host, &store);
+        assert!(plan.changes.iter().all(|change| change.disruption < Disruption::Reboot), "a guest is booted anew");
+        assert!(common::plan(&spec(gateway, more), store.snapshot(), &host).is_empty());
+        let bridge = &host.objects()[&bridge_key(&"small".parse().expect("a name"))];
+        let Object::Bridge(bridge) = bridge else { panic!("{bridge:?}") };
+        bridge.addresses.iter().map(|net| net.addr().to_string()).collect()
+    };
+    assert_eq!(apply("10.3.0.1", ""), ["10.3.0.1"]);
+    assert_eq!(apply("10.3.0.6", ""), ["10.3.0.1", "10.3.0.6"], "guests go by the old one until they renew");
+    let port = |more: &str| format!("[port.p]\nnetwork = \"small\"\n{more}");
+    assert_eq!(apply("10.3.0.6", &port("")), ["10.3.0.1", "10.3.0.6"], "the third port gets another");
+    assert_eq!(apply("10.3.0.6", &port("fixed_ips = [\"10.3.0.1\"]")), ["10.3.0.6"], "a port asks for it");
+    assert_eq!(apply("10.3.0.6", ""), ["10.3.0.6"], "what was given up does not come back");
+    assert_eq!(apply("10.3.0.5", ""), ["10.3.0.5", "10.3.0.6"]);
+    let many = "[server.t]\n$SERVERnetworks = [\"small\"]\ncount = 3\n".replace("$SERVER", SERVER);
+    assert_eq!(apply("10.3.0.5", &many), ["10.3.0.5"], "the pool is empty but for that");
+}
+
+#[test]
+fn what_dhcp_does_not_hand_out_is_told() {
+    let text = format!(
+        "{BASE}[port.p]\nnetwork = \"net\"\nfixed_ips = [\"10.1.0.5\", \"10.1.0.6\", \"fd02::5\", \"fd02::6\"]\n"
+    );
+    let loaded = load_texts([("spec.toml", text.as_str())]);
+    let (desired, found) = desired::resolve(&loaded.spec, &loaded.source);
+    assert!(desired.is_some());
+    let told: Vec<_> = found.iter().map(|it| (it.severity, it.code.as_deref(), it.place.clone())).collect();
+    let place = Place::Key("port.p.fixed_ips[1]".into());
+    assert_eq!(told, [(Severity::Warning, Some("not-handed-out"), place)]);
 }

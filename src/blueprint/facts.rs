@@ -12,6 +12,7 @@ use crate::address::PortId;
 use crate::blueprint::dhcp::{Assignment, IpVersion};
 use crate::blueprint::key::ObjectKind;
 use crate::blueprint::object::{Firewall, Object, Rule};
+use crate::value::span;
 
 /// What is known of an object, attribute by attribute, as text.
 ///
@@ -97,7 +98,7 @@ impl Object {
                         continue;
                     }
                     put(".dns", if range.dns.is_empty() { "itself".into() } else { join(&range.dns) });
-                    put(".lease", format!("{} s", range.lease_seconds));
+                    put(".lease", span(range.lease_seconds));
                     if !range.routes.is_empty() {
                         put(".routes", join(&range.routes));
                     }

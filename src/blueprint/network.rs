@@ -11,7 +11,7 @@ use crate::blueprint::ipam::Ipam;
 use crate::blueprint::key::firewall_table;
 use crate::blueprint::object::{Bridge, Dhcp, DhcpRange, Firewall, HostEntry, Object, PortAddress, Rule, RuleChain};
 use crate::blueprint::{Blueprint, Layout};
-use crate::desired::{Desired, Network};
+use crate::desired::{Desired, Network, Subnet};
 use crate::spec::values::Forward;
 
 /// What servers need to know of a network: the bridge and the MTU.
@@ -45,11 +45,11 @@ pub(super) fn lower(
     for network in desired.networks.values() {
         let id = identity.network(&network.name);
         let device = network.bridge.clone().unwrap_or_else(|| Identity::bridge(id));
-        let mut addresses: Vec<IpNet> = network
-            .subnets
-            .iter()
-            .filter_map(|subnet| IpNet::new(*ipam.host.get(&subnet.name)?, subnet.cidr.prefix_len()).ok())
-            .collect();
+        let nets = |subnet: &Subnet| -> Vec<IpNet> {
+            let held = ipam.host.get(&subnet.name).into_iter().flatten();
+            held.filter_map(|address| IpNet::new(*address, subnet.cidr.prefix_len()).ok()).collect()
+        };
+        let mut addresses: Vec<IpNet> = network.subnets.iter().flat_map(nets).collect();
         addresses.sort();
         blueprint.add(Object::Bridge(Bridge {
             network: network.name.clone(),

@@ -62,6 +62,8 @@ pub enum How {
     Gateway,
     /// The DHCP and DNS server of a subnet needs one.
     DhcpServer,
+    /// It was one of the two before, and guests may still go by it.
+    Former,
     /// The spec names it.
     Pinned,
     /// It was the lowest free one of a pool.
@@ -78,6 +80,7 @@ impl How {
         match self {
             Self::Gateway => "gateway",
             Self::DhcpServer => "dhcp server",
+            Self::Former => "former",
             Self::Pinned => "pinned",
             Self::Served => "served",
             Self::Kept => "kept",
@@ -154,18 +157,22 @@ pub fn of(network: &Network, desired: &Desired, recorded: &Recorded, problems: &
     let mut made = Made::of(network, recorded);
     let mut used: Vec<Use> = Vec::new();
     for subnet in &network.subnets {
-        let host = ipam.host.get(&subnet.name).copied();
-        if let Some(address) = host {
+        let host = ipam.host.get(&subnet.name).map_or(&[][..], Vec::as_slice);
+        for (number, address) in host.iter().enumerate() {
             used.push(Use {
-                address,
+                address: *address,
                 subnet: Some(subnet.name.clone()),
                 holder: Holder::Host,
                 mac: Some(Identity::mac(identity.network(&network.name), 0)),
-                how: Some(if subnet.router == host { How::Gateway } else { How::DhcpServer }),
-                state: made.state(&Holder::Host, address),
+                how: Some(match number {
+                    0 if subnet.router == Some(*address) => How::Gateway,
+                    0 => How::DhcpServer,
+                    _ => How::Former,
+                }),
+                state: made.state(&Holder::Host, *address),
             });
         }
-        if let Some(address) = subnet.router.filter(|router| Some(*router) != host) {
+        if let Some(address) = subnet.router.filter(|router| !host.contains(router)) {
             used.push(Use {
                 address,
                 subnet: Some(subnet.name.clone()),
