@@ -136,7 +136,7 @@ fn each_rule_of_a_spec_has_a_name_and_a_place() {
             "[port.a]\nnetwork = \"net\"\nfixed_ips = [{ subnet = \"v6\" }, { subnet = \"v6\" }, { subnet = \"v6\" }, { subnet = \"v6\" }, { subnet = \"v6\" }, { subnet = \"v6\" }]",
         ),
         ("address-on-slaac-subnet", "\"fd01::5\"", "[port.a]\nnetwork = \"net\"\nfixed_ips = [\"fd01::5\"]"),
-        ("address-twice", "\"10.1.0.5\"", "[port.a]\nnetwork = \"net\"\nfixed_ips = [\"10.1.0.5\", \"10.1.0.5\"]"),
+        ("address-twice", "\"fd02::5\"", "[port.a]\nnetwork = \"net\"\nfixed_ips = [\"fd02::5\", \"fd02::5\"]"),
         // C10: pools.
         (
             "pool-outside-subnet",
