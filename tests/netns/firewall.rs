@@ -62,7 +62,8 @@ fn the_table_is_written_and_known_again() {
             for fact in ["table", "rules", "ruleset"] {
                 assert_eq!(facts[fact], wanted[fact], "{fact}");
             }
-            assert_eq!(facts.len(), 3, "that forwarding is on is no fact: {facts:?}");
+            assert_eq!(facts.len(), 4, "that forwarding is on is no fact: {facts:?}");
+            assert_eq!(facts["ip6_forward"], "off");
             assert_eq!(forwards(IpVersion::V4), Some(true));
         }
         let listed = run(&format!("nft list table {TABLE}"));
