@@ -18,13 +18,15 @@ use crate::spec::values::Forward;
 pub type Plugs = HashMap<Name, (String, u32)>;
 
 /// What guests on an isolated network need of the host for IPv6: DHCPv6, and to find it as their neighbour and router (RFC
-/// 4890, 4.4).
-const SERVICES_V6: [&str; 5] = [
+/// 4890, 4.4). Where one of them asks who listens to what, the bridge passes the host only what it has answered to: not
+/// even who looks for it.
+const SERVICES_V6: [&str; 6] = [
     "udp dport 547",
     "icmpv6 type echo-request",
     "icmpv6 type nd-router-solicit",
     "icmpv6 type nd-neighbor-solicit",
     "icmpv6 type nd-neighbor-advert",
+    "icmpv6 type mld-listener-query",
 ];
 
 pub(super) fn lower(

@@ -11,8 +11,12 @@ use nix::sys::socket::{
 };
 
 /// Sends all on a link the news that the sender is their default router, and that 2001:db8:bad::/64 is theirs to take
-/// addresses of (RFC 4861, 4.2 and 4.6.2). The link must have a link-local address.
+/// addresses of (RFC 4861, 4.2 and 4.6.2). Waits for the link-local address that it comes from.
 pub fn send(interface: &str) {
+    wait_for("a link-local address", || {
+        let addresses = crate::run(&format!("ip -6 addr show dev {interface}"));
+        addresses.contains("fe80::") && !addresses.contains("tentative")
+    });
     let router_lifetime = 1800_u16.to_be_bytes();
     let lifetime = 3600_u32.to_be_bytes();
     let prefix = Ipv6Addr::new(0x2001, 0xdb8, 0xbad, 0, 0, 0, 0, 0).octets();
