@@ -11,7 +11,7 @@ use crate::blueprint::ipam::Ipam;
 use crate::blueprint::key::firewall_table;
 use crate::blueprint::object::{Bridge, Dhcp, DhcpRange, Firewall, HostEntry, Object, PortAddress, Rule, RuleChain};
 use crate::blueprint::{Blueprint, Layout};
-use crate::desired::{Desired, Network};
+use crate::desired::{Desired, Network, Subnet};
 use crate::spec::values::Forward;
 
 /// What servers need to know of a network: the bridge and the MTU.
@@ -125,6 +125,7 @@ pub(super) fn lower_ports(desired: &Desired, ipam: &Ipam, blueprint: &mut Bluepr
 /// What stays on the bridge is accepted first: where `br_netfilter` is loaded, frames between neighbours come by here too.
 fn rules(network: &Network, device: &str, firewall: &mut Firewall) {
     let mut rule = |chain, text: String| firewall.rules.push(Rule { chain, text });
+    let has_ipv4 = network.subnets.iter().any(Subnet::is_ipv4);
     let has_ipv6 = network.subnets.iter().any(|subnet| !subnet.is_ipv4());
     match network.forward {
         Forward::Isolated => {
@@ -156,6 +157,7 @@ fn rules(network: &Network, device: &str, firewall: &mut Firewall) {
     let cidrs: Vec<String> = network.subnets.iter().map(|subnet| subnet.cidr.to_string()).collect();
     let words = format!("{} {}", network.forward.as_str(), cidrs.join(", "));
     firewall.networks.insert(network.name.clone(), words.trim_end().to_owned());
-    firewall.ip_forward |= network.forward != Forward::Isolated;
-    firewall.ip6_forward |= network.forward != Forward::Isolated && has_ipv6;
+    let leads_on = network.forward != Forward::Isolated;
+    firewall.ip_forward |= leads_on && has_ipv4;
+    firewall.ip6_forward |= leads_on && has_ipv6;
 }
