@@ -389,10 +389,14 @@ impl Link {
         mine.sort();
         let has_ipv6 = mine.iter().any(|net| net.addr().is_ipv6());
         let needed = self.mac.map(link_local).filter(|_| has_ipv6);
-        let state = match needed.filter(|net| own.iter().all(|it| it.net != *net)) {
+        let missing = needed.filter(|net| own.iter().all(|it| it.net != *net));
+        // Somebody has turned IPv6 on where the host has no part in it.
+        let surplus = own.first().filter(|_| !has_ipv6);
+        let state = match (missing, surplus) {
             _ if !self.up => "down".to_owned(),
-            None => "up".to_owned(),
-            Some(missing) => format!("up, without {missing}"),
+            (Some(missing), _) => format!("up, without {missing}"),
+            (None, Some(surplus)) => format!("up, with {}", surplus.net),
+            (None, None) => "up".to_owned(),
         };
         let mine: Vec<String> = mine.iter().map(IpNet::to_string).collect();
         let facts = [

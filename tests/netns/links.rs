@@ -210,9 +210,16 @@ fn a_guest_cannot_configure_the_host_over_ipv6() {
         links.ensure_bridge(&bridge()).expect("ensure");
         let disabled = || run(&format!("cat /proc/sys/net/ipv6/conf/{DEVICE}/disable_ipv6"));
         assert_eq!(disabled(), "1\n");
+        run("ip link add veth0 type veth peer name veth1");
+        run(&format!("ip link set veth0 master {DEVICE} up"));
+        run("ip link set veth1 up");
+        assert_settled(&links, &bridge());
         run(&format!("sysctl -w net.ipv6.conf.{DEVICE}.disable_ipv6=0"));
+        advert::wait_for("a link-local address", || ipv6_addresses().contains("fe80::"));
+        assert_eq!(seen(&links, "private").expect("ours")["state"], "up, with fe80::f816:3eff:fe00:1/64");
         links.ensure_bridge(&bridge()).expect("ensure");
         assert_eq!(disabled(), "1\n");
+        assert_settled(&links, &bridge());
     });
 }
 
