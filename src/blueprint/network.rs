@@ -18,13 +18,15 @@ use crate::spec::values::Forward;
 pub type Plugs = HashMap<Name, (String, u32)>;
 
 /// What guests on an isolated network need of the host for IPv6: DHCPv6, and to find it as their neighbour and router (RFC
-/// 4890, 4.4).
-const SERVICES_V6: [&str; 5] = [
+/// 4890, 4.4). Where one of them asks who listens to what, the bridge passes the host only what it has answered to: not
+/// even who looks for it.
+const SERVICES_V6: [&str; 6] = [
     "udp dport 547",
     "icmpv6 type echo-request",
     "icmpv6 type nd-router-solicit",
     "icmpv6 type nd-neighbor-solicit",
     "icmpv6 type nd-neighbor-advert",
+    "icmpv6 type mld-listener-query",
 ];
 
 pub(super) fn lower(
@@ -123,6 +125,7 @@ pub(super) fn lower_ports(desired: &Desired, ipam: &Ipam, blueprint: &mut Bluepr
 /// What stays on the bridge is accepted first: where `br_netfilter` is loaded, frames between neighbours come by here too.
 fn rules(network: &Network, device: &str, firewall: &mut Firewall) {
     let mut rule = |chain, text: String| firewall.rules.push(Rule { chain, text });
+    let has_ipv4 = network.subnets.iter().any(Subnet::is_ipv4);
     let has_ipv6 = network.subnets.iter().any(|subnet| !subnet.is_ipv4());
     match network.forward {
         Forward::Isolated => {
@@ -154,6 +157,7 @@ fn rules(network: &Network, device: &str, firewall: &mut Firewall) {
     let cidrs: Vec<String> = network.subnets.iter().map(|subnet| subnet.cidr.to_string()).collect();
     let words = format!("{} {}", network.forward.as_str(), cidrs.join(", "));
     firewall.networks.insert(network.name.clone(), words.trim_end().to_owned());
-    firewall.ip_forward |= network.forward != Forward::Isolated;
-    firewall.ip6_forward |= network.forward != Forward::Isolated && has_ipv6;
+    let leads_on = network.forward != Forward::Isolated;
+    firewall.ip_forward |= leads_on && has_ipv4;
+    firewall.ip6_forward |= leads_on && has_ipv6;
 }
