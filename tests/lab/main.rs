@@ -14,6 +14,7 @@ mod edits;
 mod exposure;
 mod foreign;
 mod interrupt;
+mod ipv6;
 mod kill;
 mod libvirtd;
 mod looking;
