@@ -242,7 +242,7 @@ impl<'a> Order<'a> {
             for server in servers_of(change) {
                 // One that goes itself needs to know nothing, and one that is yet to come knows nothing old.
                 let comes = self.makes.contains_key(&server) && !self.is_told_after(change, &server, changes);
-                if !self.removes.contains_key(&server) && !(in_place && comes) {
+                if !(self.removes.contains_key(&server) || in_place && comes) {
                     told.entry(server).or_default().push((number, *step));
                 }
             }
