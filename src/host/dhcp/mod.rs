@@ -158,8 +158,17 @@ impl Dnsmasq {
         let files = self.files(network);
         self.locked(network, || {
             if !files.are_there() {
-                return Err(HostError::new(deed(), "the network has no DHCP server")
-                    .help("it was removed meanwhile: apply again, and it is made again"));
+                let Some(started) = files.started() else {
+                    return Err(HostError::new(deed(), "the network has no DHCP server")
+                        .help("it was removed meanwhile: apply again, and it is made again"));
+                };
+                // A directory that is made anew is watched only from a start on.
+                let ran = self.stop(&files).map_err(failed)?;
+                files.create(&self.layout)?;
+                files.write_options(&started.dhcp).map_err(failed)?;
+                if ran {
+                    self.start(&started.dhcp, &files)?;
+                }
             }
             // Marked before it is written, so that a kill in between is made good; and in vain only where nothing changed.
             let marked = files.must_reload();
