@@ -25,7 +25,7 @@ use self::connection::{Connection, failed, is};
 use self::power::State;
 use crate::blueprint::facts::{Disruption, Facts};
 use crate::blueprint::key::{ObjectKind, domain_key};
-use crate::blueprint::object::{self, Claim, Object, Power};
+use crate::blueprint::object::{self, Claim, Nic, Object, Power};
 use crate::blueprint::{Capacity, Layout};
 use crate::host::domain_xml::{self, Marked};
 use crate::host::files;
@@ -183,6 +183,13 @@ impl Hypervisor {
                 continue;
             }
             let deed = || format!("cannot set the link state of `{}` of domain `{name}`", nic.tap);
+            // As it was started: neither the MTU nor, once that is gone, the bridge can be changed by this.
+            let started = |fact: &str| live.get(format!("nic.{}.{fact}", nic.label()).as_str());
+            let nic = &Nic {
+                bridge: started("bridge").unwrap_or(&nic.bridge).clone(),
+                mtu: started("mtu").and_then(|mtu| mtu.parse().ok()).unwrap_or(nic.mtu),
+                ..nic.clone()
+            };
             let xml = domain_xml::write_interface(nic).map_err(|error| HostError::new(deed(), error))?;
             tracing::debug!(domain = name, tap = nic.tap, unplugged = nic.unplugged, "setting the link state");
             domain.update_device_flags(&xml, sys::VIR_DOMAIN_AFFECT_LIVE).map_err(|error| failed(deed(), error))?;
