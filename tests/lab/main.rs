@@ -18,4 +18,5 @@ mod ipv6;
 mod kill;
 mod libvirtd;
 mod looking;
+mod ports;
 mod quickstart;

@@ -18,6 +18,7 @@ mod release;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -200,13 +201,29 @@ impl Dnsmasq {
                     files.mark_reload()?;
                 }
                 if let Some(host) = files.read_host(port) {
-                    self.give_back(&host, &files)?;
+                    self.give_back(&host, &files, |lease| host.may_hold(lease))?;
                 }
                 files.remove_host(port)
             })
             .map_err(failed)?;
         }
         Ok(())
+    }
+
+    /// Gives back the IPv6 leases of a port whose guest is off. When it comes up it may call itself something else, with
+    /// another disk or its interfaces in another order, and dnsmasq keeps an address for whom it was leased to by that name
+    /// (RFC 8415, 11). One that cannot be given back is only missed by such a guest.
+    pub fn forget_guest(&self, port: &PortId, network: &Name) {
+        let files = self.files(network.as_str());
+        self.locked(network.as_str(), || {
+            let Some(mut host) = files.read_host(port) else { return };
+            host.served.retain(IpAddr::is_ipv6);
+            if !host.served.is_empty()
+                && let Err(error) = self.give_back(&host, &files, |_| true)
+            {
+                tracing::debug!(%port, %error, "its leases are not given back");
+            }
+        });
     }
 
     /// The leases that the dnsmasq of the network has granted, also ended ones. Empty where there is none.
@@ -298,13 +315,13 @@ impl Dnsmasq {
         files.clear_reload()
     }
 
-    /// Gives the leases of a host entry back. Where nobody listens, they are in nobody's way until the address is given to
-    /// another, and then [`free`](Self::free) sees to it.
-    fn give_back(&self, host: &Host, files: &Files) -> io::Result<()> {
+    /// Gives those leases of a host entry's addresses back. Where nobody listens, they are in nobody's way until the address
+    /// is given to another, and then [`free`](Self::free) sees to it.
+    fn give_back(&self, host: &Host, files: &Files, which: impl Fn(&Lease) -> bool) -> io::Result<()> {
         let Some(started) = files.started() else { return Ok(()) };
         let leases = self.leases.read(&files.leases())?;
         let granted = host.served.iter().filter_map(|address| leases.by_address.get(address));
-        for lease in granted.filter(|lease| host.may_hold(lease)) {
+        for lease in granted.filter(|lease| which(lease)) {
             if let Err(error) = release::send(lease, leases.server_duid.as_deref(), &started.dhcp.bridge) {
                 tracing::debug!(address = %lease.address, %error, "the lease is not given back");
             }
@@ -323,6 +340,9 @@ impl Dnsmasq {
             let stale = held.filter(|lease| !host.may_hold(lease)).cloned().collect();
             Ok((leases, stale))
         };
+        // When it reads its host entries, dnsmasq renames IPv4 leases alone. A guest whose IPv6 lease is gone asks anew at the
+        // next renewal, and has the address until then.
+        self.give_back(&host, files, |lease| lease.address.is_ipv6() && host.is_misnamed(lease)).map_err(failed)?;
         let (leases, before) = stale().map_err(failed)?;
         if before.is_empty() {
             return Ok(());

@@ -158,6 +158,14 @@ impl Hypervisor {
     /// When its name or UUID belongs to a domain that is not ours, libvirt refuses the definition, or the guest does not
     /// get to the power that is wanted.
     pub fn ensure(&self, wanted: &object::Domain) -> Result<(), HostError> {
+        self.ensure_with(wanted, &|| {})
+    }
+
+    /// The same, with something to do whenever the guest is off and about to be started.
+    ///
+    /// # Errors
+    /// As [`ensure`](Self::ensure).
+    pub fn ensure_with(&self, wanted: &object::Domain, before_start: &dyn Fn()) -> Result<(), HostError> {
         let name = &wanted.name;
         let xml = domain_xml::write(wanted)
             .map_err(|error| HostError::new(format!("cannot define domain `{name}`"), error))?;
@@ -165,7 +173,7 @@ impl Hypervisor {
         files::make_instance_dir(&self.layout, wanted.server.as_str())?;
         self.connection.run(|connect| {
             let domain = self.define(connect, wanted, &xml)?;
-            power::settle(&domain, wanted)?;
+            power::settle(&domain, wanted, before_start)?;
             if wanted.power == Power::On { self.plug_cables(&domain, wanted) } else { Ok(()) }
         })
     }
