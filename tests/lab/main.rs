@@ -17,6 +17,8 @@ mod interrupt;
 mod ipv6;
 mod kill;
 mod libvirtd;
+mod live;
 mod looking;
 mod ports;
 mod quickstart;
+mod recycle;
