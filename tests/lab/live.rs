@@ -183,12 +183,16 @@ fn edits_of_a_network_are_live() {
         1,
     );
 
-    // One that comes later is told all of it.
-    bench.lab.spec(&[&bench.spec, &*server("late", "")].concat());
+    // One that comes later is told all of it, and what its port says comes before what the network says.
+    let late = server("late", "").replace(
+        "networks = [\"private\"]",
+        "ports = [{ network = \"private\", extra_dhcp_opts = [{ name = \"mtu\", value = \"1350\" }] }]",
+    );
+    bench.lab.spec(&[&*bench.spec, &late].concat());
     bench.lab.apply();
     assert_eq!(bench.lab.guest("10.20.0.100").0, "late");
     let said = bench.lab.said("late", "eth0 ");
-    let told = " mtu 1400 host late via 10.20.0.254 dns 10.20.0.1 192.0.2.53 routes 10.99.0.0/16 10.20.0.9 0.0.0.0/0 10.20.0.254";
+    let told = " mtu 1350 host late via 10.20.0.254 dns 10.20.0.1 192.0.2.53 routes 10.99.0.0/16 10.20.0.9 0.0.0.0/0 10.20.0.254";
     assert!(said.ends_with(told), "{said}");
     assert_eq!([WEB, DB].map(|address| bench.lab.boot_of(address)), bench.boots);
 }

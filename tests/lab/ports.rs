@@ -163,6 +163,11 @@ fn a_port_keeps_its_addresses_on_its_way_from_server_to_server() {
     );
     bench.assert_at("on a new server", "new", &VIP);
     assert_eq!(bench.interfaces(VIP[0])[0], vip);
+
+    std::fs::remove_dir_all(lab.state()).expect("a state");
+    let plan = lab.plan();
+    assert!(plan.iter().all(|change| change.ends_with("# found on the host with our mark")), "{plan:#?}");
+    assert_eq!(read::steps(&lab.apply().out), [""; 0]);
     lab.destroy();
     assert_eq!(lab.inventory(), [""; 0]);
 }

@@ -128,7 +128,12 @@ fn an_exchange_that_is_killed_is_finished_by_the_next() {
     let spec = |round: u32| {
         let (web, db) = if round % 2 == 0 { (11, 12) } else { (12, 11) };
         let come_and_go = if round % 2 == 0 { ["a", "b", "c"] } else { ["d", "e", "f"] };
-        lab.spec(&[&*base(), V6, &fixed("web", web, ""), &fixed("db", db, ""), &nodes(&come_and_go)].concat());
+        // Ports of their own change hands too.
+        let owns = "\n[port.one]\nnetwork = \"back\"\n[port.two]\nnetwork = \"back\"\n";
+        let (one, two) = if round.is_multiple_of(2) { ("one", "two") } else { ("two", "one") };
+        let guest = |name, host, port| fixed(name, host, "").replace(" }]\n", &format!(" }}, \"{port}\"]\n"));
+        let guests = [guest("web", web, one), guest("db", db, two)].concat();
+        lab.spec(&[&*base(), V6, owns, &guests, &nodes(&come_and_go)].concat());
         [("web", web), ("db", db)]
     };
     // Guests that are still booting do not feel the power button.
@@ -159,6 +164,13 @@ fn an_exchange_that_is_killed_is_finished_by_the_next() {
             assert_eq!(lab.resolve("", &fqdn, "10.20.0.1"), addresses, "round {round}");
             let told = lab.page(&addresses[0], &format!("/cgi-bin/resolve?{fqdn}"), 20).unwrap_or_default();
             assert!(addresses.iter().all(|address| told.contains(address.as_str())), "round {round}: {told}");
+        }
+        for (port, round_of) in [("one", 0), ("two", 1)] {
+            let file = format!("/var/lib/novella/default/networks/back/hosts/port.{port}");
+            let entry = lab.sh(&format!("cat {file}"));
+            let words: Vec<&str> = entry.trim_end_matches('.').split(',').collect();
+            let owner = servers[usize::try_from((round + round_of) % 2).expect("0 or 1")].0;
+            assert_eq!((words[2], lab.guest(words[1]).0.as_str()), (owner, owner), "round {round}: {entry}");
         }
         note(format_args!("  the next took {:?}, and all answered {:?} later", finish.took, begun.elapsed()));
     }
