@@ -114,6 +114,21 @@ fn edits_of_a_network_are_live() {
     note(format_args!("the guest had {address} {:?} later", told.elapsed()));
     bench.resolves("IPv6", "aaaa", "web.lab.example", &[&address]);
 
+    // From addresses that guests make to such that they are given, and back. They are the same.
+    let entries = [
+        "network.private ~ dhcp # live",
+        "server.db ~ host entry db/private # live",
+        "server.web ~ host entry web/private # live",
+    ];
+    let prefix = "cidr = \"fd00:20::/64\"";
+    let stateful = format!("{prefix}\nipv6_mode = \"dhcpv6-stateful\"");
+    bench.edit("IPv6 addresses that are given", (prefix, &stateful), &entries, 1);
+    bench.lab.said("web", "eth0 inet6 dhcp6 host web.lab.example");
+    assert_eq!(bench.lab.guest(&address).1, bench.boots[0]);
+    bench.edit("IPv6 addresses that are made", (&stateful, prefix), &entries, 1);
+    assert_eq!(bench.lab.guest(&address).1, bench.boots[0]);
+    bench.resolves("made", "aaaa", "web.lab.example", &[&address]);
+
     let second = more("[subnet.more-v4]\nnetwork = \"private\"\ncidr = \"10.21.0.0/24\"\n");
     let with_subnets =
         ["host.local ~ firewall # live", "network.private ~ bridge # live", "network.private ~ dhcp # live"];

@@ -189,24 +189,22 @@ fn a_cable_is_pulled_and_plugged_in_under_a_running_guest() {
     };
     let answers = || lab.try_sh(&format!("ping -c 1 -W 1 {}", VIP[0])).status.success();
     let servers = [with_ports("web", "\"vip\""), with_ports("db", "")].concat();
-    let set = |up: bool, mtu: &str| {
+    let set = |up: bool, network: &str| {
         let ports = PORTS.replace("[port.vip]", &format!("[port.vip]\nadmin_state_up = {up}"));
-        let base = base().replace("[network.private]", &format!("[network.private]\n{mtu}"));
+        let base = base().replace("[network.private]", &format!("[network.private]\n{network}"));
         lab.spec(&[&base, &ports, &server("third", "fixed_ip = \"10.20.0.2\""), &servers].map(String::as_str).concat());
     };
 
-    // The same on a bridge whose MTU was changed since the guest was started.
-    for mtu in ["", "mtu = 1400"] {
-        if !mtu.is_empty() {
-            set(true, mtu);
-            lab.apply();
-            lab.assert_settled("another MTU");
-        }
-        set(false, mtu);
+    // The same on a bridge that has another MTU, and another name, than when the guest was started.
+    for network in ["", "mtu = 1400", "mtu = 1400\nbridge = \"br-lab\""] {
+        set(true, network);
+        lab.apply();
+        lab.assert_settled(network);
+        set(false, network);
         let ping = lab.ping(THIRD);
         lab.assert_repaired("pulled", &["server.web ~ domain # live"], &["server.web domain Modifying"]);
         carrier(false);
-        assert!(!answers(), "{mtu}: the cable is not pulled");
+        assert!(!answers(), "{network}: the cable is not pulled");
 
         // By hand, in the definition and in the guest.
         lab.sh(&format!("virsh -q domif-setlink default.web {tap} up --config"));
@@ -214,14 +212,14 @@ fn a_cable_is_pulled_and_plugged_in_under_a_running_guest() {
         lab.assert_repaired("by hand", &plan, &["server.web domain Modifying"]);
         carrier(false);
 
-        set(true, mtu);
+        set(true, network);
         lab.assert_repaired("plugged in", &["server.web ~ domain # live"], &["server.web domain Modifying"]);
         carrier(true);
         lab.until("it answers again", || answers().then_some(()));
-        assert_eq!(bench.assert_at("plugged in", "web", &VIP), boot, "{mtu}: it was booted anew");
+        assert_eq!(bench.assert_at("plugged in", "web", &VIP), boot, "{network}: it was booted anew");
         let (sent, lost) = ping.stop();
-        note(format_args!("{mtu}: {lost} of {sent} packets to the third guest lost"));
-        assert!(lost <= 1, "{mtu}: {lost} of {sent} packets to the third guest lost");
+        note(format_args!("{network}: {lost} of {sent} packets to the third guest lost"));
+        assert!(lost <= 1, "{network}: {lost} of {sent} packets to the third guest lost");
     }
     assert_eq!(lab.boot_of(THIRD), bench.third_boot);
 
