@@ -95,11 +95,12 @@ impl Dnsmasq {
             let runs_so = |it: &Started| {
                 it.bridge_index == bridge_index && self.arguments(&it.dhcp) == self.arguments(dhcp) && files.are_there()
             };
-            let state = self.state(&files, started.as_ref(), &ours);
+            let alone = match process::leaders(&ours)[..] {
+                [only] => only.arguments == self.arguments(dhcp),
+                _ => false,
+            };
             // Of options and host entries it can be told while it runs.
-            if started.as_ref().is_some_and(runs_so)
-                && (state == "running" || files.must_reload() || !files.has_options(dhcp))
-            {
+            if alone && started.as_ref().is_some_and(runs_so) {
                 files.write_started(&wanted).map_err(failed)?;
                 if files.write_options(dhcp).map_err(failed)? {
                     files.mark_reload().map_err(failed)?;
