@@ -169,6 +169,15 @@ impl Mac {
     }
 }
 
+/// A length of time in seconds in the largest unit that leaves a whole number: `1d`, `12h`, `90s`.
+pub fn span(seconds: u32) -> String {
+    let units = [(86_400, 'd'), (3600, 'h'), (60, 'm')];
+    match units.into_iter().find(|(size, _)| seconds > 0 && seconds.is_multiple_of(*size)) {
+        Some((size, unit)) => format!("{}{unit}", seconds / size),
+        None => format!("{seconds}s"),
+    }
+}
+
 /// An IP address as the number that it is, to count with.
 pub fn ip_number(address: IpAddr) -> u128 {
     match address {
@@ -286,6 +295,13 @@ mod tests {
         let mac: Mac = "fa:16:3e:01:02:03".parse().expect("a MAC address");
         let net = "fd00:20::/64".parse().expect("a network");
         assert_eq!(mac.eui64(net).to_string(), "fd00:20::f816:3eff:fe01:203");
+    }
+
+    #[test]
+    fn spans_are_told_in_their_largest_unit() {
+        for (seconds, text) in [(0, "0s"), (90, "90s"), (600, "10m"), (86_400, "1d"), (90_000, "25h")] {
+            assert_eq!(span(seconds), text);
+        }
     }
 
     #[test]

@@ -33,11 +33,19 @@ impl Place {
         self.answer(arguments, "")
     }
 
+    fn json(&self, arguments: &[&str]) -> serde_json::Value {
+        serde_json::from_str(&self.novella(arguments).ends(0).out).expect("JSON")
+    }
+
     /// Runs novella on the simulated host, with this on its standard input.
     fn answer(&self, arguments: &[&str], input: &str) -> Said {
+        self.on("sim", arguments, input)
+    }
+
+    fn on(&self, backend: &str, arguments: &[&str], input: &str) -> Said {
         let mut child = Command::new(env!("CARGO_BIN_EXE_novella"))
             .args(arguments)
-            .args(["--backend", "sim"])
+            .args(["--backend", backend])
             .current_dir(self.0.path())
             .env_remove("RUST_LOG")
             .stdin(Stdio::piped())
@@ -67,6 +75,11 @@ impl From<Output> for Said {
 }
 
 impl Said {
+    /// The lines of standard output with one space between words.
+    fn lines(&self) -> Vec<String> {
+        self.out.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+    }
+
     #[track_caller]
     fn ends(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "{self:#?}");
@@ -122,7 +135,7 @@ fn a_life_from_plan_to_destroy() {
         .out("No changes. Your infrastructure matches the configuration.");
     place.novella(&["apply"]).ends(0).out("Apply complete! Resources: 0 added, 0 changed, 0 destroyed.");
     place.novella(&["show"]).ends(0).out("db      running   local  10.20.0.50").out("spare   shut off");
-    let json: serde_json::Value = serde_json::from_str(&place.novella(&["show", "--json"]).ends(0).out).expect("JSON");
+    let json = place.json(&["show", "--json"]);
     assert_eq!(json["servers"][0]["server"], "db");
     assert_eq!(json["servers"][0]["ports"][0]["addresses"][0], "10.20.0.50");
 
@@ -171,13 +184,26 @@ fn an_empty_or_broken_spec_never_means_destroy() {
 #[test]
 fn verbs_that_look_change_nothing() {
     let place = Place::new(BASE);
-    for verb in [&["validate"][..], &["plan"], &["show"], &["plan", "--destroy"]] {
+    for verb in
+        [&["validate"][..], &["plan"], &["show"], &["plan", "--destroy"], &["leases"], &["ip", "list", "private"]]
+    {
         place.novella(verb).ends(0);
         assert!(!place.path("state").exists(), "{verb:?} made a state");
     }
     place.novella(&["apply", "--auto-approve"]).ends(0);
     let before = files(place.0.path());
-    for verb in [&["validate"][..], &["plan"], &["show"], &["show", "--json"], &["plan", "--destroy"]] {
+    let verbs = [
+        &["validate"][..],
+        &["plan"],
+        &["show"],
+        &["show", "--json"],
+        &["plan", "--destroy"],
+        &["leases"],
+        &["leases", "--json"],
+        &["ip", "list", "private"],
+        &["ip", "free", "private"],
+    ];
+    for verb in verbs {
         place.novella(verb).ends(0);
     }
     assert_eq!(files(place.0.path()), before);
@@ -246,7 +272,7 @@ fn wrong_arguments_are_told_apart_from_failures() {
 fn completions_name_the_verbs() {
     let place = Place::new(BASE);
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        place.novella(&["completions", shell]).ends(0).out("destroy");
+        place.novella(&["completions", shell]).ends(0).out("destroy").out("leases").out("free");
     }
 }
 
@@ -256,4 +282,173 @@ fn a_log_has_no_colours_where_none_are_wanted() {
     let said = place.novella(&["apply", "--auto-approve", "--log", "trace", "--no-color"]);
     assert!(said.err.contains("DEBUG") || said.err.contains("TRACE"), "{}", said.err);
     assert!(!said.err.contains('\u{1b}'), "{}", said.err);
+}
+
+#[test]
+fn leases_are_told_beside_the_plan() {
+    let place = Place::new(BASE);
+    place.novella(&["leases"]).ends(0).out("There are no ports, and no leases.");
+    place.novella(&["apply", "--auto-approve"]).ends(0);
+    let said = place.novella(&["leases"]).ends(0).err("the simulated host hands out no addresses");
+    assert_eq!(said.lines()[0], "PORT NETWORK PLANNED LEASED RENEWED EXPIRES STATE");
+    assert!(said.lines().contains(&"db/private private 10.20.0.50 - - - no lease".into()), "{said:#?}");
+
+    // The same state on the real host, where a DHCP server has leased some of it.
+    let data = place.path("data");
+    place.write(&BASE.replace("/data", data.to_str().expect("UTF-8")));
+    place.novella(&["destroy", "--auto-approve"]).ends(1).err("data_dir");
+    std::fs::remove_dir_all(place.path("state")).expect("gone");
+    place.novella(&["apply", "--auto-approve"]).ends(0);
+    for (name, bytes) in files(&place.path("state/sim")) {
+        if name.ends_with("export.json") {
+            std::fs::write(place.path("state/export.json"), bytes).expect("a state");
+        }
+    }
+    let json = place.json(&["show", "--json"]);
+    let mac = json["servers"][0]["ports"][0]["mac"].as_str().expect("a MAC address").to_owned();
+    let leases = data.join("default/networks/private/leases");
+    std::fs::create_dir_all(leases.parent().expect("a directory")).expect("a directory");
+    let end = json_now(&place) + 86_400 - 200;
+    let text = format!("{end} {mac} 10.20.0.50 db *\n{end} 02:00:00:00:00:01 10.20.0.99 guest *\n");
+    std::fs::write(leases, text).expect("leases");
+    let said = place.on("libvirt", &["leases"], "").ends(0);
+    assert_eq!(said.err, "");
+    for line in [
+        "db/private private 10.20.0.50 10.20.0.50 3m ago in 23h as planned",
+        "web-1/private private 10.20.0.2 - - - no lease",
+        "- private - 10.20.0.99 3m ago in 23h unknown: 02:00:00:00:00:01 (guest)",
+    ] {
+        assert!(said.lines().contains(&line.into()), "{line:?} is not in {said:#?}");
+    }
+    let json: serde_json::Value =
+        serde_json::from_str(&place.on("libvirt", &["leases", "--json"], "").ends(0).out).expect("JSON");
+    assert_eq!(json["format_version"], "1.0");
+    let rows = json["leases"].as_array().expect("leases");
+    let db = rows.iter().find(|row| row["port"] == "db/private").expect("its row");
+    assert_eq!(db["state"], "as planned");
+    assert_eq!((&db["server"], &db["client"]), (&"db".into(), &mac.into()));
+    assert_eq!((&db["renewed"], &db["expires"]), (&(end - 86_400).into(), &end.into()));
+}
+
+fn json_now(place: &Place) -> u64 {
+    place.json(&["leases", "--json"])["now"].as_u64().expect("a time")
+}
+
+#[test]
+fn addresses_are_listed_with_how_they_were_come_by() {
+    const POOLS: &str = "cidr = \"10.20.0.0/24\"\npools = [\"10.20.0.10-10.20.0.19\", \"10.20.0.30-10.20.0.30\"]\n";
+    let spec = BASE.replace("cidr = \"10.20.0.0/24\"\n", POOLS);
+    let place = Place::new(&spec);
+    let heading = "ADDRESS SUBNET HOLDER MAC HOW STATE";
+    // Without the MAC.
+    let list = |network: &str| -> Vec<String> {
+        let said = place.novella(&["ip", "list", network]).ends(0);
+        assert_eq!(said.lines()[0], heading);
+        let without = |line: &String| {
+            let words: Vec<&str> = line.split(' ').filter(|word| word.matches(':').count() != 5).collect();
+            words.join(" ")
+        };
+        said.lines()[1..].iter().map(without).collect()
+    };
+    let first = [
+        "10.20.0.1 private-v4 host gateway planned",
+        "10.20.0.10 private-v4 web-1/private served planned",
+        "10.20.0.11 private-v4 web-2/private served planned",
+        "10.20.0.50 private-v4 db/private pinned planned",
+    ];
+    assert_eq!(list("private"), first);
+    place.novella(&["apply", "--auto-approve"]).ends(0);
+    assert_eq!(list("network.private"), first.map(|line| line.replace("planned", "made")));
+    assert_eq!(list("closed")[0], "10.30.0.1 closed-v4 host dhcp server made");
+
+    // One that comes, one that goes, one that stays where it was served before.
+    let spec = spec.replace("count = 2", "count = 1").replace("10.20.0.10-", "10.20.0.11-");
+    place.write(&spec.replace("10.20.0.50", "10.20.0.51"));
+    let said = place.novella(&["ip", "list", "private"]).ends(0).err("warning[outside-pools]");
+    assert!(said.err.contains("10.20.0.10 of web-1/private"), "{said:#?}");
+    assert_eq!(
+        list("private"),
+        [
+            "10.20.0.1 private-v4 host gateway made",
+            "10.20.0.10 private-v4 web-1/private kept made",
+            "10.20.0.11 private-v4 web-2/private - leaving",
+            "10.20.0.50 private-v4 db/private - leaving",
+            "10.20.0.51 private-v4 db/private pinned planned",
+        ]
+    );
+    assert_eq!(
+        place.novella(&["ip", "free", "private"]).ends(0).lines()[1..],
+        ["private-v4 10.20.0.0/24 10 of 10 10.20.0.11 10.20.0.11-10.20.0.19 (9)", "10.20.0.30 (1)"]
+    );
+    let json = place.json(&["ip", "list", "private", "--json"]);
+    assert_eq!(json["format_version"], "1.0");
+    assert_eq!(json["addresses"][1]["port"], "web-1/private");
+    assert_eq!(json["addresses"][1]["how"], "kept");
+
+    place.novella(&["ip", "list", "privat"]).ends(1).err("there is no `network.privat`").err("did you mean `private`?");
+    place.novella(&["ip", "free", "other"]).ends(1).err("use one of `closed`, `private`");
+    place.novella(&["ip"]).ends(2);
+    place.novella(&["ip", "list"]).ends(2);
+
+    // When there are too few, what there is is shown with the error.
+    place.write(&spec.replace("count = 1", "count = 30"));
+    place.novella(&["ip", "free", "private"]).ends(1).err("error[pool-exhausted]").out("0 of 10").out("all are in use");
+}
+
+#[test]
+fn the_size_of_a_subnet_is_no_matter() {
+    let place = Place::new(
+        "[network.wide]\nforward = \"isolated\"\n\
+         [subnet.a]\nnetwork = \"wide\"\ncidr = \"fd00::/64\"\nipv6_mode = \"dhcpv6-stateful\"\ngateway = \"fd00::ffff\"\n\
+         [subnet.b]\nnetwork = \"wide\"\ncidr = \"fd01::/64\"\n\
+         [subnet.c]\nnetwork = \"wide\"\ncidr = \"fe00::/8\"\ndhcp = false\n\
+         [port.vip]\nnetwork = \"wide\"\nfixed_ips = [\"fd00::10\"]\n",
+    );
+    let said = place.novella(&["ip", "list", "wide"]).ends(0);
+    assert_eq!(said.lines().iter().filter(|line| line.contains("fd00::10 a port.vip")).count(), 1, "{said:#?}");
+    assert!(said.lines().contains(&"fd00::ffff a router - gateway not ours".into()), "{said:#?}");
+    assert_eq!(
+        place.novella(&["ip", "free", "wide"]).ends(0).lines()[1..],
+        [
+            "a fd00::/64 1.8e19 of 1.8e19 fd00::2 fd00::2-fd00::f (14)",
+            "fd00::11-fd00::fffe (65518)",
+            "fd00::1:0-fd00::ffff:ffff:ffff:ffff (1.8e19)",
+            "b fd01::/64 - - nothing is served: each guest makes its own address",
+            "c fe00::/8 1.3e36 of 1.3e36 fe00::2 fe00::2-feff:ffff:ffff:ffff:ffff:ffff:ffff:ffff (1.3e36)",
+        ]
+    );
+    let text = place.novella(&["ip", "free", "wide", "--json"]).ends(0).out;
+    assert!(text.contains("\"total\": 1329227995784915872903807060280344575"), "{text}");
+    // Pools of an isolated network hold the DHCP server's address too.
+    assert!(text.contains("\"free\": 18446744073709551612"), "{text}");
+}
+
+#[test]
+fn every_example_lives_from_plan_to_destroy() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(examples).expect("the examples") {
+        let example = entry.expect("an entry").path();
+        let place = Place::new("");
+        let specs = example.to_str().expect("UTF-8");
+        let novella = |arguments: &[&str]| place.novella(&[arguments, &["--specs", specs]].concat());
+        novella(&["validate"]).ends(0).out("Success!");
+        novella(&["plan", "--detailed-exitcode"]).ends(2).out("0 to change, 0 to destroy.");
+        novella(&["apply", "--auto-approve"]).ends(0).out("Apply complete!");
+        novella(&["plan", "--detailed-exitcode"]).ends(0).out("No changes.");
+        let said = novella(&["show"]).ends(0);
+        assert!(said.out.matches("running").count() > 1, "{said:#?}");
+        let desired = common::desired_in(&example);
+        for network in desired.networks.keys() {
+            novella(&["ip", "list", network.as_str()]).ends(0).out(" made");
+            novella(&["ip", "free", network.as_str()]).ends(0).out("NEXT");
+        }
+        let said = novella(&["leases"]).ends(0).out("no lease");
+        assert!(desired.ports.keys().all(|port| said.out.contains(&port.to_string())), "{said:#?}");
+        novella(&["destroy", "--auto-approve"]).ends(0).out("Destroy complete!");
+        novella(&["show"]).ends(0).out("There are no servers.");
+        assert!(example.join("README.md").exists(), "{specs} has no README");
+        seen += 1;
+    }
+    assert!(seen > 1);
 }

@@ -10,7 +10,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{BASE, converge, plan, walk};
+use common::{BASE, PORTS, converge, plan, walk};
 use novella::blueprint::HostFacts;
 use novella::blueprint::facts::Disruption;
 use novella::blueprint::key::{ObjectKey, ObjectKind, base_key};
@@ -199,11 +199,118 @@ fn cases() -> Vec<(&'static str, Vec<Change>)> {
     ]
 }
 
+/// Cases of what [`PORTS`] adds.
+fn cases_of_ports() -> Vec<(&'static str, Vec<Change>)> {
+    use Change::{Alter, Destroy, Edit, Lose, LoseState};
+    use ObjectKind::{Bridge, Dhcp, HostEntry};
+    const APP: &str = "ports = [\"vip\", { network = \"private\" }]";
+    const CACHE: &str = "ports = [{ network = \"lab\", dns_name = \"redis\" }]";
+    const SLAAC: &str = "[subnet.lab-slaac]\nnetwork = \"lab\"\ncidr = \"fd40::/64\"\n";
+    vec![
+        ("ports from nothing", vec![]),
+        (
+            "a port goes from a server to another",
+            vec![Edit(&[(APP, "ports = [\"free\"]"), (CACHE, "ports = [\"vip\"]")])],
+        ),
+        (
+            "two servers exchange their ports",
+            vec![
+                Edit(&[(APP, "ports = [\"vip\"]"), (CACHE, "ports = [\"free\"]")]),
+                Edit(&[
+                    ("ports = [\"vip\"]", "ports = [\"swap\"]"),
+                    ("ports = [\"free\"]", "ports = [\"vip\"]"),
+                    ("ports = [\"swap\"]", "ports = [\"free\"]"),
+                ]),
+            ],
+        ),
+        ("the server of a port goes", vec![Edit(&[("[server.app]", "[server.app]\ncount = 0")])]),
+        ("the server of a port goes, and another comes to it", vec![Edit(&[("[server.app]", "[server.app-2]")])]),
+        ("ports in another order", vec![Edit(&[(APP, "ports = [{ network = \"private\" }, \"vip\"]")])]),
+        ("a port gets another address", vec![Edit(&[("10.40.0.40", "10.40.0.41")])]),
+        (
+            "two ports exchange their addresses",
+            vec![
+                Edit(&[(
+                    "[port.free]\nnetwork = \"lab\"",
+                    "[port.free]\nnetwork = \"lab\"\nfixed_ips = [\"10.40.0.41\"]",
+                )]),
+                Edit(&[("10.40.0.40", "swap"), ("10.40.0.41", "10.40.0.40"), ("swap", "10.40.0.41")]),
+            ],
+        ),
+        ("a port gets another MAC", vec![Edit(&[("[port.vip]", "[port.vip]\nmac_address = \"fa:16:3e:00:00:01\"")])]),
+        (
+            "a port goes to another network",
+            vec![Edit(&[("[port.free]\nnetwork = \"lab\"", "[port.free]\nnetwork = \"closed\"")])],
+        ),
+        ("a cable is pulled", vec![Edit(&[("[port.vip]", "[port.vip]\nadmin_state_up = false")])]),
+        ("another name in DNS", vec![Edit(&[("redis", "valkey")])]),
+        ("another option", vec![Edit(&[("pxelinux.0", "ipxe.efi")])]),
+        ("an option less", vec![Edit(&[("extra_dhcp_opts", "# ")])]),
+        ("another domain", vec![Edit(&[("lab.internal", "other.internal")])]),
+        ("another record", vec![Edit(&[("dns_record.www", "dns_record.web")])]),
+        ("other routes", vec![Edit(&[("10.99.0.0/16", "10.98.0.0/16")])]),
+        ("an IPv6 subnet less", vec![Edit(&[(SLAAC, "")])]),
+        (
+            "an IPv6 subnet more",
+            vec![
+                Edit(&[(SLAAC, "")]),
+                Edit(&[(
+                    "[subnet.lab-v6]",
+                    "[subnet.lab-more]\nnetwork = \"lab\"\ncidr = \"fd42::/64\"\n[subnet.lab-v6]",
+                )]),
+            ],
+        ),
+        ("another mode of IPv6", vec![Edit(&[("fd40::/64\"", "fd40::/64\"\nipv6_mode = \"dhcpv6-stateful\"")])]),
+        ("no DHCP any more", vec![Edit(&[("ipv6_mode = \"dhcpv6-stateful\"", "dhcp = false")])]),
+        (
+            "entries change in every way, and their network too",
+            vec![Edit(&[
+                ("10.40.0.40", "10.40.0.41"),
+                ("redis", "valkey"),
+                ("10.99.0.0/16", "10.98.0.0/16"),
+                ("[port.free]\nnetwork = \"lab\"", "[port.other]\nnetwork = \"lab\""),
+                ("count = 2", "count = 1"),
+            ])],
+        ),
+        (
+            "entries change, and their network does not",
+            vec![Edit(&[
+                ("10.40.0.40", "10.40.0.41"),
+                ("redis", "valkey"),
+                ("[port.free]\nnetwork = \"lab\"", "[port.other]\nnetwork = \"lab\""),
+            ])],
+        ),
+        ("a network with all of it vanishes", vec![Lose(Bridge, "lab"), Lose(Dhcp, "lab"), Lose(HostEntry, "vip")]),
+        (
+            "an option is changed by hand",
+            vec![Alter(HostEntry, "vip", |object| {
+                if let Object::HostEntry(entry) = object {
+                    entry.options.clear();
+                    entry.hostname = "other".into();
+                }
+            })],
+        ),
+        ("the state is lost, with ports", vec![LoseState]),
+        (
+            "the state is lost, with ports, and the spec edited",
+            vec![LoseState, Edit(&[("redis", "valkey"), (SLAAC, "")])],
+        ),
+        ("everything goes, with ports", vec![Destroy]),
+    ]
+}
+
+/// All cases, each with the spec that it begins with.
+fn all_cases() -> Vec<(&'static str, String, Vec<Change>)> {
+    let base = cases().into_iter().map(|(case, changes)| (case, BASE.to_owned(), changes));
+    let ports = cases_of_ports().into_iter().map(|(case, changes)| (case, format!("{BASE}{PORTS}"), changes));
+    base.chain(ports).collect()
+}
+
 /// The host and the store as they are before the last run of a case, and the spec of that run.
-fn prepare(changes: &[Change], twice: bool) -> (SimHost, MemoryStore, String) {
+fn prepare(spec: &str, changes: &[Change], twice: bool) -> (SimHost, MemoryStore, String) {
     let host = SimHost::new().twice(twice);
     let mut store = MemoryStore::default();
-    let mut text = BASE.to_owned();
+    let mut text = spec.to_owned();
     if !changes.is_empty() {
         converge(&text, &host, &store);
     }
@@ -247,8 +354,8 @@ fn assert_settled(case: &str, text: &str, host: &SimHost, store: &MemoryStore) {
 #[test]
 fn a_run_that_is_not_cut_off_converges() {
     for twice in [false, true] {
-        for (case, changes) in cases() {
-            let (host, store, text) = prepare(&changes, twice);
+        for (case, spec, changes) in all_cases() {
+            let (host, store, text) = prepare(&spec, &changes, twice);
             converge(&text, &host, &store);
             assert_settled(case, &text, &host, &store);
         }
@@ -258,10 +365,10 @@ fn a_run_that_is_not_cut_off_converges() {
 #[test]
 fn a_run_that_is_cut_off_anywhere_is_mended_by_the_next() {
     let mut cuts = 0;
-    for (case, changes) in cases() {
+    for (case, spec, changes) in all_cases() {
         for when in [When::Before, When::After] {
             for deed in 0.. {
-                let (host, store, text) = prepare(&changes, false);
+                let (host, store, text) = prepare(&spec, &changes, false);
                 let fuse = Fuse::new(deed, when);
                 let first = plan(&text, store.snapshot(), &host);
                 let fused_host = Fused::<dyn Host>(&host, Arc::clone(&fuse));

@@ -57,3 +57,37 @@ fn diagnostics_read_as_they_should() {
 fn name(path: &Path) -> String {
     path.file_name().expect("a name").to_string_lossy().into_owned()
 }
+
+/// What `docs/diagnostics.md` has is in the source, and what the source has is in it.
+#[test]
+fn diagnostics_with_a_name_are_listed() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let list = std::fs::read_to_string(root.join("docs/diagnostics.md")).expect("the list");
+    let listed: Vec<&str> = list.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    let mut source = String::new();
+    let mut open = vec![root.join("src")];
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(std::fs::read_dir(path).expect("a folder").map(|entry| entry.expect("entry").path()));
+        } else {
+            source.push_str(&std::fs::read_to_string(path).expect("a text"));
+        }
+    }
+    for name in &listed {
+        assert!(
+            source.contains(&format!("\"{name}\"")) || source.contains(&format!("\\n{name}\"")),
+            "there is no {name} in src/"
+        );
+    }
+    for name in source.split(".code(\"").skip(1).filter_map(|rest| rest.split('"').next()) {
+        assert!(listed.contains(&name), "{name} is not in docs/diagnostics.md");
+    }
+    // Some are given their name on a way that this does not see; those that have a case are seen there.
+    for folder in folders("diagnostics") {
+        let said = std::fs::read_to_string(folder.join("expected.txt")).expect("a text");
+        for name in said.split("error[").chain(said.split("warning[")).skip(1).filter_map(|rest| rest.split(']').next())
+        {
+            assert!(listed.contains(&name) || !said.contains(&format!("[{name}]:")), "{name} is not listed");
+        }
+    }
+}

@@ -12,6 +12,7 @@ use crate::address::PortId;
 use crate::blueprint::dhcp::{Assignment, IpVersion};
 use crate::blueprint::key::ObjectKind;
 use crate::blueprint::object::{Firewall, Object, Rule};
+use crate::value::span;
 
 /// What is known of an object, attribute by attribute, as text.
 ///
@@ -83,6 +84,9 @@ impl Object {
                 put("mtu", it.mtu.to_string());
                 put("domain", it.domain.clone());
                 put("process", "running".into());
+                // So that one too many is seen as well.
+                put("subnets", join(&it.ranges.iter().map(|range| &range.subnet).collect::<Vec<_>>()));
+                put("records", join(&it.records.keys().collect::<Vec<_>>()));
                 for range in &it.ranges {
                     let mut put = |attribute: &str, value: String| {
                         facts.insert(Cow::Owned(format!("subnet.{}{attribute}", range.subnet)), value);
@@ -94,7 +98,7 @@ impl Object {
                         continue;
                     }
                     put(".dns", if range.dns.is_empty() { "itself".into() } else { join(&range.dns) });
-                    put(".lease", format!("{} s", range.lease_seconds));
+                    put(".lease", span(range.lease_seconds));
                     if !range.routes.is_empty() {
                         put(".routes", join(&range.routes));
                     }
@@ -182,8 +186,7 @@ impl ObjectKind {
             // A base is mended in its place, for disks lie over it.
             Self::Firewall | Self::Dhcp | Self::Base => false,
             Self::Bridge => fact == "device",
-            // Removed and made anew, so that two ports may exchange addresses: both are gone before either comes.
-            Self::HostEntry => matches!(fact, "network" | "address" | "mac"),
+            Self::HostEntry => fact == "network",
             Self::Disk => matches!(fact, "path" | "image" | "base" | "format"),
             Self::Domain => matches!(fact, "uuid" | "name"),
         }

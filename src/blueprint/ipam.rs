@@ -25,8 +25,9 @@ use crate::value::{Mac, ip_address, ip_number};
 /// What was chosen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ipam {
-    /// The host's address on each subnet: the gateway, or the DHCP server's own (reference D6).
-    pub host: HashMap<Name, IpAddr>,
+    /// The host's addresses on each subnet. The first is the gateway, or the DHCP server's own (reference D6). Others were
+    /// that before: guests go by them until they renew their leases, so the host keeps them until a port needs them.
+    pub host: HashMap<Name, Vec<IpAddr>>,
     /// What each port has.
     pub ports: HashMap<PortId, Allocation>,
 }
@@ -99,7 +100,7 @@ impl Ipam {
             if !self.host.contains_key(&space.subnet.name) {
                 match space.lowest_anywhere() {
                     Some(address) => {
-                        self.host.insert(space.subnet.name.clone(), address);
+                        self.host.insert(space.subnet.name.clone(), vec![address]);
                     }
                     None => problems.push(no_room_for_host(space.subnet)),
                 }
@@ -111,6 +112,9 @@ impl Ipam {
             for (request, chosen) in claimant.port.requests.iter().zip(&mut claimant.chosen) {
                 if chosen.is_none() {
                     *chosen = spaces.iter_mut().filter(|it| it.serves(&request.wanted)).find_map(Space::lowest);
+                    if chosen.is_none() {
+                        *chosen = spaces.iter().find_map(|space| self.host_gives_up(space, &request.wanted));
+                    }
                 }
                 if chosen.is_none() {
                     match left_out
@@ -137,20 +141,28 @@ impl Ipam {
         }
     }
 
-    /// The host's own addresses: a router's is set, another is kept while it can be.
+    /// The host's own addresses: a router's is set, all others are kept while they can be.
     fn host_keeps(&mut self, network: &Network, spaces: &mut [Space], recorded: &Recorded) {
         let before = match recorded.records.get(&bridge_key(&network.name)).map(|record| &record.object) {
             Some(Object::Bridge(bridge)) => bridge.addresses.as_slice(),
             _ => &[],
         };
         for space in spaces {
-            let held = before.iter().map(IpNet::addr).find(|address| space.may_have(*address));
             let routing = space.subnet.router.filter(|_| space.subnet.host_is_router);
-            if let Some(address) = routing.or(held) {
-                space.used.insert(ip_number(address));
-                self.host.insert(space.subnet.name.clone(), address);
+            let held = before.iter().map(IpNet::addr).filter(|address| space.may_have(*address));
+            let all: Vec<IpAddr> = routing.into_iter().chain(held).collect();
+            space.used.extend(all.iter().copied().map(ip_number));
+            if !all.is_empty() {
+                self.host.insert(space.subnet.name.clone(), all);
             }
         }
+    }
+
+    /// An address in a pool that the host only keeps for guests which may still go by it.
+    fn host_gives_up(&mut self, space: &Space, wanted: &Wanted) -> Option<IpAddr> {
+        let all = self.host.get_mut(&space.subnet.name).filter(|_| space.serves(wanted))?;
+        let former = all.iter().skip(1).position(|address| space.is_in_pool(*address))?;
+        Some(all.remove(former + 1))
     }
 }
 

@@ -5,7 +5,7 @@
 //!
 //! [`object`], [`dhcp`], [`key`] and [`facts`] have the vocabulary; [`identity`] and [`ipam`] make the choices, and [`found`] tells of those
 //! that no record holds any more; [`network`], [`image`] and [`server`] lower one kind of resource each; [`capacity`] proves
-//! that it all fits.
+//! that it all fits, and [`usage`] tells what is left of a network.
 
 pub mod capacity;
 pub mod dhcp;
@@ -19,6 +19,7 @@ pub mod layout;
 pub mod network;
 pub mod object;
 pub mod server;
+pub mod usage;
 
 use std::collections::BTreeMap;
 

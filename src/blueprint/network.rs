@@ -11,20 +11,22 @@ use crate::blueprint::ipam::Ipam;
 use crate::blueprint::key::firewall_table;
 use crate::blueprint::object::{Bridge, Dhcp, DhcpRange, Firewall, HostEntry, Object, PortAddress, Rule, RuleChain};
 use crate::blueprint::{Blueprint, Layout};
-use crate::desired::{Desired, Network};
+use crate::desired::{Desired, Network, Subnet};
 use crate::spec::values::Forward;
 
 /// What servers need to know of a network: the bridge and the MTU.
 pub type Plugs = HashMap<Name, (String, u32)>;
 
 /// What guests on an isolated network need of the host for IPv6: DHCPv6, and to find it as their neighbour and router (RFC
-/// 4890, 4.4).
-const SERVICES_V6: [&str; 5] = [
+/// 4890, 4.4). Where one of them asks who listens to what, the bridge passes the host only what it has answered to: not
+/// even who looks for it.
+const SERVICES_V6: [&str; 6] = [
     "udp dport 547",
     "icmpv6 type echo-request",
     "icmpv6 type nd-router-solicit",
     "icmpv6 type nd-neighbor-solicit",
     "icmpv6 type nd-neighbor-advert",
+    "icmpv6 type mld-listener-query",
 ];
 
 pub(super) fn lower(
@@ -45,11 +47,11 @@ pub(super) fn lower(
     for network in desired.networks.values() {
         let id = identity.network(&network.name);
         let device = network.bridge.clone().unwrap_or_else(|| Identity::bridge(id));
-        let mut addresses: Vec<IpNet> = network
-            .subnets
-            .iter()
-            .filter_map(|subnet| IpNet::new(*ipam.host.get(&subnet.name)?, subnet.cidr.prefix_len()).ok())
-            .collect();
+        let nets = |subnet: &Subnet| -> Vec<IpNet> {
+            let held = ipam.host.get(&subnet.name).into_iter().flatten();
+            held.filter_map(|address| IpNet::new(*address, subnet.cidr.prefix_len()).ok()).collect()
+        };
+        let mut addresses: Vec<IpNet> = network.subnets.iter().flat_map(nets).collect();
         addresses.sort();
         blueprint.add(Object::Bridge(Bridge {
             network: network.name.clone(),
@@ -123,6 +125,7 @@ pub(super) fn lower_ports(desired: &Desired, ipam: &Ipam, blueprint: &mut Bluepr
 /// What stays on the bridge is accepted first: where `br_netfilter` is loaded, frames between neighbours come by here too.
 fn rules(network: &Network, device: &str, firewall: &mut Firewall) {
     let mut rule = |chain, text: String| firewall.rules.push(Rule { chain, text });
+    let has_ipv4 = network.subnets.iter().any(Subnet::is_ipv4);
     let has_ipv6 = network.subnets.iter().any(|subnet| !subnet.is_ipv4());
     match network.forward {
         Forward::Isolated => {
@@ -154,6 +157,7 @@ fn rules(network: &Network, device: &str, firewall: &mut Firewall) {
     let cidrs: Vec<String> = network.subnets.iter().map(|subnet| subnet.cidr.to_string()).collect();
     let words = format!("{} {}", network.forward.as_str(), cidrs.join(", "));
     firewall.networks.insert(network.name.clone(), words.trim_end().to_owned());
-    firewall.ip_forward |= network.forward != Forward::Isolated;
-    firewall.ip6_forward |= network.forward != Forward::Isolated && has_ipv6;
+    let leads_on = network.forward != Forward::Isolated;
+    firewall.ip_forward |= leads_on && has_ipv4;
+    firewall.ip6_forward |= leads_on && has_ipv6;
 }

@@ -24,10 +24,6 @@ use crate::value::{ByteSize, Mac, Sha256};
 pub enum Claim {
     /// The name of a network interface.
     Link(String),
-    /// An IP address on a network.
-    Address(Name, IpAddr),
-    /// A MAC address on a network.
-    Mac(Name, Mac),
     /// The name of a libvirt domain.
     DomainName(String),
     /// The UUID of a libvirt domain.
@@ -38,8 +34,6 @@ impl fmt::Display for Claim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Link(name) => write!(f, "interface `{name}`"),
-            Self::Address(network, address) => write!(f, "address {address} on network.{network}"),
-            Self::Mac(network, mac) => write!(f, "MAC address {mac} on network.{network}"),
             Self::DomainName(name) => write!(f, "libvirt domain `{name}`"),
             Self::DomainUuid(uuid) => write!(f, "libvirt domain {uuid}"),
         }
@@ -204,6 +198,12 @@ impl HostEntry {
     /// Its full names in DNS, each with an address.
     pub fn names(&self) -> impl Iterator<Item = (IpAddr, String)> {
         self.addresses.iter().map(|it| (it.address, format!("{}.{}", self.hostname, it.domain)))
+    }
+
+    /// Whether a DHCP server could not believe in both: it knows a guest by its MAC, and gives an address to one.
+    pub fn collides(&self, other: &Self) -> bool {
+        let (ours, theirs) = (self.served(), other.served());
+        self.network == other.network && (self.mac == other.mac || ours.iter().any(|it| theirs.contains(it)))
     }
 
     /// Whether a guest that has its addresses as `before` says must give one up for another. It would keep the old one until
@@ -578,12 +578,9 @@ impl Object {
     /// What it has that nothing else on the host, or on its network, may have.
     pub fn claims(&self) -> Vec<Claim> {
         match self {
-            Self::Firewall(_) | Self::Dhcp(_) | Self::Base(_) | Self::Disk(_) => Vec::new(),
+            // Addresses change hands when a DHCP server reads all of its host entries anew.
+            Self::Firewall(_) | Self::Dhcp(_) | Self::HostEntry(_) | Self::Base(_) | Self::Disk(_) => Vec::new(),
             Self::Bridge(it) => vec![Claim::Link(it.device.clone())],
-            Self::HostEntry(it) => {
-                let addresses = it.addresses.iter().map(|its| Claim::Address(it.network.clone(), its.address));
-                addresses.chain([Claim::Mac(it.network.clone(), it.mac)]).collect()
-            }
             Self::Domain(it) => {
                 let mut claims = vec![Claim::DomainName(it.name.clone()), Claim::DomainUuid(it.uuid)];
                 claims.extend(it.nics.iter().map(|nic| Claim::Link(nic.tap.clone())));

@@ -8,6 +8,8 @@ mod completions;
 mod destroy;
 mod doctor;
 mod interrupt;
+mod ip;
+mod leases;
 mod plan;
 mod session;
 mod show;
@@ -79,6 +81,10 @@ enum Verb {
     Destroy(apply::Arguments),
     /// Show the servers with their state and addresses
     Show(show::Arguments),
+    /// Show who holds which address: what was planned, and what is leased
+    Leases(leases::Arguments),
+    /// Show which addresses of a network are in use, and which are free
+    Ip(ip::Arguments),
     /// Check that this machine has all that is needed, and say how to mend what is not
     Doctor,
     /// Print the completions for a shell
@@ -101,6 +107,8 @@ pub fn run() -> ExitCode {
         Verb::Apply(arguments) => apply::run(&global, &arguments),
         Verb::Destroy(arguments) => destroy::run(&global, &arguments),
         Verb::Show(arguments) => show::run(&global, &arguments),
+        Verb::Leases(arguments) => leases::run(&global, &arguments),
+        Verb::Ip(arguments) => ip::run(&global, &arguments),
         Verb::Doctor => doctor::run(&global),
         Verb::Completions(arguments) => completions::run(&arguments, &mut Cli::command()),
     };

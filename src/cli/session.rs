@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
+use crate::address::Name;
 use crate::cli::{Backend, FAILED, Global, Stop};
 use crate::desired::{self, Desired};
 use crate::diagnostic::has_errors;
+use crate::host::dhcp::Lease;
 use crate::host::machine::Machine;
 use crate::host::sim::SimHost;
 use crate::host::{Host, HostError, OnProgress};
@@ -57,6 +59,14 @@ impl Target {
         match self {
             Self::Machine(machine) => machine.as_ref(),
             Self::Sim(sim) => sim,
+        }
+    }
+
+    /// The leases of a network; none on a host that hands out no addresses.
+    pub(super) fn leases(&self, network: &Name) -> Result<Option<Vec<Lease>>, HostError> {
+        match self {
+            Self::Machine(machine) => machine.leases(network).map(Some),
+            Self::Sim(_) => Ok(None),
         }
     }
 

@@ -114,6 +114,8 @@ pub(super) fn names_are_unique(ports: &Ports, problems: &mut Problems<'_>) {
         if port.server.is_some() && port.server == other.server {
             continue;
         }
+        // Who chose the name is at fault, and not who is called by its own.
+        let (port, other) = if port.dns_name.is_some() { (port, other) } else { (other, port) };
         let key = |port: &Port| port.declared.place(if port.dns_name.is_some() { "dns_name" } else { "" });
         let error = Diagnostic::error(format!(
             "`{}` and `{}` would both be called `{}` on `network.{}`",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::address::{Address, Name, PortId, ResourceKind};
-use crate::blueprint::dhcp::{DhcpOption, IpVersion};
+use crate::blueprint::dhcp::{Assignment, DhcpOption, IpVersion};
 use crate::desired::{Network, Problems, Subnet, dhcp_option};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::spec::Spec;
@@ -234,6 +234,7 @@ fn fixed_ips(
             "spread them over several ports".into(),
         ));
     }
+    let mut is_served = false;
     for (index, fixed) in written.iter().enumerate() {
         let place = declared.place(&format!("fixed_ips[{index}]"));
         let found = match &fixed.subnet {
@@ -286,6 +287,24 @@ fn fixed_ips(
                 "the port has this address already".into(),
                 "leave it out".into(),
             ));
+        }
+        let home = network.subnets.iter().find(|subnet| match &wanted {
+            Wanted::Address(address) => subnet.cidr.contains(address),
+            Wanted::Subnet(name) => subnet.name == *name,
+            Wanted::Any(_) => false,
+        });
+        if home.is_some_and(|subnet| subnet.is_ipv4() && subnet.assignment == Assignment::Dhcp) {
+            if is_served {
+                problems.push(
+                    Diagnostic {
+                        place: place.clone(),
+                        ..Diagnostic::warning("DHCP hands out the first IPv4 address alone")
+                    }
+                    .code("not-handed-out")
+                    .help("this one is kept free for the port, and its guest sets it up by itself"),
+                );
+            }
+            is_served = true;
         }
         requests.push(Request { wanted, place });
     }

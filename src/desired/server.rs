@@ -305,9 +305,11 @@ fn fixed_ip(
     let home = on.iter().position(|network| network.subnets.iter().any(|subnet| subnet.cidr.contains(&fixed)));
     if let Some((network, port)) = home.and_then(|home| Some((*on.get(home)?, inline.get_mut(home)?))) {
         if address_is_possible(fixed, None, network, &place, problems) {
-            port.requests = vec![Request { wanted: Wanted::Address(fixed), place }];
             let rest = usual(network, &port.declared.place(""), &[IpVersion::of(fixed)]);
-            port.requests.extend(rest);
+            port.requests = vec![Request { wanted: Wanted::Address(fixed), place }];
+            // IPv4 comes first, as in any port.
+            let at = if fixed.is_ipv4() { 1 } else { 0 };
+            port.requests.splice(at..at, rest);
         }
         return;
     }

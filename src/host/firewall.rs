@@ -109,7 +109,7 @@ impl Nft {
             let (family, table) = (text(chain, "family"), text(chain, "table"));
             text(chain, "hook") == "forward"
                 && text(chain, "policy") == "drop"
-                && matches!(family, "ip" | "inet" | "bridge")
+                && matches!(family, "ip" | "ip6" | "inet" | "bridge")
                 && (family, table) != ("inet", &self.table)
         });
         Ok(dropping.map(|it| format!("{} {} {}", text(it, "family"), text(it, "table"), text(it, "name"))).collect())
@@ -188,11 +188,12 @@ pub fn loses_its_route() -> Option<String> {
         let flags = u32::from_str_radix(words.get(8)?, 16).ok()?;
         (flags & ADVERTISED != 0).then(|| words.get(9).map(|name| (*name).to_owned()))?
     });
-    let heeds_while_it_can = |name: &String| {
+    // With 0 it heeds no new ones, and loses what it has from old ones all the same.
+    let loses = |name: &String| {
         let accepts = std::fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{name}/accept_ra"));
-        accepts.is_ok_and(|value| value.trim() == "1")
+        accepts.is_ok_and(|value| value.trim() != "2")
     };
-    interfaces.into_iter().find(heeds_while_it_can)
+    interfaces.into_iter().find(loses)
 }
 
 /// How many rules a listed table has, and the marks of all that it holds, in order. What is not as we write it gets a

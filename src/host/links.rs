@@ -10,7 +10,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::{
@@ -93,7 +93,7 @@ impl Links {
             } else {
                 let names = [&link.name].into_iter().chain(&link.other_names);
                 into.foreign.extend(names.map(|name| Claim::Link(name.clone())));
-                let theirs = addresses.iter().filter(|it| it.message.header.index == link.index);
+                let theirs = addresses.iter().filter(|it| it.is_of(link.index) && !it.is_link_local());
                 into.foreign_networks.extend(theirs.map(|it| (link.name.clone(), it.net)));
             }
         }
@@ -235,8 +235,12 @@ impl Links {
 
     fn repair_addresses(&self, index: u32, bridge: &Bridge) -> Result<(), HostError> {
         let deed = |verb: &str, net: IpNet| format!("cannot {verb} address {net} of bridge `{}`", bridge.device);
+        let mut wanted = bridge.addresses.clone();
+        if wanted.iter().any(|net| net.addr().is_ipv6()) {
+            wanted.push(link_local(bridge.mac));
+        }
         let add = |present: &[HostAddress]| {
-            for net in bridge.addresses.iter().filter(|net| !present.iter().any(|it| it.net == **net)) {
+            for net in wanted.iter().filter(|net| !present.iter().any(|it| it.net == **net)) {
                 let added = self.netlink.create(RouteNetlinkMessage::NewAddress(new_address(index, *net)));
                 tolerate(added, EEXIST).map_err(|error| failed(deed("add", *net), error))?;
             }
@@ -245,7 +249,7 @@ impl Links {
         let present = self.addresses_of(index)?;
         add(&present)?;
         let mut removed = false;
-        for surplus in present.into_iter().filter(|it| !bridge.addresses.contains(&it.net)) {
+        for surplus in present.into_iter().filter(|it| !wanted.contains(&it.net) && !it.is_link_local()) {
             let gone = self.netlink.change(RouteNetlinkMessage::DelAddress(surplus.message));
             tolerate(gone, EADDRNOTAVAIL).map_err(|error| failed(deed("remove", surplus.net), error))?;
             removed = true;
@@ -289,7 +293,7 @@ impl Links {
     }
 
     fn addresses_of(&self, index: u32) -> Result<Vec<HostAddress>, HostError> {
-        Ok(self.addresses()?.into_iter().filter(|it| it.message.header.index == index).collect())
+        Ok(self.addresses()?.into_iter().filter(|it| it.is_of(index)).collect())
     }
 
     /// The alias of the bridge of a network.
@@ -379,16 +383,28 @@ impl Link {
 
     /// What it is, in the words of [`Object::facts`](crate::blueprint::object::Object::facts).
     fn facts(&self, addresses: &[HostAddress]) -> Facts {
-        let mut mine: Vec<IpNet> =
-            addresses.iter().filter(|it| it.message.header.index == self.index).map(|it| it.net).collect();
+        let (own, given): (Vec<&HostAddress>, Vec<&HostAddress>) =
+            addresses.iter().filter(|it| it.is_of(self.index)).partition(|it| it.is_link_local());
+        let mut mine: Vec<IpNet> = given.iter().map(|it| it.net).collect();
         mine.sort();
+        let has_ipv6 = mine.iter().any(|net| net.addr().is_ipv6());
+        let needed = self.mac.map(link_local).filter(|_| has_ipv6);
+        let missing = needed.filter(|net| own.iter().all(|it| it.net != *net));
+        // Somebody has turned IPv6 on where the host has no part in it.
+        let surplus = own.first().filter(|_| !has_ipv6);
+        let state = match (missing, surplus) {
+            _ if !self.up => "down".to_owned(),
+            (Some(missing), _) => format!("up, without {missing}"),
+            (None, Some(surplus)) => format!("up, with {}", surplus.net),
+            (None, None) => "up".to_owned(),
+        };
         let mine: Vec<String> = mine.iter().map(IpNet::to_string).collect();
         let facts = [
             ("device", Some(self.name.clone())),
             ("mac", self.mac.map(|mac| mac.to_string())),
             ("mtu", self.mtu.map(|mtu| mtu.to_string())),
             ("addresses", Some(mine.join(", "))),
-            ("state", Some(if self.up { "up" } else { "down" }.to_owned())),
+            ("state", Some(state)),
             ("stp", self.stp.map(|on| if on { "on" } else { "off" }.to_owned())),
             ("forward_delay", self.forward_delay.map(seconds)),
         ];
@@ -396,7 +412,7 @@ impl Link {
     }
 }
 
-/// An IP address on a link, but none that a link gives itself.
+/// An IP address on a link other than loopback's own.
 struct HostAddress {
     net: IpNet,
     message: AddressMessage,
@@ -415,12 +431,30 @@ impl HostAddress {
             _ => None,
         });
         let address = local.or(only)?;
-        if matches!(address, IpAddr::V6(address) if address.is_unicast_link_local() || address.is_loopback()) {
+        if address == IpAddr::V6(Ipv6Addr::LOCALHOST) {
             return None;
         }
         let net = IpNet::new(address, message.header.prefix_len).ok()?;
         Some(Self { net, message })
     }
+
+    fn is_of(&self, index: u32) -> bool {
+        self.message.header.index == index
+    }
+
+    /// Whether every link has one like it, so that it tells nothing of where the link leads.
+    fn is_link_local(&self) -> bool {
+        matches!(self.net.addr(), IpAddr::V6(address) if address.is_unicast_link_local())
+    }
+}
+
+/// The address by which a bridge with IPv6 is known on itself, and from which it advertises: the one that the kernel would
+/// make of the MAC address (RFC 4291, appendix A), but for the kernel waiting with it for the first guest, leaving it unusable
+/// for a moment, and not making it again when it was taken away.
+fn link_local(mac: Mac) -> IpNet {
+    let [a, b, c, d, e, f] = mac.0;
+    let address = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f];
+    IpNet::from(Ipv6Net::new_assert(address.into(), 64))
 }
 
 /// The order to give a link an address. One of IPv6 is in use at once: on a bridge of ours nobody else has it, and while the
@@ -443,26 +477,34 @@ fn new_address(index: u32, net: IpNet) -> AddressMessage {
 /// it has only the addresses that we give it. Else any guest could hand the host addresses and a default route by a router
 /// advertisement. What guests speak among themselves is not touched. (`ip-sysctl.rst` of the kernel.)
 fn set_ipv6(device: &str, on: bool) -> Result<(), HostError> {
-    let settings: &[(&str, &str)] = if on {
-        // Closed before it is opened.
-        &[("accept_ra", "0"), ("autoconf", "0"), ("accept_dad", "0"), ("disable_ipv6", "0")]
-    } else {
-        &[("disable_ipv6", "1")]
+    // With `addr_gen_mode` 1 the kernel makes no link-local address, for we do.
+    const CLOSED: [(&str, &str); 4] =
+        [("accept_ra", "0"), ("autoconf", "0"), ("accept_dad", "0"), ("addr_gen_mode", "1")];
+    let directory = Path::new("/proc/sys/net/ipv6/conf").join(device);
+    let deed = |name: &str, wanted: &str| format!("cannot set the host's IPv6 on bridge `{device}`: {name} = {wanted}");
+    let is = |name: &str, wanted: &str| match std::fs::read_to_string(directory.join(name)) {
+        Ok(value) => Ok(value.trim() == wanted),
+        // A kernel without IPv6, or a bridge that is too small for it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !on => Ok(true),
+        Err(error) => Err(failed(deed(name, wanted), error)),
     };
-    for (name, wanted) in settings {
-        let switch = Path::new("/proc/sys/net/ipv6/conf").join(device).join(name);
-        let done = match std::fs::read_to_string(&switch) {
-            Ok(value) if value.trim() == *wanted => Ok(()),
-            Ok(_) => std::fs::write(&switch, format!("{wanted}\n")),
-            // A kernel without IPv6.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !on => Ok(()),
-            Err(error) => Err(error),
-        };
-        done.map_err(|error| {
-            failed(format!("cannot set the host's IPv6 on bridge `{device}`: {name} = {wanted}"), error)
-        })?;
+    let set = |name: &str, wanted: &str| {
+        if is(name, wanted)? {
+            return Ok(());
+        }
+        std::fs::write(directory.join(name), format!("{wanted}\n")).map_err(|error| failed(deed(name, wanted), error))
+    };
+    if !on {
+        return set("disable_ipv6", "1");
     }
-    Ok(())
+    for (name, wanted) in CLOSED {
+        if !is(name, wanted)? {
+            // Was open, or is new: what came in goes, routes too, and nothing comes in until it is closed.
+            set("disable_ipv6", "1")?;
+            set(name, wanted)?;
+        }
+    }
+    set("disable_ipv6", "0")
 }
 
 /// A link name that is one to the kernel too: it would make `br%d` into `br0`.

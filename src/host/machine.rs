@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use crate::address::PortId;
+use crate::address::{Name, PortId};
 use crate::blueprint::key::{ObjectKey, ObjectKind};
 use crate::blueprint::object::{Domain, Object, Power, VirtType};
 use crate::blueprint::{HostFacts, Layout};
 use crate::desired::Desired;
-use crate::host::dhcp::Dnsmasq;
+use crate::host::dhcp::{Dnsmasq, Lease};
 use crate::host::firewall::Nft;
 use crate::host::hypervisor::Hypervisor;
 use crate::host::images::Images;
@@ -61,6 +61,14 @@ impl Machine {
         {
             tracing::debug!(%error, "cannot keep what was found out about KVM");
         }
+    }
+
+    /// The leases that the DHCP server of a network has granted, also ended ones. Nothing but its lease file is looked at.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn leases(&self, network: &Name) -> Result<Vec<Lease>, HostError> {
+        self.dhcp.leases(network.as_str())
     }
 
     /// Removes the directories of a project without objects, and what is kept in them about this host. One with anything

@@ -80,9 +80,9 @@ struct World {
     objects: BTreeMap<ObjectKey, Object>,
     /// Interfaces of running domains whose bridge was taken away, by server and label.
     unplugged: BTreeSet<(Name, String)>,
-    /// Host entries that a DHCP server still believes in, by its key, until it is told.
+    /// Host entries that are no more, and that a DHCP server believes in until it is told.
     #[serde(default)]
-    believed: Vec<(ObjectKey, HostEntry)>,
+    believed: Vec<HostEntry>,
     #[serde(skip)]
     foreign: BTreeSet<Claim>,
     #[serde(skip)]
@@ -179,8 +179,12 @@ impl SimHost {
         let world = self.world();
         let mut broken: Vec<String> =
             world.unplugged.iter().map(|(server, nic)| format!("{server} is cut off {nic}")).collect();
-        broken
-            .extend(world.believed.iter().map(|(server, entry)| format!("{server} still believes in {}", entry.port)));
+        broken.extend(world.believed.iter().map(|entry| format!("{} is still believed in", entry.port)));
+        let entries: Vec<&HostEntry> = world.entries().collect();
+        for (number, entry) in entries.iter().enumerate() {
+            let twins = entries[number + 1..].iter().filter(|other| other.collides(entry));
+            broken.extend(twins.map(|other| format!("{} collides with {}", other.port, entry.port)));
+        }
         for (key, object) in &world.objects {
             for need in object.needs().into_iter().filter(|need| !world.objects.contains_key(need)) {
                 broken.push(format!("{key} lacks {need}"));
@@ -214,6 +218,18 @@ impl SimHost {
 }
 
 impl World {
+    fn entries(&self) -> impl Iterator<Item = &HostEntry> {
+        self.objects.values().filter_map(|object| match object {
+            Object::HostEntry(entry) => Some(entry),
+            _ => None,
+        })
+    }
+
+    /// A DHCP server reads its host entries anew.
+    fn tell(&mut self, server: &ObjectKey) {
+        self.believed.retain(|entry| dhcp_key(&entry.network) != *server);
+    }
+
     fn ensure(&mut self, object: &Object) -> Result<(), HostError> {
         let key = object.key();
         let refuse = |why: String| Err(HostError::new(format!("cannot make {key}"), why));
@@ -246,22 +262,21 @@ impl World {
             }
         }
         if let Object::HostEntry(entry) = object {
-            let server = dhcp_key(&entry.network);
-            let believes = |(its, old): &(ObjectKey, HostEntry)| {
-                *its == server && Object::HostEntry(old.clone()).claims().iter().any(|it| object.claims().contains(it))
-            };
             match self.objects.get(&key) {
-                Some(Object::HostEntry(before)) if before != entry => self.believed.push((server, before.clone())),
+                Some(Object::HostEntry(before)) if before != entry => self.believed.push(before.clone()),
                 Some(_) => {}
                 None => {
-                    if let Some((_, old)) = self.believed.iter().find(|it| believes(it)) {
-                        return refuse(format!("{server} still believes in {}", old.port));
+                    // A new one is taken as it comes, if it fits what is believed.
+                    let entries = self.entries().chain(&self.believed);
+                    if let Some(other) = entries.filter(|other| other.port != entry.port).find(|it| it.collides(entry))
+                    {
+                        return refuse(format!("the DHCP server believes in {}", other.port));
                     }
                 }
             }
         }
         if let Object::Dhcp(_) = object {
-            self.believed.retain(|(server, _)| *server != key);
+            self.tell(&key);
         }
         if let Object::Domain(domain) = object {
             for nic in &domain.nics {
@@ -288,7 +303,7 @@ impl World {
         if let Some(Object::HostEntry(entry)) = self.take(key)
             && self.objects.contains_key(&dhcp_key(&entry.network))
         {
-            self.believed.push((dhcp_key(&entry.network), entry));
+            self.believed.push(entry);
         }
         Ok(())
     }
@@ -307,7 +322,7 @@ impl World {
                 }
             }
             Object::Domain(domain) => self.unplugged.retain(|(server, _)| *server != domain.server),
-            Object::Dhcp(_) => self.believed.retain(|(server, _)| server != key),
+            Object::Dhcp(_) => self.tell(key),
             _ => {}
         }
         Some(object)
@@ -326,8 +341,8 @@ impl Host for SimHost {
         for (key, object) in &world.objects {
             observed.objects.insert(key.clone(), object.facts());
         }
-        for (server, _) in &world.believed {
-            if let Some(facts) = observed.objects.get_mut(server) {
+        for entry in &world.believed {
+            if let Some(facts) = observed.objects.get_mut(&dhcp_key(&entry.network)) {
                 facts.insert("process".into(), "running on old host entries".into());
             }
         }
@@ -350,7 +365,7 @@ impl Host for SimHost {
 
     fn reload(&self, server: &ObjectKey) -> Result<(), HostError> {
         self.deed(|world| {
-            world.believed.retain(|(its, _)| its != server);
+            world.tell(server);
             Ok(())
         })
     }

@@ -233,47 +233,57 @@ impl<'a> Order<'a> {
     /// or changed, and before those that are made, which it takes as they come. Where the server itself is changed, it
     /// reads them then. One entry that cannot be removed does not keep the others waiting.
     fn dhcp_told_once(&mut self, changes: &'a [Change]) {
-        let entries = || changes.iter().enumerate().filter(|(_, change)| change.key.kind == ObjectKind::HostEntry);
-        let mut told: BTreeMap<ObjectKey, Vec<(usize, NodeIndex)>> = BTreeMap::new();
-        for (number, change) in entries() {
-            let in_place = is_changed_in_place(change);
-            let step = if in_place { self.makes.get(&change.key) } else { self.removes.get(&change.key) };
-            let Some(step) = step else { continue };
-            for server in servers_of(change) {
-                // One that goes itself needs to know nothing, and one that is yet to come knows nothing old.
-                let comes = self.makes.contains_key(&server) && !self.is_told_after(change, &server, changes);
-                if !(self.removes.contains_key(&server) || in_place && comes) {
-                    told.entry(server).or_default().push((number, *step));
+        /// What a server is told of, and who waits for that.
+        #[derive(Default)]
+        struct News<'a> {
+            /// The changes that it is told of, each with the step after which it can be.
+            told: Vec<(&'a Change, usize, NodeIndex)>,
+            /// The steps that make new entries.
+            new: Vec<NodeIndex>,
+        }
+        let mut news: BTreeMap<ObjectKey, News<'a>> = BTreeMap::new();
+        // A guest that starts is to be told what its entry says now.
+        let mut guests: HashMap<ObjectKey, Vec<NodeIndex>> = HashMap::new();
+        for (number, change) in changes.iter().enumerate() {
+            let maker = self.makes.get(&change.key);
+            if let (Some(Object::Domain(_)), Some(maker)) = (&change.want, maker) {
+                for need in change.want.iter().flat_map(Object::needs) {
+                    guests.entry(need).or_default().push(*maker);
                 }
             }
+            if change.key.kind != ObjectKind::HostEntry {
+                continue;
+            }
+            let in_place = is_changed_in_place(change);
+            let step = if in_place { maker } else { self.removes.get(&change.key) };
+            for server in servers_of(change) {
+                let comes = self.makes.contains_key(&server) && !self.is_told_after(change, &server, changes);
+                let its = news.entry(server).or_default();
+                // One that is yet to come knows nothing old.
+                its.told.extend(step.filter(|_| !(in_place && comes)).map(|step| (change, number, *step)));
+                its.new.extend(maker.filter(|_| !in_place));
+            }
         }
-        for (server, steps) in told {
-            let reads = match self.makes.get(&server) {
+        for (server, News { told, new }) in news {
+            // One that goes itself needs to know nothing.
+            let Some((_, first, _)) = told.first().filter(|_| !self.removes.contains_key(&server)) else { continue };
+            let ensures = |node: &&NodeIndex| self.graph[**node].deed == Deed::Ensure;
+            let reads = match self.makes.get(&server).filter(ensures) {
                 Some(change) => *change,
                 None => {
                     // A port that goes from one network to another has two servers.
-                    let alone = steps.iter().find(|(number, _)| servers_of(&changes[*number]).len() == 1);
-                    let change = alone.or(steps.first()).map_or(0, |(number, _)| *number);
+                    let alone = told.iter().find(|(change, ..)| servers_of(change).len() == 1);
+                    let change = alone.map_or(*first, |(_, number, _)| *number);
                     self.graph.add_node(Step { change, deed: Deed::Reload })
                 }
             };
-            let changed: BTreeSet<&ObjectKey> = steps.iter().map(|(number, _)| &changes[*number].key).collect();
-            for (_, step) in steps {
+            let waits = told.iter().filter_map(|(change, ..)| guests.get(&change.key)).flatten().chain(&new);
+            let waits: BTreeSet<NodeIndex> = waits.copied().filter(|step| *step != reads).collect();
+            for (_, _, step) in told {
                 self.graph.add_edge(step, reads, Wait::Over);
             }
-            for change in changes {
-                let Some(maker) = self.makes.get(&change.key) else { continue };
-                let waits = match change.key.kind {
-                    ObjectKind::HostEntry => !is_changed_in_place(change) && servers_of(change).contains(&server),
-                    // A guest that starts is to be told what its entry says now.
-                    ObjectKind::Domain => {
-                        change.want.iter().flat_map(Object::needs).any(|need| changed.contains(&need))
-                    }
-                    _ => false,
-                };
-                if waits && *maker != reads {
-                    self.graph.add_edge(reads, *maker, Wait::Over);
-                }
+            for step in waits {
+                self.graph.add_edge(reads, step, Wait::Over);
             }
         }
     }

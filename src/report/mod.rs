@@ -3,8 +3,10 @@
 //! Nothing outside this module prints, the log included. Text that comes from a spec or a host goes through [`clean`] or
 //! [`clean_line`], so that it cannot speak to the terminal.
 
+pub mod addresses;
 pub mod diagnostics;
 pub mod error;
+pub mod leases;
 pub mod plan;
 pub mod progress;
 pub mod table;

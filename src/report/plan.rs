@@ -175,6 +175,12 @@ fn object(text: &mut String, change: &Change) {
             // A digest says something only where nothing else does.
             let lone = change.fields.len() == 1;
             let told = change.fields.iter().filter(|field| lone || field.name != "definition");
+            // What DHCP hands out is said only where it is not simply the address.
+            let address = change.fields.iter().find(|field| field.name == "address");
+            let same = |field: &&FieldChange| {
+                address.is_some_and(|address| (&address.before, &address.after) == (&field.before, &field.after))
+            };
+            let told = told.filter(|field| field.name != "dhcp" || !same(field));
             attributes(
                 text,
                 told.map(|field: &FieldChange| Attribute {
@@ -246,6 +252,8 @@ fn is_news(name: &str, value: &str) -> bool {
             | "format"
             | "dhcp"
             | "options"
+            | "records"
+            | "subnets"
     )
 }
 

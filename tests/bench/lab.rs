@@ -14,6 +14,12 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use measure::{Run, median};
+use novella::blueprint::identity::Identity;
+use novella::blueprint::ipam::Ipam;
+use novella::blueprint::object::VirtType;
+use novella::blueprint::{self, HostFacts};
+use novella::desired::Desired;
+use novella::plan::world::{Record, Recorded};
 use raw::Raw;
 
 const NOVELLA: &str = env!("CARGO_BIN_EXE_novella");
@@ -35,6 +41,7 @@ fn main() -> ExitCode {
     }
     let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
     plans(scratch.path());
+    addresses();
     match std::env::var_os("NOVELLA_LAB") {
         Some(_) => applies(scratch.path()),
         None => say("skipped: the applies run in a lab only; `scripts/bench` sees to that"),
@@ -63,6 +70,33 @@ fn plans(scratch: &Path) {
         medians.push(time);
     }
     say(&format!("ten times the servers take {:.1} times as long\n", ratio(medians[1], medians[0])));
+}
+
+/// The choice of addresses and MACs alone, in one /16: from nothing, and for one port more when the others have theirs.
+fn addresses() {
+    say("addresses in a /16 chosen                 median");
+    let facts = HostFacts { virt_type: VirtType::Qemu, capacity: None };
+    for ports in [600, 6_000, 60_000] {
+        let (desired, more) = (specs::of_ports(ports), specs::of_ports(ports + 1));
+        let identity = Identity::new(&desired.project);
+        let choose = |desired: &Desired, recorded: &Recorded| {
+            let mut problems = Vec::new();
+            let begun = Instant::now();
+            let chosen = Ipam::allocate(desired, recorded, &identity, &mut problems);
+            let took = begun.elapsed();
+            assert!(problems.is_empty() && chosen.ports.len() == desired.ports.len(), "{problems:#?}");
+            took
+        };
+        let nothing = Recorded::default();
+        let made = blueprint::lower(&desired, &nothing, &facts).expect("a blueprint").objects;
+        let records = made.into_iter().map(|(key, object)| (key, Record::present(object))).collect();
+        let held = Recorded { serial: 1, records };
+        let anew: Vec<Duration> = (0..ROUNDS).map(|_| choose(&desired, &nothing)).collect();
+        let again: Vec<Duration> = (0..ROUNDS).map(|_| choose(&more, &held)).collect();
+        row(&format!("{ports} ports, from nothing"), median(&anew), None, None);
+        row(&format!("{ports} ports that have theirs, and one"), median(&again), None, None);
+    }
+    say("");
 }
 
 /// Applies, and the same by a plain loop, in turns.

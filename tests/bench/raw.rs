@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -79,13 +78,13 @@ impl Raw {
         netlink.look();
         nft(&["-j", "list", "table", "inet", &format!("novella-{}", self.layout.project)], "");
         let entries = each(&self.blueprint, |object| match object {
-            Object::HostEntry(it) => {
-                Some(self.layout.network(it.network.as_str()).join("hosts").join(it.server.as_str()))
-            }
+            Object::HostEntry(it) => Some(self.files_of(it)),
             _ => None,
         });
-        for path in entries {
-            fs::read(path).expect("a host entry");
+        for paths in entries {
+            for path in paths {
+                fs::read(path).expect("a file of a host entry");
+            }
         }
         let connect = Connect::open(Some("qemu:///system")).expect("libvirt");
         let domains = connect.list_all_domains(0).expect("domains");
@@ -134,19 +133,33 @@ impl Raw {
     }
 
     fn dhcp(&self, dhcp: &Dhcp) {
-        let hosts = dhcp.dir.join("hosts");
-        fs::create_dir_all(&hosts).expect("a directory");
-        for dir in hosts.ancestors().take(3) {
+        let made = ["hosts", "names", "options"].map(|dir| dhcp.dir.join(dir));
+        for dir in &made {
+            fs::create_dir_all(dir).expect("a directory");
+        }
+        for dir in dhcp.dir.ancestors().take(2).chain(made.iter().map(std::path::PathBuf::as_path)) {
             fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).expect("a directory");
         }
+        fs::write(dhcp.dir.join("macs.conf"), "").expect("a file");
         let started = Command::new("/usr/sbin/dnsmasq").args(self.dnsmasq.arguments(dhcp)).env_clear().status();
         assert!(started.expect("dnsmasq").success());
     }
 
     fn host_entry(&self, entry: &HostEntry) {
-        let path = self.layout.network(entry.network.as_str()).join("hosts").join(entry.server.as_str());
-        fs::write(&path, format!("{},{},{}.\n", entry.mac, entry.address, entry.hostname)).expect("a host entry");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("a host entry");
+        let [host, names] = self.files_of(entry);
+        let addresses: Vec<String> = entry.addresses.iter().map(|it| it.address.to_string()).collect();
+        let name = entry.names().next().expect("a name").1;
+        fs::write(&host, format!("{},{},{}.\n", entry.mac, addresses.join(","), entry.hostname)).expect("a host entry");
+        fs::write(&names, format!("{} {name}\n", addresses[0])).expect("a name");
+        for path in [host, names] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o644)).expect("a file of a host entry");
+        }
+    }
+
+    fn files_of(&self, entry: &HostEntry) -> [std::path::PathBuf; 2] {
+        let port = entry.port.to_string();
+        let server = port.split('/').next().unwrap_or_default();
+        ["hosts", "names"].map(|dir| self.layout.network(entry.network.as_str()).join(dir).join(server))
     }
 }
 
@@ -223,8 +236,8 @@ impl Netlink {
         self.runtime.block_on(self.handle.link().set(alias).execute()).expect("an alias");
         fs::write(format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", bridge.device), "1").expect("a switch");
         for net in &bridge.addresses {
-            let address: Ipv4Addr = net.addr();
-            let added = self.handle.address().add(index, address.into(), net.prefix_len()).execute();
+            let address = net.addr();
+            let added = self.handle.address().add(index, address, net.prefix_len()).execute();
             self.runtime.block_on(added).expect("an address");
         }
         let up = LinkUnspec::new_with_index(index).up().build();

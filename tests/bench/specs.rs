@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use novella::desired::Desired;
+
 /// How many servers stand in one file: a file may have 1 MiB.
 const SERVERS_A_FILE: usize = 2000;
 
@@ -61,4 +63,16 @@ disk = "1 GiB"
         fs::write(dir.join(format!("servers-{number}.toml")), text).expect("a file");
     }
     dir
+}
+
+/// A network that is a /16, with so many servers on it.
+pub fn of_ports(ports: usize) -> Desired {
+    let text = format!(
+        "[network.n]\n[subnet.s]\nnetwork = \"n\"\ncidr = \"10.1.0.0/16\"\n[image.i]\nsource = \"/i\"\nformat = \"raw\"\n\
+         [flavor.f]\nram = \"64 MiB\"\ndisk = \"1 GiB\"\n[server.s]\nimage = \"i\"\nflavor = \"f\"\nnetworks = [\"n\"]\n\
+         count = {ports}\n"
+    );
+    let loaded = novella::spec::load::load_texts([("spec.toml", text.as_str())]);
+    let (desired, problems) = novella::desired::resolve(&loaded.spec, &loaded.source);
+    desired.unwrap_or_else(|| panic!("{problems:#?}"))
 }

@@ -64,6 +64,48 @@ networks = ["closed"]
 power = "off"
 "#;
 
+/// What [`BASE`] has not: a network with both IP versions in each mode, ports of their own, routes, options, records.
+pub const PORTS: &str = r#"
+[network.lab]
+domain = "lab.internal"
+[subnet.lab-v4]
+network = "lab"
+cidr = "10.40.0.0/24"
+host_routes = [{ destination = "10.99.0.0/16", nexthop = "10.40.0.254" }]
+[subnet.lab-slaac]
+network = "lab"
+cidr = "fd40::/64"
+[subnet.lab-v6]
+network = "lab"
+cidr = "fd41::/64"
+ipv6_mode = "dhcpv6-stateful"
+[dns_record.www]
+network = "lab"
+type = "CNAME"
+records = ["db"]
+[dns_record.db]
+network = "lab"
+type = "A"
+records = ["10.40.0.200"]
+
+[port.vip]
+network = "lab"
+fixed_ips = ["10.40.0.40", { subnet = "lab-v6" }]
+extra_dhcp_opts = [{ name = "bootfile-name", value = "pxelinux.0" }]
+[port.free]
+network = "lab"
+
+[server.app]
+image = "tiny"
+flavor = "small"
+ports = ["vip", { network = "private" }]
+
+[server.cache]
+image = "tiny"
+flavor = "small"
+ports = [{ network = "lab", dns_name = "redis" }]
+"#;
+
 /// The spec as novella understands it. Panics with the diagnostics if it is not valid.
 pub fn desired(text: &str) -> Desired {
     let loaded = spec::load::load_texts([("test.toml", text)]);
@@ -72,6 +114,14 @@ pub fn desired(text: &str) -> Desired {
     let said = report::diagnostics::to_text(&diagnostics, &loaded.source);
     assert!(!has_errors(&diagnostics), "{said}");
     desired.unwrap_or_else(|| panic!("{said}"))
+}
+
+/// The spec in a directory, which must be valid.
+pub fn desired_in(directory: &std::path::Path) -> Desired {
+    let loaded = spec::load(directory);
+    let (desired, problems) = desired::resolve(&loaded.spec, &loaded.source);
+    let diagnostics = [loaded.diagnostics, problems].concat();
+    desired.unwrap_or_else(|| panic!("{}", report::diagnostics::to_text(&diagnostics, &loaded.source)))
 }
 
 /// The spec's diagnostics as text.

@@ -1,6 +1,7 @@
 //! `host::links` against the kernel.
 
 use std::ffi::OsStr;
+use std::net::{Ipv6Addr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::Command;
 
@@ -10,7 +11,7 @@ use novella::blueprint::object::{Bridge, Claim, Object};
 use novella::host::links::{LinkMap, Links};
 use novella::plan::world::Observed;
 
-use crate::{differences, in_netns, json, name, run, try_run};
+use crate::{NetNs, advert, differences, in_netns, json, name, run, try_run};
 
 const DEVICE: &str = "brq0123456789a";
 
@@ -161,6 +162,30 @@ fn the_networks_of_other_interfaces_are_told() {
 }
 
 #[test]
+fn of_the_ipv6_networks_of_others_those_that_every_link_has_are_not_told() {
+    in_netns(|| {
+        run("ip link add other type veth peer name peer");
+        run("ip link set peer up");
+        run("ip link set other up");
+        run("ip addr add fd00:9::7/48 dev other");
+        run("ip addr add fd00:8::7 peer fd00:8::8/64 dev peer");
+        advert::wait_for("a link-local address", || run("ip -6 addr show dev other").contains("fe80::"));
+        let links = links();
+        links.ensure_bridge(&dual()).expect("ensure");
+        let mut observed = Observed::default();
+        links.observe(&mut observed).expect("observe");
+        let mut told: Vec<String> = observed
+            .foreign_networks
+            .iter()
+            .filter(|(_, net)| net.addr().is_ipv6())
+            .map(|(interface, net)| format!("{interface} {net}"))
+            .collect();
+        told.sort();
+        assert_eq!(told, ["other fd00:9::7/48", "peer fd00:8::7/64"]);
+    });
+}
+
+#[test]
 fn the_mtu_does_not_follow_a_port() {
     in_netns(|| {
         for mtu in [1450, 1500, 9000] {
@@ -185,10 +210,237 @@ fn a_guest_cannot_configure_the_host_over_ipv6() {
         links.ensure_bridge(&bridge()).expect("ensure");
         let disabled = || run(&format!("cat /proc/sys/net/ipv6/conf/{DEVICE}/disable_ipv6"));
         assert_eq!(disabled(), "1\n");
+        run("ip link add veth0 type veth peer name veth1");
+        run(&format!("ip link set veth0 master {DEVICE} up"));
+        run("ip link set veth1 up");
+        assert_settled(&links, &bridge());
         run(&format!("sysctl -w net.ipv6.conf.{DEVICE}.disable_ipv6=0"));
+        advert::wait_for("a link-local address", || ipv6_addresses().contains("fe80::"));
+        assert_eq!(seen(&links, "private").expect("ours")["state"], "up, with fe80::f816:3eff:fe00:1/64");
         links.ensure_bridge(&bridge()).expect("ensure");
         assert_eq!(disabled(), "1\n");
+        assert_settled(&links, &bridge());
     });
+}
+
+/// A bridge with addresses of both families.
+fn dual() -> Bridge {
+    Bridge {
+        addresses: ["10.0.0.1/24", "fd00:1::1/64", "fd00:2::1/80"].map(|net| net.parse().expect("net")).into(),
+        ..bridge()
+    }
+}
+
+fn setting(name: &str) -> String {
+    run(&format!("cat /proc/sys/net/ipv6/conf/{DEVICE}/{name}")).trim().to_owned()
+}
+
+fn assert_closed() {
+    for name in ["accept_ra", "autoconf", "accept_dad", "disable_ipv6"] {
+        assert_eq!(setting(name), "0", "{name}");
+    }
+    assert_eq!(setting("addr_gen_mode"), "1");
+}
+
+/// All addresses of the bridge with their flags, one of a line.
+fn ipv6_addresses() -> String {
+    run(&format!("ip -o -6 addr show dev {DEVICE}"))
+}
+
+#[test]
+fn a_bridge_with_ipv6_is_made_as_wanted() {
+    in_netns(|| {
+        let links = links();
+        links.ensure_bridge(&dual()).expect("ensure");
+        // At once, with no port on the bridge yet.
+        for address in ["fd00:1::1", "fd00:2::1"] {
+            let address: Ipv6Addr = address.parse().expect("address");
+            let server = TcpListener::bind((address, 0)).expect("bind");
+            // The kernel makes the way to it a moment later.
+            let to = server.local_addr().expect("address");
+            advert::wait_for("a connection", || TcpStream::connect(to).is_ok());
+            UdpSocket::bind((address, 53)).expect("bind");
+        }
+        assert_settled(&links, &dual());
+        assert_closed();
+        let routes = run("ip -6 route show");
+        for route in ["fd00:1::/64", "fd00:2::/80"] {
+            assert!(routes.contains(&format!("{route} dev {DEVICE} proto kernel")), "{routes}");
+        }
+        assert!(!ipv6_addresses().contains("tentative"), "{}", ipv6_addresses());
+        let before = kernel_view(DEVICE);
+        links.ensure_bridge(&dual()).expect("ensure again");
+        assert_eq!(kernel_view(DEVICE), before, "the second time changes nothing");
+
+        // From this it advertises, and can before there is a guest.
+        let local = "inet6 fe80::f816:3eff:fe00:1/64 scope link";
+        assert!(ipv6_addresses().contains(local), "{}", ipv6_addresses());
+        run("ip link add veth0 type veth peer name veth1");
+        run(&format!("ip link set veth0 master {DEVICE} up"));
+        run("ip link set veth1 up");
+        assert_eq!(ipv6_addresses().matches(local).count(), 1, "{}", ipv6_addresses());
+        assert!(!ipv6_addresses().contains("tentative"), "{}", ipv6_addresses());
+        let scope = json(&format!("ip -j link show {DEVICE}"))[0]["ifindex"].as_u64().expect("index");
+        let local = "fe80::f816:3eff:fe00:1".parse().expect("address");
+        let local = SocketAddrV6::new(local, 0, 0, scope.try_into().expect("index"));
+        UdpSocket::bind(local).expect("bind at once");
+        assert_settled(&links, &dual());
+    });
+}
+
+#[test]
+fn a_host_that_has_turned_ipv6_off_gets_it_on_the_bridge_alone() {
+    in_netns(|| {
+        run("sysctl -w net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1");
+        // And gives links a link-local address that does not show the MAC address.
+        run("sysctl -w net.ipv6.conf.default.addr_gen_mode=3");
+        let links = links();
+        links.ensure_bridge(&dual()).expect("ensure");
+        assert_settled(&links, &dual());
+        assert!(ipv6_addresses().contains("inet6 fe80::f816:3eff:fe00:1/64"), "{}", ipv6_addresses());
+        TcpListener::bind(("fd00:1::1", 53)).expect("bind");
+        assert_eq!(run("cat /proc/sys/net/ipv6/conf/lo/disable_ipv6"), "1\n");
+    });
+}
+
+#[test]
+fn whatever_is_spoilt_of_ipv6_is_seen_and_repaired_in_place() {
+    in_netns(|| {
+        let links = links();
+        links.ensure_bridge(&dual()).expect("ensure");
+        run("ip link add veth0 type veth peer name veth1");
+        run(&format!("ip link set veth0 master {DEVICE} up"));
+        run("ip link set veth1 up");
+        let index = json(&format!("ip -j link show {DEVICE}"))[0]["ifindex"].clone();
+        let all = "10.0.0.1/24, fd00:1::1/64, fd00:2::1/80";
+        for (seen_as, spoil) in [
+            ("10.0.0.1/24, fd00:2::1/80", "ip addr del fd00:1::1/64 dev DEV"),
+            ("10.0.0.1/24", "ip -6 addr flush dev DEV"),
+            ("", "ip addr flush dev DEV"),
+            ("10.0.0.1/24, fd00:1::1/64, fd00:1::9/64, fd00:2::1/80", "ip addr add fd00:1::9/64 dev DEV nodad"),
+            ("10.0.0.1/24, fd00:1::1/64, fd00:2::1/80, fd00:9::9/64", "ip addr add fd00:9::9/64 dev DEV"),
+            ("10.0.0.1/24, fd00:1::1/64, fd00:2::1/80, fd00:9::9/128", "ip addr add fd00:9::9 peer fd00:9::8 dev DEV"),
+            ("10.0.0.1/24", "sysctl -w net.ipv6.conf.DEV.disable_ipv6=1"),
+            // The kernel takes the IPv6 addresses off with the state, and its IPv6 with an MTU that is too small for it.
+            ("10.0.0.1/24", "ip link set DEV down"),
+            ("10.0.0.1/24", "ip link set DEV mtu 1000"),
+            (all, "sysctl -w net.ipv6.conf.DEV.accept_ra=1"),
+            (all, "sysctl -w net.ipv6.conf.DEV.autoconf=1"),
+            (all, "sysctl -w net.ipv6.conf.DEV.accept_dad=1"),
+            (all, "sysctl -w net.ipv6.conf.DEV.addr_gen_mode=0"),
+        ] {
+            run(&spoil.replace("DEV", DEVICE));
+            let facts = seen(&links, "private").expect("still ours");
+            assert_eq!(facts["addresses"], seen_as, "{spoil}");
+            links.ensure_bridge(&dual()).expect(spoil);
+            assert_settled(&links, &dual());
+            assert_closed();
+            assert!(!ipv6_addresses().contains("tentative"), "{spoil}: {}", ipv6_addresses());
+            TcpListener::bind(("fd00:1::1", 53)).expect(spoil);
+            let routes = run(&format!("ip -6 route show dev {DEVICE}"));
+            for route in ["fd00:1::/64", "fd00:2::/80", "fe80::/64"] {
+                assert!(routes.contains(route), "{spoil}: {routes}");
+            }
+            assert!(ipv6_addresses().contains("inet6 fe80::f816:3eff:fe00:1/64"), "{spoil}: {}", ipv6_addresses());
+            assert_eq!(json(&format!("ip -j link show {DEVICE}"))[0]["ifindex"], index, "the same bridge: {spoil}");
+        }
+        run(&format!("ip addr del fe80::f816:3eff:fe00:1/64 dev {DEVICE}"));
+        assert_eq!(seen(&links, "private").expect("ours")["state"], "up, without fe80::f816:3eff:fe00:1/64");
+        links.ensure_bridge(&dual()).expect("ensure");
+        assert_settled(&links, &dual());
+    });
+}
+
+#[test]
+fn ipv6_of_a_bridge_comes_changes_and_goes() {
+    in_netns(|| {
+        let links = links();
+        links.ensure_bridge(&bridge()).expect("ensure");
+        assert_eq!(setting("disable_ipv6"), "1");
+        links.ensure_bridge(&dual()).expect("ensure");
+        assert_settled(&links, &dual());
+        assert_closed();
+
+        let mut moved = dual();
+        moved.addresses[1] = "fd00:1::fe/64".parse().expect("net");
+        links.ensure_bridge(&moved).expect("ensure");
+        assert_settled(&links, &moved);
+        // The same address with another prefix.
+        moved.addresses[1] = "fd00:1::fe/72".parse().expect("net");
+        links.ensure_bridge(&moved).expect("ensure");
+        assert_settled(&links, &moved);
+
+        links.ensure_bridge(&bridge()).expect("ensure");
+        assert_settled(&links, &bridge());
+        assert_eq!(setting("disable_ipv6"), "1");
+        assert_eq!(ipv6_addresses(), "");
+
+        let only_v6 = Bridge { addresses: vec!["fd00:1::1/64".parse().expect("net")], ..bridge() };
+        links.ensure_bridge(&only_v6).expect("ensure");
+        assert_settled(&links, &only_v6);
+        let none = Bridge { addresses: Vec::new(), ..bridge() };
+        links.ensure_bridge(&none).expect("ensure");
+        assert_settled(&links, &none);
+        assert_eq!(setting("disable_ipv6"), "1");
+    });
+}
+
+/// An advertisement that the host heeds on another interface is lost on the bridge, whether that has IPv6 or not.
+#[test]
+fn no_guest_is_the_hosts_router() {
+    let (Some(host), Some(guest)) = (NetNs::new(), NetNs::new()) else { return };
+    let links = host.run(links);
+    guest.run(|| run("sysctl -w net.ipv6.conf.default.accept_dad=0"));
+    host.run(|| {
+        links.ensure_bridge(&bridge()).expect("ensure");
+        for (ours, theirs) in [("veth0", "eth0"), ("uplink", "eth1")] {
+            run(&format!("ip link add {ours} type veth peer name {theirs} netns {}", guest.path()));
+            run(&format!("ip link set {ours} up"));
+        }
+        run(&format!("ip link set veth0 master {DEVICE}"));
+    });
+    let advertise = || {
+        guest.run(|| {
+            for interface in ["eth0", "eth1"] {
+                run(&format!("ip link set {interface} up"));
+                advert::send(interface);
+            }
+        });
+    };
+    let learned = |interface: &str| {
+        run(&format!("ip -6 route show dev {interface}")).contains("proto ra")
+            || run(&format!("ip -6 addr show dev {interface}")).contains("2001:db8:bad:")
+    };
+    for bridge in [bridge(), dual()] {
+        host.run(|| {
+            links.ensure_bridge(&bridge).expect("ensure");
+            run("ip -6 addr flush dev uplink scope global");
+            run("ip -6 route flush proto ra");
+            assert!(!learned("uplink"));
+        });
+        advertise();
+        host.run(|| {
+            advert::wait_for("the route on the uplink", || learned("uplink"));
+            assert!(!learned(DEVICE), "{}", run(&format!("ip -6 route show dev {DEVICE}")));
+            assert_settled(&links, &bridge);
+        });
+    }
+    // What a guest got in when somebody had opened the way for it goes again.
+    for spoil in ["sysctl -w net.ipv6.conf.DEV.accept_ra=1 net.ipv6.conf.DEV.autoconf=1", "ip link set DEV mtu 1000"] {
+        host.run(|| {
+            run(&spoil.replace("DEV", DEVICE));
+            run(&format!("ip link set {DEVICE} mtu 1450"));
+        });
+        advertise();
+        host.run(|| {
+            advert::wait_for("the route on the bridge", || learned(DEVICE));
+            links.ensure_bridge(&dual()).expect("ensure");
+            assert!(!learned(DEVICE), "{}", run(&format!("ip -6 route show dev {DEVICE}")));
+            assert!(learned("uplink"), "what is not ours is left alone");
+            assert_settled(&links, &dual());
+            assert_closed();
+        });
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Bridges and the firewall, made for real and checked with the system's own tools (`ip`, `bridge`, `nft`, `ping`). Each
 //! test has a network namespace of its own, which goes with it.
 
+mod advert;
 mod firewall;
 mod links;
 mod packets;

@@ -1,0 +1,71 @@
+//! `novella ip`: the addresses of a network, from the spec and the state alone.
+
+use clap::Subcommand;
+
+use crate::address::Name;
+use crate::blueprint::usage;
+use crate::cli::{FAILED, Global, Stop, session};
+use crate::desired::{Desired, Network};
+use crate::diagnostic::{Diagnostic, did_you_mean, has_errors};
+use crate::report;
+use crate::report::addresses;
+use crate::spec::Source;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Show every address that is in use, by whom, and how it was come by
+    List(Of),
+    /// Show what is free in the pools, and what is given next
+    Free(Of),
+}
+
+#[derive(Debug, clap::Args)]
+struct Of {
+    /// The network, as `private` or `network.private`
+    network: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
+    let (What::List(of) | What::Free(of)) = &arguments.what;
+    let (desired, source) = session::spec(global)?;
+    let network = find(&desired, &of.network, &source)?;
+    let recorded = session::recorded(global)?;
+    let mut problems = Vec::new();
+    let usage = usage::of(network, &desired, &recorded, &mut problems);
+    report::diagnostics::print(&problems, &source);
+    report::out(match (&arguments.what, of.json) {
+        (What::List(_), true) => addresses::used_json(&network.name, &usage.used),
+        (What::List(_), false) => addresses::used(&network.name, &usage.used),
+        (What::Free(_), true) => addresses::free_json(&network.name, &usage.free),
+        (What::Free(_), false) => addresses::free(&network.name, &usage.free),
+    });
+    // Whoever has run out of addresses wants to see them all the more.
+    if has_errors(&problems) { Err(Stop(FAILED)) } else { Ok(()) }
+}
+
+fn find<'d>(desired: &'d Desired, written: &str, source: &Source) -> Result<&'d Network, Stop> {
+    let name = written.strip_prefix("network.").unwrap_or(written);
+    desired.networks.get(name).ok_or_else(|| {
+        let known: Vec<&str> = desired.networks.keys().map(Name::as_str).collect();
+        let help = match did_you_mean(name, known.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None if known.is_empty() => "the spec has no networks".into(),
+            None => {
+                let names: Vec<String> = known.iter().take(8).map(|name| format!("`{name}`")).collect();
+                format!("use one of {}", names.join(", "))
+            }
+        };
+        let error = Diagnostic::error(format!("there is no `network.{}`", name.escape_default())).help(help);
+        report::diagnostics::print(&[error], source);
+        Stop(FAILED)
+    })
+}
