@@ -84,7 +84,11 @@ impl Machine {
     }
 
     fn ensure_domain(&self, domain: &Domain) -> Result<(), HostError> {
-        self.hypervisor.ensure(domain)?;
+        self.hypervisor.ensure_with(domain, &|| {
+            for nic in &domain.nics {
+                self.dhcp.forget_guest(&nic.id(&domain.server), &nic.network);
+            }
+        })?;
         if self.has_taps && domain.power == Power::On {
             // A bridge that was made anew has lost its taps, and a tap keeps the MTU it was started with.
             for nic in &domain.nics {

@@ -37,7 +37,7 @@ struct Case {
     db: Db,
 }
 
-const CASES: [Case; 18] = [
+const CASES: [Case; 20] = [
     Case {
         name: "the bridge is gone",
         damage: "ip link del $bridge",
@@ -107,8 +107,24 @@ const CASES: [Case; 18] = [
     Case {
         name: "a host entry has another address",
         damage: "sed -i s/10.20.0.50/10.20.0.99/ $data/networks/private/hosts/db",
+        plan: &["server.db ~ host entry db/private # changed on the host, live"],
+        steps: &["server.db host entry db/private Modifying"],
+        web: Unharmed,
+        db: GoesOn,
+    },
+    Case {
+        name: "a name has another address",
+        damage: "sed -i s/10.20.0.50/10.20.0.99/ $data/networks/private/names/db",
         plan: &["server.db -/+ host entry db/private # changed on the host, live"],
         steps: &["server.db host entry db/private Replacing", "server.db host entry db/private Replacing"],
+        web: Unharmed,
+        db: GoesOn,
+    },
+    Case {
+        name: "a name is gone",
+        damage: "rm $data/networks/private/names/db",
+        plan: &["server.db ~ host entry db/private # changed on the host, live"],
+        steps: &["server.db host entry db/private Modifying"],
         web: Unharmed,
         db: GoesOn,
     },

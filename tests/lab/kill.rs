@@ -14,10 +14,10 @@ const SEED: &str = "NOVELLA_KILL_SEED";
 const ROUNDS: u32 = 12;
 
 /// SplitMix64: the same moments for the same seed.
-struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    fn from_environment() -> Self {
+    pub fn from_environment() -> Self {
         let seed = std::env::var(SEED).ok().and_then(|seed| seed.parse().ok());
         let clock = || std::time::UNIX_EPOCH.elapsed().map_or(0, |now| now.as_secs());
         let seed = seed.unwrap_or_else(clock);
@@ -34,14 +34,14 @@ impl Random {
     }
 
     /// A moment in the part `number` of `parts` of a time.
-    fn moment(&mut self, time: Duration, number: u32, parts: u32) -> Duration {
+    pub fn moment(&mut self, time: Duration, number: u32, parts: u32) -> Duration {
         let part = time / parts;
         part * number + Duration::from_micros(self.below(part.as_micros().try_into().expect("a short time")))
     }
 }
 
 /// Kills a run after some time. Tells how long the run took, if that was too late.
-fn kill_after(lab: &Lab, verb: &str, delay: Duration) -> Option<Duration> {
+pub fn kill_after(lab: &Lab, verb: &str, delay: Duration) -> Option<Duration> {
     let run = lab.start(&[verb, "--auto-approve"]);
     thread::sleep(delay);
     let killed = run.signal(Signal::SIGKILL);

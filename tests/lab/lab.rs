@@ -203,24 +203,56 @@ impl Lab {
 
     /// Waits until the guest at an address answers, and gives its name and boot id.
     pub fn guest(&self, address: &str) -> (String, String) {
+        self.until(&format!("the guest at {address} answers"), || {
+            let said = self.page(address, "/", 2)?;
+            let (name, boot) = said.trim_end().split_once(' ')?;
+            boot.contains('-').then(|| (name.to_owned(), boot.to_owned()))
+        })
+    }
+
+    /// What the guest at an address serves; none if it does not answer in so many seconds.
+    pub fn page(&self, address: &str, path: &str, seconds: u32) -> Option<String> {
         // No client of HTTP is everywhere, but bash is.
-        let ask =
-            format!("exec 3<>/dev/tcp/{address}/80 && printf \"GET / HTTP/1.0\\r\\n\\r\\n\" >&3 && tail -n 1 <&3");
-        let answer = self.try_sh(&format!(
-            "exec timeout 60 bash -c '
-                 until said=$(timeout 2 bash -c \"$1\" 2>/dev/null) && [[ $said == *\" \"*-* ]]; do sleep 0.1; done
-                 echo \"$said\"' - '{ask}'"
-        ));
-        let said = String::from_utf8_lossy(&answer.stdout);
-        let Some((name, boot)) = said.trim_end().split_once(' ') else {
-            let state = self.sh(
-                "virsh -q list --all; ip -br link; ip -br addr; bridge link; tail -n 5 /var/log/libvirt/*.log \
-                     /var/log/libvirt/qemu/*.log /var/lib/novella/*/instances/*/console.log \
-                     /var/lib/novella/*/networks/*/log /var/lib/novella/*/networks/*/leases 2>&1; true",
-            );
-            panic!("the guest at {address} does not answer:\n{state}");
-        };
-        (name.to_owned(), boot.to_owned())
+        let ask = format!("exec 3<>/dev/tcp/{address}/80 && printf 'GET {path} HTTP/1.0\\r\\n\\r\\n' >&3 && cat <&3");
+        let mut command = self.command("timeout");
+        let answer = command.args([&seconds.to_string(), "bash", "-c", &ask]).output().expect("scripts/lab");
+        let answer = String::from_utf8_lossy(&answer.stdout).replace('\r', "");
+        answer.split_once("\n\n").filter(|_| answer.contains(" 200 ")).map(|(_, page)| page.to_owned())
+    }
+
+    /// Looks until there is something to see, and panics with all that may tell why there is not.
+    pub fn until<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            if let Some(seen) = look() {
+                return seen;
+            }
+            if Instant::now() >= deadline {
+                let state = self.sh(
+                    "virsh -q list --all; ip -br link; ip -br addr; bridge link; tail -n 5 /var/log/libvirt/*.log \
+                         /var/log/libvirt/qemu/*.log; tail -n 20 /var/lib/novella/*/instances/*/console.log \
+                         /var/lib/novella/*/networks/*/log /var/lib/novella/*/networks/*/leases \
+                         /var/lib/novella/*/networks/*/hosts/* 2>&1; true",
+                );
+                panic!("it never comes to be that {what}:\n{state}");
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Waits until a guest has said a line on its console that begins so, in its last boot. Gives the last such line.
+    pub fn said(&self, server: &str, beginning: &str) -> String {
+        self.until(&format!("{server} says {beginning:?}"), || {
+            self.console(server).into_iter().rev().find(|line| line.starts_with(beginning))
+        })
+    }
+
+    /// Asks the DNS server at an address, as a program on the host does: with an empty `kind` for the addresses of a name, or
+    /// the name of an address. Gives the values of the answer, sorted.
+    pub fn resolve(&self, kind: &str, name: &str, server: &str) -> Vec<String> {
+        let kind = if kind.is_empty() { String::new() } else { format!("-type={kind}") };
+        let said = self.try_sh(&format!("timeout 5 busybox nslookup {kind} {name} {server} 2>&1"));
+        answers(&String::from_utf8_lossy(&said.stdout))
     }
 
     /// Waits until the guest at an address answers, and gives the id of its boot.
@@ -375,6 +407,18 @@ pub fn assert_same(is: &str, was: &str, case: &str) {
         one.lines().filter(|line| !other.contains(line)).map(str::to_owned).collect()
     };
     assert!(is == was, "{case}\nis:  {:#?}\nwas: {:#?}", only(is, was), only(was, is));
+}
+
+/// The values in what `nslookup` says, sorted.
+pub fn answers(said: &str) -> Vec<String> {
+    // The server tells its own address first, with a port.
+    let value = |line: &str| {
+        let address = || line.strip_prefix("Address: ").filter(|address| address.parse::<std::net::IpAddr>().is_ok());
+        line.split_once(" = ").map(|(_, value)| value).or_else(address).map(str::to_owned)
+    };
+    let mut values: Vec<String> = said.lines().filter_map(value).collect();
+    values.sort();
+    values
 }
 
 /// Says why a test is not run.

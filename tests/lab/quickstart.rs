@@ -44,7 +44,7 @@ fn two_guests_have_the_addresses_that_the_plan_promised() {
         let rows = shown["servers"].as_array().expect("servers");
         let row = rows.iter().find(|row| row["server"] == *server).expect("the server");
         assert_eq!(row["state"], "running");
-        assert_eq!(row["ports"][0]["address"], address.as_str());
+        assert_eq!(row["ports"][0]["addresses"], serde_json::json!([address]));
         assert_eq!(row["ports"][0]["mac"], mac.as_str());
 
         let said = lab.console(server);

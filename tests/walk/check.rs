@@ -316,6 +316,10 @@ fn ports(
             }
             let ip: Ipv4Addr = address.parse().expect("an address");
             let network = &model.networks[on];
+            let named = format!("{address} {name}.{}\n", network.domain.as_deref().unwrap_or("novella.internal"));
+            if world.names.get(&key) != Some(&named) {
+                wrong.push(format!("the DNS of {on} knows {name} as {:?}, not {named:?}", world.names.get(&key)));
+            }
             // Whether a host may have an address, and the host and the router do not.
             let possible = |ip: Ipv4Addr| {
                 network.subnets.iter().any(|subnet| {
@@ -361,8 +365,11 @@ fn files(model: &Model, servers: &BTreeMap<String, &Server>, world: &World, wron
             ["instances", server] => servers.contains_key(server),
             ["instances", _, file] => matches!(file, "disk.qcow2" | "console.log"),
             ["networks", network] => model.networks.contains_key(network),
-            ["networks", _, file] => matches!(file, "dhcp.json" | "hosts" | "leases" | "log" | "pid"),
-            ["networks", _, "hosts", _] => true,
+            ["networks", _, file] => {
+                matches!(file, "dhcp.json" | "hosts" | "leases" | "log" | "macs.conf" | "names" | "options" | "pid")
+            }
+            ["networks", _, "hosts", _] | ["networks", _, "options", "network.options"] => true,
+            ["networks", network, "names", server] => world.ports.contains_key(&(server.into(), network.into())),
             _ => false,
         };
         if !right {

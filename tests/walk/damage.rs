@@ -82,7 +82,7 @@ pub fn damage(lab: &Lab, world: &World, memory: &mut Memory, dice: &mut Dice) ->
             }
         }
         8 => {
-            let entry = dice.pick(world.files.iter().filter(|it| it.contains("/hosts/")))?;
+            let entry = dice.pick(world.files.iter().filter(|it| it.contains("/hosts/") || it.contains("/names/")))?;
             if dice.once_in(2) {
                 fs::remove_file(root.join(entry)).ok()?;
                 Some(format!("rm {entry}"))
@@ -92,14 +92,18 @@ pub fn damage(lab: &Lab, world: &World, memory: &mut Memory, dice: &mut Dice) ->
             }
         }
         9 => {
-            let file = dice.pick(files(&["/leases", "/dhcp.json", "/pid", "/log"]))?;
+            let file =
+                dice.pick(files(&["/leases", "/dhcp.json", "/pid", "/log", "/macs.conf", "/network.options"]))?;
             fs::remove_file(root.join(&file)).ok()?;
             Some(format!("rm {file}"))
         }
         10 => {
             let network =
                 dice.pick(world.files.iter().filter(|it| it.starts_with("networks/") && it.matches('/').count() == 1))?;
-            let what = if dice.once_in(2) { format!("{network}/hosts") } else { network.clone() };
+            let what = match dice.pick(["hosts", "names", "options"]) {
+                Some(files) if dice.once_in(2) => format!("{network}/{files}"),
+                _ => network.clone(),
+            };
             fs::remove_dir_all(root.join(&what)).ok()?;
             Some(format!("rm -r {what}"))
         }

@@ -32,7 +32,7 @@ const REFUSALS: [&str; 17] = [
     "cannot share the bridge",
     "cannot both have",
     "is in use by `server.",
-    "has no address left",
+    "has no IPv4 address left",
     "no address is left",
     "lies in no subnet",
     "is the network or broadcast address",

@@ -50,6 +50,8 @@ pub struct World {
     pub inodes: BTreeMap<String, u64>,
     /// MAC and address of each host entry, by server and network.
     pub ports: BTreeMap<(String, String), (String, String)>,
+    /// What stands beside it for DNS.
+    pub names: BTreeMap<(String, String), String>,
     /// All files and directories of the project, from its directory on.
     pub files: BTreeSet<String>,
 }
@@ -99,7 +101,11 @@ impl World {
                 let words: Vec<&str> = line.trim_end().split(',').collect();
                 let [mac, address, name] = words[..] else { panic!("{file}: {line}") };
                 assert_eq!(name, format!("{server}."), "{file}");
-                world.ports.insert((server.into(), network.into()), (mac.into(), address.into()));
+                let key = (server.to_owned(), network.to_owned());
+                if let Ok(names) = fs::read_to_string(root.join("networks").join(network).join("names").join(server)) {
+                    world.names.insert(key.clone(), names);
+                }
+                world.ports.insert(key, (mac.into(), address.into()));
             }
         }
         world

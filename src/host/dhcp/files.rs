@@ -14,7 +14,7 @@ use crate::blueprint::Layout;
 use crate::blueprint::object::{Dhcp, HostEntry};
 use crate::host::HostError;
 use crate::host::dhcp::arguments::{is_label, port_options, read_port_options, subnet_options, tags};
-use crate::host::dhcp::leases::Lease;
+use crate::host::dhcp::leases::{Client, Lease};
 use crate::host::files::{PASSABLE, make_dir, make_project_dir};
 use crate::value::Mac;
 
@@ -390,12 +390,13 @@ impl Host {
         })
     }
 
-    /// Whether a lease of one of its addresses may be its own. A guest on DHCPv6 whose identifier tells no MAC is known by its
-    /// name.
+    /// Whether a lease of one of its addresses may be its own. On DHCPv6 a guest has one identifier for all its interfaces,
+    /// which may tell the MAC of another one, or none at all. But it is given its name with the address, and dnsmasq gives
+    /// the IPv6 leases of one that is renamed no other.
     pub fn may_hold(&self, lease: &Lease) -> bool {
-        match lease.client.mac() {
-            Some(mac) => mac == self.mac,
-            None => lease.hostname.as_deref().is_none_or(|name| name == self.hostname),
+        match &lease.client {
+            Client::Mac(mac) => *mac == self.mac,
+            Client::Duid { .. } => lease.hostname.as_deref().is_none_or(|name| name == self.hostname),
         }
     }
 }

@@ -18,6 +18,7 @@ mod release;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -97,11 +98,12 @@ impl Dnsmasq {
             let runs_so = |it: &Started| {
                 it.bridge_index == bridge_index && self.arguments(&it.dhcp) == self.arguments(dhcp) && files.are_there()
             };
-            let state = self.state(&files, started.as_ref(), &ours);
+            let alone = match process::leaders(&ours)[..] {
+                [only] => only.arguments == self.arguments(dhcp),
+                _ => false,
+            };
             // Of options and host entries it can be told while it runs.
-            if started.as_ref().is_some_and(runs_so)
-                && (state == "running" || files.must_reload() || !files.has_options(dhcp))
-            {
+            if alone && started.as_ref().is_some_and(runs_so) {
                 files.write_started(&wanted).map_err(failed)?;
                 if files.write_options(dhcp).map_err(failed)? {
                     files.mark_reload().map_err(failed)?;
@@ -158,8 +160,17 @@ impl Dnsmasq {
         let files = self.files(network);
         self.locked(network, || {
             if !files.are_there() {
-                return Err(HostError::new(deed(), "the network has no DHCP server")
-                    .help("it was removed meanwhile: apply again, and it is made again"));
+                let Some(started) = files.started() else {
+                    return Err(HostError::new(deed(), "the network has no DHCP server")
+                        .help("it was removed meanwhile: apply again, and it is made again"));
+                };
+                // A directory that is made anew is watched only from a start on.
+                let ran = self.stop(&files).map_err(failed)?;
+                files.create(&self.layout)?;
+                files.write_options(&started.dhcp).map_err(failed)?;
+                if ran {
+                    self.start(&started.dhcp, &files)?;
+                }
             }
             // Before the entry is there, for dnsmasq is busy with it then; a guest that asks at once finds its address free.
             let is_free = self.free(&Host::of(entry), &files).map_err(failed)?;
@@ -200,13 +211,29 @@ impl Dnsmasq {
                     files.mark_reload()?;
                 }
                 if let Some(host) = files.read_host(port) {
-                    self.give_back(&host, &files)?;
+                    self.give_back(&host, &files, |lease| host.may_hold(lease))?;
                 }
                 files.remove_host(port)
             })
             .map_err(failed)?;
         }
         Ok(())
+    }
+
+    /// Gives back the IPv6 leases of a port whose guest is off. When it comes up it may call itself something else, with
+    /// another disk or its interfaces in another order, and dnsmasq keeps an address for whom it was leased to by that name
+    /// (RFC 8415, 11). One that cannot be given back is only missed by such a guest.
+    pub fn forget_guest(&self, port: &PortId, network: &Name) {
+        let files = self.files(network.as_str());
+        self.locked(network.as_str(), || {
+            let Some(mut host) = files.read_host(port) else { return };
+            host.served.retain(IpAddr::is_ipv6);
+            if !host.served.is_empty()
+                && let Err(error) = self.give_back(&host, &files, |_| true)
+            {
+                tracing::debug!(%port, %error, "its leases are not given back");
+            }
+        });
     }
 
     /// The leases that the dnsmasq of the network has granted, also ended ones. Empty where there is none.
@@ -305,15 +332,15 @@ impl Dnsmasq {
         self.leases.read(&files.leases(), || Ok(self.leader(files)?.is_none_or(|it| it.is_at_rest())))
     }
 
-    /// Gives the leases of a host entry back. Where nobody listens, they are in nobody's way until the address is given to
-    /// another, and then [`free`](Self::free) sees to it.
-    fn give_back(&self, host: &Host, files: &Files) -> io::Result<()> {
+    /// Gives those leases of a host entry's addresses back. Where nobody listens, they are in nobody's way until the address
+    /// is given to another, and then [`free`](Self::free) sees to it.
+    fn give_back(&self, host: &Host, files: &Files, which: impl Fn(&Lease) -> bool) -> io::Result<()> {
         let Some(leader) = self.leader(files)? else { return Ok(()) };
         // One that it has granted this moment is not written down yet.
         wait(&leader);
         let leases = self.read_leases(files)?;
         let granted = host.served.iter().filter_map(|address| leases.by_address.get(address));
-        release_all(granted.filter(|lease| host.may_hold(lease)), &leases, files);
+        release_all(granted.filter(|lease| which(lease)), &leases, files);
         Ok(())
     }
 

@@ -22,14 +22,14 @@ const ANSWER: Duration = Duration::from_secs(1);
 
 /// Sends the message. Whether it was heeded shows in the lease file.
 pub(super) fn send(lease: &Lease, server_duid: Option<&[u8]>, bridge: &str) -> io::Result<()> {
-    let beside = |it: &Own| it.is_beside(lease.address);
     let own = addresses(bridge)?;
-    let server = own
-        .iter()
-        .find(|it| beside(it))
-        .map(|it| it.address)
-        .ok_or_else(|| io::Error::other(format!("`{bridge}` has no address beside {}", lease.address)))?;
-    match (&lease.client, lease.address, server.ip()) {
+    let servers: Vec<IpAddr> =
+        own.iter().filter(|it| it.is_beside(lease.address)).map(|it| it.address.ip()).collect();
+    if servers.is_empty() {
+        return Err(io::Error::other(format!("`{bridge}` has no address beside {}", lease.address)));
+    }
+    // Where the host has a former gateway beside the present one, the server goes by one of them.
+    servers.into_iter().try_for_each(|server| match (&lease.client, lease.address, server) {
         (Client::Mac(mac), IpAddr::V4(address), IpAddr::V4(server)) => {
             let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
             setsockopt(&socket, BindToDevice, &bridge.into())?;
@@ -38,12 +38,12 @@ pub(super) fn send(lease: &Lease, server_duid: Option<&[u8]>, bridge: &str) -> i
         (Client::Duid { duid, iaid }, IpAddr::V6(address), IpAddr::V6(server)) => {
             let duid_of_server = server_duid.ok_or_else(|| io::Error::other("the lease file names no server"))?;
             let release = release_v6(duid, *iaid, duid_of_server, address);
-            let link_local = own.iter().find_map(|it| it.link_local());
+            let link_local = own.iter().find_map(Own::link_local);
             let link_local = link_local.ok_or_else(|| io::Error::other("the bridge has no link-local address"))?;
             relay(&release, address, server, link_local, bridge)
         }
         _ => Err(io::ErrorKind::InvalidInput.into()),
-    }
+    })
 }
 
 /// Passes a message of DHCPv6 on as a relay (RFC 8415, 19.1), and waits for the answer.

@@ -25,7 +25,7 @@ use self::connection::{Connection, failed, is};
 use self::power::State;
 use crate::blueprint::facts::{Disruption, Facts};
 use crate::blueprint::key::{ObjectKind, domain_key};
-use crate::blueprint::object::{self, Claim, Object, Power};
+use crate::blueprint::object::{self, Claim, Nic, Object, Power};
 use crate::blueprint::{Capacity, Layout};
 use crate::host::domain_xml::{self, Marked};
 use crate::host::files;
@@ -60,7 +60,10 @@ pub struct About {
 struct Seen {
     name: String,
     uuid: Uuid,
+    /// Its definition.
     read: Read,
+    /// What its guest runs with, where it is ours and runs.
+    live: Option<Marked>,
     state: State,
     persistent: bool,
 }
@@ -132,6 +135,13 @@ impl Hypervisor {
                             facts.insert(format!("nic.{nic}.bridge").into(), bridge);
                         }
                     }
+                    // A cable is pulled in the guest, in the definition, or in both.
+                    let live = seen.live.map(|live| live.facts).unwrap_or_default();
+                    for (fact, is) in live.into_iter().filter(|(fact, _)| fact.ends_with(".link")) {
+                        if let Some(defined) = facts.get_mut(&fact).filter(|defined| **defined != is) {
+                            *defined = format!("{is} (defined as {defined})");
+                        }
+                    }
                     // Undefined by hand while it runs: still on, but it must be defined again to outlive a shutdown.
                     let power =
                         if seen.persistent { seen.state.to_string() } else { format!("{} (undefined)", seen.state) };
@@ -158,6 +168,14 @@ impl Hypervisor {
     /// When its name or UUID belongs to a domain that is not ours, libvirt refuses the definition, or the guest does not
     /// get to the power that is wanted.
     pub fn ensure(&self, wanted: &object::Domain) -> Result<(), HostError> {
+        self.ensure_with(wanted, &|| {})
+    }
+
+    /// The same, with something to do whenever the guest is off and about to be started.
+    ///
+    /// # Errors
+    /// As [`ensure`](Self::ensure).
+    pub fn ensure_with(&self, wanted: &object::Domain, before_start: &dyn Fn()) -> Result<(), HostError> {
         let name = &wanted.name;
         let xml = domain_xml::write(wanted)
             .map_err(|error| HostError::new(format!("cannot define domain `{name}`"), error))?;
@@ -165,7 +183,7 @@ impl Hypervisor {
         files::make_instance_dir(&self.layout, wanted.server.as_str())?;
         self.connection.run(|connect| {
             let domain = self.define(connect, wanted, &xml)?;
-            power::settle(&domain, wanted)?;
+            power::settle(&domain, wanted, before_start)?;
             if wanted.power == Power::On { self.plug_cables(&domain, wanted) } else { Ok(()) }
         })
     }
@@ -174,7 +192,7 @@ impl Hypervisor {
     fn plug_cables(&self, domain: &Domain, wanted: &object::Domain) -> Result<(), HostError> {
         let name = &wanted.name;
         let look = |error| failed(format!("cannot look at domain `{name}`"), error);
-        let live = read(domain, 0).map_err(look)?.marked.map(|marked| marked.facts).unwrap_or_default();
+        let live = read_live(domain).map_err(look)?.map(|marked| marked.facts).unwrap_or_default();
         let facts = Object::Domain(wanted.clone()).facts();
         for nic in &wanted.nics {
             let link = format!("nic.{}.link", nic.label());
@@ -183,6 +201,13 @@ impl Hypervisor {
                 continue;
             }
             let deed = || format!("cannot set the link state of `{}` of domain `{name}`", nic.tap);
+            // As it was started: neither the MTU nor, once that is gone, the bridge can be changed by this.
+            let started = |fact: &str| live.get(format!("nic.{}.{fact}", nic.label()).as_str());
+            let nic = &Nic {
+                bridge: started("bridge").unwrap_or(&nic.bridge).clone(),
+                mtu: started("mtu").and_then(|mtu| mtu.parse().ok()).unwrap_or(nic.mtu),
+                ..nic.clone()
+            };
             let xml = domain_xml::write_interface(nic).map_err(|error| HostError::new(deed(), error))?;
             tracing::debug!(domain = name, tap = nic.tap, unplugged = nic.unplugged, "setting the link state");
             domain.update_device_flags(&xml, sys::VIR_DOMAIN_AFFECT_LIVE).map_err(|error| failed(deed(), error))?;
@@ -290,7 +315,12 @@ fn look(connect: &Connect) -> Result<Vec<Seen>, HostError> {
             Some(_) if not_running.contains(&uuid) => power::state(&domain).map_err(cannot)?,
             Some(_) => State::On,
         };
-        seen.push(Seen { persistent: !transient.contains(&uuid), name, uuid, read, state });
+        let live = match state {
+            State::Off => None,
+            _ if read.marked.is_none() => None,
+            _ => found(read_live(&domain)).map_err(cannot)?.flatten(),
+        };
+        seen.push(Seen { persistent: !transient.contains(&uuid), name, uuid, read, live, state });
     }
     Ok(seen)
 }
@@ -298,6 +328,11 @@ fn look(connect: &Connect) -> Result<Vec<Seen>, HostError> {
 /// What the XML of a domain tells; nothing if it is no XML at all, as that of no domain of ours is.
 fn read(domain: &Domain, flags: sys::virDomainXMLFlags) -> Result<Read, Error> {
     Ok(domain_xml::read(&domain.xml_desc(flags)?).unwrap_or_default())
+}
+
+/// What a running guest was started with, and has been given since.
+fn read_live(domain: &Domain) -> Result<Option<Marked>, Error> {
+    Ok(read(domain, 0)?.marked)
 }
 
 /// Whether a running guest must be started again to become what is wanted. `live` is the definition that it runs with.

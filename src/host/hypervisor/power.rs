@@ -108,7 +108,7 @@ fn pause(domain: &Domain) -> Pause {
 ///
 /// # Errors
 /// When it cannot be started or forced off, or does not get there in time.
-pub(super) fn settle(domain: &Domain, wanted: &object::Domain) -> Result<(), HostError> {
+pub(super) fn settle(domain: &Domain, wanted: &object::Domain, before_start: &dyn Fn()) -> Result<(), HostError> {
     let name = &wanted.name;
     let look = |error| failed(format!("cannot look at domain `{name}`"), error);
     let patience = Duration::from_secs(wanted.shutdown_timeout.into());
@@ -136,6 +136,7 @@ pub(super) fn settle(domain: &Domain, wanted: &object::Domain) -> Result<(), Hos
                         .help(format!("see /var/log/libvirt/qemu/{name}.log and {}", wanted.console_log.display())));
                 }
                 starts += 1;
+                before_start();
                 start(domain, name)?;
                 continue;
             }
