@@ -217,6 +217,26 @@ impl Lab {
         leases.iter().map(|it| (it.client.mac().map(|mac| mac.to_string()), it.address.to_string())).collect()
     }
 
+    /// Whether dnsmasq took all that it was given to read.
+    pub fn assert_no_complaint(&self) {
+        self.rest();
+        let log = self.log();
+        let words =
+            ["bad", "error", "ignoring", "duplicate", "too long", "invalid", "missing", "cannot", "fail", "illegal"];
+        let told_of =
+            |file: &str| log.lines().filter(|it| it.ends_with(&format!("inotify: {file} new or modified"))).count();
+        let is_complaint = |line: &&str| {
+            // It looks for a file whose removal it was told of. And it is told of a file twice when a program that starts right
+            // then has inherited it: the second time it is a duplicate of itself.
+            let twice = line.contains("duplicate") && line.rsplit(' ').next().is_some_and(|file| told_of(file) > 1);
+            !twice
+                && !line.ends_with("No such file or directory")
+                && words.iter().any(|it| line.to_lowercase().contains(it))
+        };
+        let complaints: Vec<&str> = log.lines().filter(is_complaint).collect();
+        assert!(complaints.is_empty(), "{complaints:#?}");
+    }
+
     pub fn client(&self, mac: &str) -> Client {
         let number = self.clients.get();
         self.clients.set(number + 1);
@@ -256,9 +276,10 @@ pub fn kill_and_wait(pid: i32) {
     assert!(gone(), "process {pid} ends");
 }
 
-pub fn ip(arguments: &str) {
+pub fn ip(arguments: &str) -> String {
     let output = Command::new("/usr/sbin/ip").args(arguments.split(' ')).output().expect("ip");
     assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// The port of a server.
@@ -340,6 +361,12 @@ impl Client {
         fs::set_permissions(script, fs::Permissions::from_mode(0o755)).expect("mode");
         client.within(|| fs::write("/proc/sys/net/ipv6/conf/eth0/accept_dad", "0").expect("setting"));
         client.run("/usr/sbin/ip link set eth0 up");
+        // What is sent before that is lost.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !ip(&format!("-details link show {}", client.port)).contains("state forwarding") {
+            assert!(Instant::now() < deadline, "the bridge forwards what the guest sends");
+            thread::sleep(Duration::from_millis(5));
+        }
         client
     }
 
