@@ -57,7 +57,9 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
         End::Escaped => Ok(()),
         End::Told => Err(Stop(INTERRUPTED)),
         End::Closed(Ok(())) => {
-            report::note(format_args!("note: the console was closed: `server.{server}` was shut off"));
+            report::note(format_args!(
+                "note: the console of `server.{server}` was closed: it was shut off, or somebody else took it"
+            ));
             Ok(())
         }
         End::Closed(Err(error)) => Err(Stop::from(error)),

@@ -92,7 +92,39 @@ struct Row {
 }
 
 /// What a look tells: what is so, or what is not yet.
-type Look = Result<String, String>;
+type Look = Result<String, Missing>;
+
+/// What is missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Missing {
+    Nothing,
+    Made,
+    Domain,
+    Power,
+    Other(String),
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nothing => "nothing",
+            Self::Made => "it has not been made yet",
+            Self::Domain => "it has no domain on this host",
+            Self::Power => "it is shut off",
+            Self::Other(what) => what,
+        })
+    }
+}
+
+impl Missing {
+    fn help(&self, server: &Name) -> String {
+        match self {
+            Self::Made | Self::Domain => "`novella apply` makes it".into(),
+            Self::Power => format!("`novella start {server}` turns it on"),
+            Self::Nothing | Self::Other(_) => format!("`novella logs {server}` shows what it says"),
+        }
+    }
+}
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
     let servers = Servers::read(global)?;
@@ -134,20 +166,20 @@ impl Wait<'_> {
     /// Waits for one server, and says what came of it.
     fn wait(&self, name: &Name, mut recorded: Recorded) -> Row {
         let begun = Instant::now();
-        let mut said = String::new();
+        let mut said = Missing::Nothing;
         loop {
             let made = domain(&recorded, name);
             let place = made.and_then(|made| places(&recorded, made).into_iter().next());
             let look = match made {
                 Some(made) => self.look(made, place.as_ref()),
-                None => Ok(Err("it has not been made yet".into())),
+                None => Ok(Err(Missing::Made)),
             };
             let waited = begun.elapsed();
             let row = |missing: Option<String>| Row {
                 server: name.clone(),
                 done: missing.is_none(),
                 address: place.as_ref().map(|place| place.address),
-                seconds: waited.as_secs_f64(),
+                seconds: (waited.as_secs_f64() * 1000.0).round() / 1000.0,
                 missing,
             };
             let missing = match look {
@@ -169,12 +201,14 @@ impl Wait<'_> {
                 let waited = report::progress::seconds(waited);
                 let error =
                     HostError::refused(format!("`server.{name}` is not at `{}` after {waited}: {missing}", self.what));
-                let help = format!("`novella logs {name}` shows what it says");
-                report::error::print(&error, Some(&help));
-                return row(Some(missing));
+                report::error::print(&error, Some(&missing.help(name)));
+                return row(Some(missing.to_string()));
             }
             if missing != said && report::is_attended() {
-                report::note(format_args!("{DIM}server.{name}: {}...{DIM:#}", report::clean_line(&missing)));
+                report::note(format_args!(
+                    "{DIM}server.{name}: {}...{DIM:#}",
+                    report::clean_line(&missing.to_string())
+                ));
                 said = missing;
             }
             let unmade = made.is_none();
@@ -193,9 +227,9 @@ impl Wait<'_> {
         };
         match power.as_deref() {
             Some("on") => {}
-            Some("off") => return Ok(Err("it is shut off".into())),
-            Some(other) => return Ok(Err(format!("it is {other}"))),
-            None => return Ok(Err("it has no domain on this host".into())),
+            Some("off") => return Ok(Err(Missing::Power)),
+            Some(other) => return Ok(Err(Missing::Other(format!("it is {other}")))),
+            None => return Ok(Err(Missing::Domain)),
         }
         let Target::Machine(machine) = self.target else { return Ok(Ok("runs".into())) };
         match self.what {
@@ -207,7 +241,7 @@ impl Wait<'_> {
                 Ok(cloud_init(&String::from_utf8_lossy(&said), Hypervisor::running_since(&made.name)))
             }
             What::Ip | What::Ssh => {
-                let Some(place) = place else { return Ok(Err("it has no address".into())) };
+                let Some(place) = place else { return Ok(Err(Missing::Other("it has no address".into()))) };
                 match answers(machine, place)? {
                     Err(missing) => Ok(Err(missing)),
                     Ok(so) if self.what == What::Ip => Ok(Ok(so)),
@@ -228,7 +262,7 @@ fn answers(machine: &Machine, place: &Place) -> Result<Look, HostError> {
         return Ok(Ok(format!("has {address}")));
     }
     let means = if address.is_ipv4() { "ARP" } else { "neighbour discovery" };
-    Ok(Err(format!("{mac} does not answer {means} for {address}")))
+    Ok(Err(Missing::Other(format!("{mac} does not answer {means} for {address}"))))
 }
 
 /// Whether an SSH server is there. It may say other lines before it says who it is (RFC 4253, 4.2).
@@ -249,8 +283,8 @@ fn greets(address: IpAddr) -> Look {
     };
     match read() {
         Ok(said) if is_greeting(&said) => Ok(format!("greets by SSH at {address}")),
-        Ok(_) => Err(format!("what listens at {to} does not greet as an SSH server")),
-        Err(error) => Err(format!("no SSH server at {to}: {error}")),
+        Ok(_) => Err(Missing::Other(format!("what listens at {to} does not greet as an SSH server"))),
+        Err(error) => Err(Missing::Other(format!("no SSH server at {to}: {error}"))),
     }
 }
 
@@ -275,8 +309,8 @@ fn cloud_init(said: &str, since: Option<SystemTime>) -> Look {
     });
     match steps.into_iter().next() {
         Some(step) if step == "finished" => Ok("cloud-init has finished".into()),
-        Some(step) => Err(format!("cloud-init is at `{step}`")),
-        None => Err("cloud-init has said nothing on the console since the guest was started".into()),
+        Some(step) => Err(Missing::Other(format!("cloud-init is at `{step}`"))),
+        None => Err(Missing::Other("cloud-init has said nothing on the console since it was started".into())),
     }
 }
 
@@ -340,7 +374,7 @@ mod tests {
         let since = |minute: u64| Some(UNIX_EPOCH + Duration::from_secs(1_790_244_000 + minute * 60));
         let first = line("running 'init-local'", 1) + &line("finished", 2);
         let second = first.clone() + &line("running 'init-local'", 11);
-        let nothing = "cloud-init has said nothing on the console since the guest was started";
+        let nothing = "cloud-init has said nothing on the console since it was started";
         for (said, started, expected) in [
             ("", None, Err(nothing)),
             ("login: ", since(0), Err(nothing)),
@@ -352,8 +386,8 @@ mod tests {
             (&(second.clone() + &line("finished", 12)), since(10), Ok("cloud-init has finished")),
             ("# echo Cloud-init v. 1 finished at $(date -R)", since(0), Err(nothing)),
         ] {
-            let is = cloud_init(said, started);
-            assert_eq!(is.as_ref().map(String::as_str).map_err(String::as_str), expected, "{said}");
+            let is = cloud_init(said, started).map_err(|missing| missing.to_string());
+            assert_eq!(is.as_deref().map_err(String::as_str), expected, "{said}");
         }
     }
 

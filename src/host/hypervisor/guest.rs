@@ -6,11 +6,11 @@ use std::time::{Duration, SystemTime};
 
 use virt::connect::Connect;
 use virt::domain::Domain;
-use virt::error::ErrorNumber;
+use virt::error::{Error, ErrorNumber};
 use virt::stream::Stream;
 use virt::sys;
 
-use super::connection::{failed, is};
+use super::connection::{LibvirtError, failed, is};
 use super::power::{self, State};
 use super::{Hypervisor, SHUTDOWN_TIMEOUT};
 use crate::address::Name;
@@ -28,27 +28,44 @@ struct Its<'a> {
 }
 
 /// The serial console of a guest. Reading and writing may be done by two threads.
-pub struct Console(Stream);
+pub struct Console {
+    stream: Stream,
+    connect: Connect,
+}
 
 impl Console {
-    /// Waits for the guest to say something. Gives how many bytes it said; 0 when the console was closed.
+    /// Waits for the guest to say something. Gives how many bytes it said; 0 when the console was closed, because the guest
+    /// is off or somebody else took it.
     ///
     /// # Errors
     /// When libvirt cannot be reached any more.
     pub fn read(&self, buffer: &mut [u8]) -> Result<usize, HostError> {
-        let read = self.0.recv(buffer).map_err(|error| failed("cannot read from the console", error))?;
-        Ok(usize::try_from(read).unwrap_or(0))
+        match self.stream.recv(buffer) {
+            Ok(read) => Ok(usize::try_from(read).unwrap_or(0)),
+            Err(error) => self.closed("cannot read from the console", error).map(|()| 0),
+        }
     }
 
-    /// Types something into it.
+    /// Types something into it. Nothing happens when it was closed.
     ///
     /// # Errors
-    /// When libvirt cannot be reached any more, or the guest is gone.
+    /// When libvirt cannot be reached any more.
     pub fn write(&self, mut bytes: &[u8]) -> Result<(), HostError> {
         while !bytes.is_empty() {
-            let sent = self.0.send(bytes).map_err(|error| failed("cannot write to the console", error))?;
-            bytes = usize::try_from(sent).ok().and_then(|sent| bytes.get(sent..)).unwrap_or_default();
+            match self.stream.send(bytes) {
+                Ok(sent) => bytes = usize::try_from(sent).ok().and_then(|sent| bytes.get(sent..)).unwrap_or_default(),
+                Err(error) => return self.closed("cannot write to the console", error),
+            }
         }
+        Ok(())
+    }
+
+    /// libvirt tells of the end of a stream by an error too, and the connection is then as good as before.
+    fn closed(&self, deed: &str, error: Error) -> Result<(), HostError> {
+        if !self.connect.is_alive().unwrap_or(false) {
+            return Err(failed(deed, error));
+        }
+        tracing::debug!(error = %LibvirtError(error), "the console was closed");
         Ok(())
     }
 }
@@ -110,7 +127,7 @@ impl Hypervisor {
                 let error = cannot(error);
                 if busy { error.help("somebody else is at it; `--force` takes it from them") } else { error }
             })?;
-            Ok(Some(Console(stream)))
+            Ok(Some(Console { stream, connect: connect.clone() }))
         })?;
         console.ok_or_else(|| missing(server))
     }

@@ -220,7 +220,9 @@ pub(super) fn stop(domain: &Domain, name: &str, patience: Duration) -> Result<()
         }
         thread::sleep(POLL);
     }
-    tracing::warn!(domain = name, waited = ?begun.elapsed(), "the guest does not shut down: forcing it off");
+    if !patience.is_zero() {
+        tracing::warn!(domain = name, waited = ?begun.elapsed(), "the guest does not shut down: forcing it off");
+    }
     match domain.destroy() {
         Ok(()) => Ok(()),
         Err(error) if !lost_in_transit(&error) && matches!(state(domain), Ok(State::Off)) => {
