@@ -165,3 +165,86 @@ fn bridge<'r>(recorded: &'r Recorded, network: &Name) -> Option<&'r Bridge> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::PortId;
+    use crate::blueprint::dhcp::Assignment;
+    use crate::blueprint::object::{Nic, PortAddress, Power, VirtType};
+    use crate::plan::world::Record;
+    use crate::value::ByteSize;
+
+    fn name(name: &str) -> Name {
+        name.parse().expect("a name")
+    }
+
+    /// The addresses of the bridge, those of the port, and whether its cable is pulled out.
+    type Port<'a> = (&'a [&'a str], &'a [(&'a str, Assignment)], bool);
+
+    /// A guest with these ports, each on a network of its own.
+    fn found(ports: &[Port<'_>]) -> Vec<String> {
+        let (mut nics, mut objects) = (Vec::new(), Vec::new());
+        for (number, (host, guest, unplugged)) in ports.iter().enumerate() {
+            let network = name(&format!("net-{number}"));
+            let mac = Mac([2, 0, 0, 0, 0, u8::try_from(number).expect("a few")]);
+            objects.push(Object::Bridge(Bridge {
+                network: network.clone(),
+                device: format!("br{number}"),
+                mac,
+                mtu: 1500,
+                addresses: host.iter().map(|net| net.parse().expect("a network")).collect(),
+            }));
+            let address = |(address, assignment): &(&str, Assignment)| PortAddress {
+                address: address.parse().expect("an address"),
+                assignment: *assignment,
+                domain: "lab".into(),
+            };
+            objects.push(Object::HostEntry(HostEntry {
+                port: PortId::inline(&name("web"), &network),
+                network: network.clone(),
+                mac,
+                addresses: guest.iter().map(address).collect(),
+                hostname: "web".into(),
+                options: Vec::new(),
+            }));
+            let (bridge, tap) = (format!("br{number}"), format!("tap{number}"));
+            nics.push(Nic { network, port: None, bridge, tap, mac, mtu: 1500, unplugged: *unplugged });
+        }
+        let domain = Domain {
+            server: name("web"),
+            project: Name::default_project(),
+            name: "default.web".into(),
+            uuid: uuid::Uuid::nil(),
+            virt_type: VirtType::Qemu,
+            vcpus: 1,
+            memory: ByteSize::mib(64),
+            disk: "/disk".into(),
+            base: None,
+            nics,
+            boot: None,
+            console_log: "/log".into(),
+            power: Power::On,
+            shutdown_timeout: 60,
+        };
+        let records = objects.into_iter().map(|object| (object.key(), Record::present(object))).collect();
+        let places = places(&Recorded { serial: 1, records }, &domain);
+        places.iter().map(|it| format!("{}{}", it.address, if it.near { "" } else { " far" })).collect()
+    }
+
+    #[test]
+    fn a_guest_is_found_at_the_nearest_address() {
+        use Assignment::{Dhcp, Slaac, Static};
+        let near = &["10.0.0.1/24", "fd00::1/64"][..];
+        let both = &[("fd00::5", Slaac), ("10.0.0.5", Dhcp)][..];
+        assert_eq!(found(&[(near, both, false)]), ["10.0.0.5", "fd00::5"], "IPv4 first");
+        assert_eq!(found(&[(&["fd00::1/64"], both, false)]), ["fd00::5", "10.0.0.5 far"], "what can be reached first");
+        assert_eq!(found(&[(near, both, true)]), [""; 0], "no cable, no way");
+        let own = &[("10.0.0.9", Static), ("10.0.0.5", Dhcp)][..];
+        assert_eq!(found(&[(near, own, false)]), ["10.0.0.5", "10.0.0.9"], "what the guest is told first");
+        let second = &[("10.1.0.5", Dhcp)][..];
+        let (away, back) = ((&[][..], both, false), (&["10.1.0.1/24"][..], second, false));
+        assert_eq!(found(&[away, back]), ["10.1.0.5", "10.0.0.5 far", "fd00::5 far"], "the first port that is near");
+        assert_eq!(found(&[(near, both, false), back])[0], "10.0.0.5", "the first port");
+    }
+}

@@ -379,7 +379,7 @@ pub fn assert_same(is: &str, was: &str, case: &str) {
 
 /// Says why a test is not run.
 #[allow(clippy::print_stderr, reason = "as other tests do it")]
-fn skip(reason: &str) {
+pub fn skip(reason: &str) {
     eprintln!("skipped: {reason}");
 }
 

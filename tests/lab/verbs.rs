@@ -12,7 +12,7 @@ use nix::pty::openpty;
 use nix::sys::signal::Signal;
 use nix::sys::termios::tcgetattr;
 
-use crate::lab::{Lab, NOVELLA, base, note, server};
+use crate::lab::{Lab, NOVELLA, base, note, server, skip};
 
 const WEB: &str = "10.20.0.2";
 
@@ -274,4 +274,71 @@ fn a_console_is_sat_at_and_read() {
     assert!(follow.is_going_on());
     assert!(follow.signal(Signal::SIGINT));
     follow.wait();
+}
+
+/// A throw-away SSH server at the address of a guest: the host of the lab takes the address, as far as it asks itself.
+const SSHD: &str = r#"
+set -e
+cd "$1"
+pkill -F sshd.pid 2>/dev/null || true
+rm -f host host.pub
+ssh-keygen -q -t ed25519 -N '' -f host
+[ -e key ] || ssh-keygen -q -t ed25519 -N '' -f key
+grep -q ^sshd: /etc/passwd || {
+    cp /etc/passwd passwd
+    echo sshd:x:65533:65534::/run/sshd:/usr/sbin/nologin >>passwd
+    mount --bind passwd /etc/passwd
+}
+mkdir -p /run/sshd
+ip addr replace 10.20.0.2/32 dev lo
+cat >config <<EOF
+ListenAddress 10.20.0.2
+HostKey $1/host
+PidFile $1/sshd.pid
+AuthorizedKeysFile $1/key.pub
+StrictModes no
+PermitRootLogin prohibit-password
+EOF
+"$2" -f config -E "$1/sshd.log" 3>&- >/dev/null 2>&1 </dev/null
+"#;
+
+#[test]
+fn a_server_is_logged_in_to_by_its_own_host_key() {
+    let sshd = std::env::var("NOVELLA_TEST_SSHD").unwrap_or_else(|_| "/usr/sbin/sshd".into());
+    if !std::path::Path::new(&sshd).is_file() {
+        return skip("there is no SSH server to log in to (apt install openssh-server)");
+    }
+    let Some(lab) = Lab::with_guests("verbs-ssh") else { return };
+    let web = [base(), server("web", "")].concat();
+    lab.spec(&web);
+    lab.apply();
+    let dir = lab.dir().to_str().expect("UTF-8").to_owned();
+    let serve = || {
+        let run = lab.command("sh").args(["-c", SSHD, "-", &dir, &sshd]).output().expect("scripts/lab");
+        assert!(run.status.success(), "{run:?}");
+    };
+    let key = format!("{dir}/key");
+    let ssh = |server: &str, command: &[&str]| {
+        let options = ["ssh", server, "--user", "root", "--", "-i", &key, "-o", "BatchMode=yes", "-F", "none"];
+        lab.novella(&[&options[..], command].concat())
+    };
+    serve();
+    let run = ssh("web", &["echo in-$((40 + 2))"]).success();
+    assert_eq!(run.out, "in-42\n", "{run:?}");
+    assert_eq!(ssh("server.web", &["exit", "7"]).code(), Some(7), "the code is that of the command");
+    let known = lab.sh(&format!("stat -c %a {0}; cat {0}", lab.state().join("known_hosts").display()));
+    assert!(known.starts_with("600\nweb.") && known.lines().count() == 2, "{known}");
+
+    serve();
+    let run = ssh("web", &["true"]);
+    assert!(run.code() == Some(255) && run.err.contains("IDENTIFICATION HAS CHANGED"), "somebody else's key: {run:?}");
+
+    // Another server has the address now, and then web is made anew. Neither is a reason for fear.
+    lab.spec(&[base(), server("late", &format!("fixed_ip = \"{WEB}\""))].concat());
+    lab.apply();
+    ssh("late", &["true"]).success();
+    lab.spec(&web);
+    lab.apply();
+    serve();
+    ssh("web", &["true"]).success();
 }
