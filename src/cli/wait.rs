@@ -3,9 +3,11 @@
 //! | `--for` | it is so when |
 //! |---|---|
 //! | `running` | libvirt says that the guest runs |
-//! | `ip` | and the guest answers for the address that `ssh` would go to, by ARP or neighbour discovery. A lease alone tells nothing: it outlives the guest. |
+//! | `ip` | and the guest answers, by ARP or neighbour discovery, for the address that `ssh` would go to |
 //! | `ssh` | and an SSH server greets on port 22 there |
 //! | `cloud-init` | the guest runs, and cloud-init has said on the console, since it was started, that it finished |
+//!
+//! A lease tells nothing: it outlives the guest.
 
 use std::fmt;
 use std::io::Read as _;
@@ -292,8 +294,8 @@ fn is_greeting(said: &[u8]) -> bool {
     said.split_inclusive(|byte| *byte == b'\n').any(|line| line.starts_with(b"SSH-") && line.ends_with(b"\n"))
 }
 
-/// How far cloud-init is by what stands on the console since the guest was started. A console log goes on over many starts,
-/// so what is older does not count.
+/// How far cloud-init is by what stands on the console since the guest was started. A console log goes on over many
+/// starts, so what is older does not count.
 ///
 /// ```text
 /// Cloud-init v. 22.4.2 running 'modules:final' at Thu, 24 Sep 2026 10:00:09 +0000. Up 12.10 seconds.
@@ -367,9 +369,8 @@ mod tests {
     #[test]
     fn cloud_init_counts_since_the_guest_was_started() {
         let line = |what: &str, minute: u32| {
-            format!(
-                "[ 12.3] cloud-init[1]: Cloud-init v. 22.4.2-0ubuntu1~20 {what} at Thu, 24 Sep 2026 10:{minute:02}:00 +0000. Up 1 seconds\r\n"
-            )
+            let when = format!("Thu, 24 Sep 2026 10:{minute:02}:00 +0000");
+            format!("[ 12.3] cloud-init[1]: Cloud-init v. 22.4.2-0ubuntu1~20 {what} at {when}. Up 1 seconds\r\n")
         };
         let since = |minute: u64| Some(UNIX_EPOCH + Duration::from_secs(1_790_244_000 + minute * 60));
         let first = line("running 'init-local'", 1) + &line("finished", 2);

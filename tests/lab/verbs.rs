@@ -172,6 +172,17 @@ fn power_by_hand_is_for_the_moment() {
     lab.assert_settled("after it was shut off");
     assert_eq!(lab.sh(others), "2", "others are left alone");
 
+    // One whose bridge is gone is not started, and says why.
+    lab.novella(&["stop", "web"]).success();
+    lab.sh("ip link del $(ls -d /sys/class/net/*/bridge | cut -d/ -f5 | xargs -n1 ip -o addr show dev | awk '/10.20.0.1/ { print $2 }')");
+    let run = lab.novella(&["start", "web"]);
+    assert_eq!(run.code(), Some(1));
+    assert!(
+        run.err.contains("cannot start domain `default.web`: ") && run.err.contains("help: `novella plan`"),
+        "{run:?}"
+    );
+    lab.apply();
+
     // A domain that is gone cannot be turned on, and the others are.
     lab.sh("virsh -q undefine default.xray");
     lab.novella(&["stop", "web"]).success();

@@ -87,7 +87,12 @@ impl Hypervisor {
     /// # Errors
     /// When there is no such domain, or it does not start.
     pub fn start(&self, server: &Name) -> Result<bool, HostError> {
-        let done = self.with(server, |Its { name, domain, .. }| power::rouse(domain, name).map(Some))?;
+        let done = self.with(server, |Its { name, domain, .. }| {
+            power::rouse(domain, name).map(Some).map_err(|error| match error.help {
+                None => error.help("`novella plan` tells whether something that it needs is missing"),
+                Some(_) => error,
+            })
+        })?;
         done.ok_or_else(|| missing(server))
     }
 
