@@ -202,6 +202,7 @@ fn verbs_that_look_change_nothing() {
         &["leases", "--json"],
         &["ip", "list", "private"],
         &["ip", "free", "private"],
+        &["wait", "web-1", "db", "--for", "running", "--timeout", "0s"],
     ];
     for verb in verbs {
         place.novella(verb).ends(0);
@@ -272,7 +273,10 @@ fn wrong_arguments_are_told_apart_from_failures() {
 fn completions_name_the_verbs() {
     let place = Place::new(BASE);
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        place.novella(&["completions", shell]).ends(0).out("destroy").out("leases").out("free");
+        place.novella(&["completions", shell]).ends(0).out("destroy").out("leases").out("free").out("console");
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        place.novella(&["completions", shell]).ends(0).out("cloud-init");
     }
 }
 
@@ -282,6 +286,93 @@ fn a_log_has_no_colours_where_none_are_wanted() {
     let said = place.novella(&["apply", "--auto-approve", "--log", "trace", "--no-color"]);
     assert!(said.err.contains("DEBUG") || said.err.contains("TRACE"), "{}", said.err);
     assert!(!said.err.contains('\u{1b}'), "{}", said.err);
+}
+
+#[test]
+fn power_by_hand_is_drift() {
+    let place = Place::new(BASE);
+    place.novella(&["start", "db"]).ends(1).err("`server.db` has not been made yet").err("`novella apply` makes it");
+    place.novella(&["apply", "--auto-approve"]).ends(0);
+    let said = place.novella(&["stop", "web-1", "server.db", "db"]).ends(0);
+    assert_eq!(said.out.matches("shut off after").count(), 2, "each once: {said:#?}");
+    let said =
+        said.err("the spec says `power = \"on\"` for server.db, server.web-1: the next `apply` starts them again");
+    said.err("to keep it so, write `power = \"off\"`");
+    place.novella(&["stop", "--force", "db"]).ends(0).out("server.db: is off already").err("starts it again");
+    place.novella(&["show"]).ends(0).out("db      shut off");
+    place.novella(&["plan", "--detailed-exitcode"]).ends(2).out("Plan: 0 to add, 2 to change, 0 to destroy.");
+    place.novella(&["start", "web-1"]).ends(0).out("server.web-1: started after");
+    assert_eq!(place.novella(&["start", "web-1"]).ends(0).out("server.web-1: runs already").err, "");
+    place
+        .novella(&["start", "spare"])
+        .ends(0)
+        .err("`power = \"off\"` for server.spare: the next `apply` shuts it off again");
+    let said = place.novella(&["apply", "--auto-approve"]).ends(0);
+    let said = said.out("Apply complete! Resources: 0 added, 2 changed, 0 destroyed.");
+    assert!(!said.out.contains("server.web-1"), "{said:#?}");
+    place.novella(&["show"]).ends(0).out("db      running").out("spare   shut off");
+
+    // One that is no longer in the spec is known by the state, and one that the host lost is told.
+    place.write(&BASE.replace("count = 2", "count = 1"));
+    place.novella(&["stop", "web-2"]).ends(0).out("server.web-2: shut off");
+    let file = place.path("state/sim/host.json");
+    let host = std::fs::read_to_string(&file).expect("the host");
+    let mut host: serde_json::Value = serde_json::from_str(&host).expect("JSON");
+    let objects = host["objects"].as_array_mut().expect("objects");
+    objects.retain(|object| object["kind"] != "domain" || object["spec"]["server"] != "db");
+    std::fs::write(&file, host.to_string()).expect("written");
+    let said = place.novella(&["stop", "db", "web-1"]).ends(1).out("server.web-1: shut off");
+    said.err("server.db: not shut off").err("error: the simulated host has no such domain");
+}
+
+#[test]
+fn servers_are_named_by_name_or_address() {
+    let place = Place::new(BASE);
+    place.novella(&["apply", "--auto-approve"]).ends(0);
+    for verb in ["start", "stop", "wait", "ssh", "console", "logs", "vnc"] {
+        place.novella(&[verb, "web_1"]).ends(1).err("there is no `server.web_1`").err("did you mean `web-1`?");
+        place.novella(&[verb, "server.zzzzzz"]).ends(1).err("use one of `db`, `spare`, `web-1`, `web-2`");
+        place.novella(&[verb]).ends(2).err("<SERVER>");
+    }
+    place.novella(&["stop", "a-b", "web-1", "b-c"]).ends(1).err("`server.a-b`").err("`server.b-c`").err("2 errors");
+    place.novella(&["show"]).ends(0).out("web-1   running");
+}
+
+#[test]
+fn what_a_simulated_host_cannot_do_is_said() {
+    let place = Place::new(BASE);
+    place.novella(&["apply", "--auto-approve"]).ends(0);
+    for verb in [
+        &["ssh", "db"][..],
+        &["console", "db"],
+        &["logs", "db"],
+        &["vnc", "db", "--json"],
+        &["wait", "db"],
+        &["wait", "db", "--for", "cloud-init"],
+    ] {
+        let said = place.novella(verb).ends(1).err("the simulated host boots no guests");
+        assert_eq!(said.err("leave `--backend sim` away").out, "");
+    }
+}
+
+#[test]
+fn waiting_ends() {
+    let place = Place::new(BASE);
+    place.novella(&["wait", "db", "--for", "running", "--timeout", "0s"]).ends(1).err("it has not been made yet");
+    place.novella(&["apply", "--auto-approve"]).ends(0);
+    place.novella(&["wait", "db", "--for", "running"]).ends(0).out("server.db: runs after 0.0s");
+    let said = place.novella(&["wait", "db", "spare", "--for", "running", "--timeout", "1s"]).ends(1);
+    let said = said.out("server.db: runs after").err("`server.spare` is not at `running` after 1.");
+    assert!(!said.err("`novella start spare` turns it on").err.contains("..."), "no progress where nobody watches");
+    let said = place.novella(&["wait", "db", "spare", "--for", "running", "--timeout", "0s", "--json"]).ends(1);
+    let json: serde_json::Value = serde_json::from_str(&said.out).expect("JSON");
+    assert_eq!((&json["format_version"], &json["for"]), (&"1.0".into(), &"running".into()));
+    assert_eq!((&json["servers"][0]["done"], &json["servers"][0]["missing"]), (&true.into(), &serde_json::Value::Null));
+    assert_eq!(json["servers"][1]["missing"], "it is shut off");
+    for bad in ["5", "5 minutes", "-1s", ""] {
+        place.novella(&["wait", "db", "--timeout", bad]).ends(2);
+    }
+    place.novella(&["wait", "db", "--for", "lunch"]).ends(2).err("cloud-init");
 }
 
 #[test]

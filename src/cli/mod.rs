@@ -1,19 +1,26 @@
 //! The command line: one file a verb.
 //!
 //! Exit codes: 0 done or valid; 1 an error; 2 with `plan --detailed-exitcode` when there are changes; 130 when
-//! interrupted.
+//! interrupted. `ssh` ends with the code of ssh.
 
 mod apply;
 mod completions;
+mod console;
 mod destroy;
 mod doctor;
 mod interrupt;
 mod ip;
 mod leases;
+mod logs;
 mod plan;
+mod power;
+mod servers;
 mod session;
 mod show;
+mod ssh;
 mod validate;
+mod vnc;
+mod wait;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -85,6 +92,20 @@ enum Verb {
     Leases(leases::Arguments),
     /// Show which addresses of a network are in use, and which are free
     Ip(ip::Arguments),
+    /// Turn servers on, for the moment: the spec still says what is wanted
+    Start(power::StartArguments),
+    /// Shut servers off, for the moment: the spec still says what is wanted
+    Stop(power::StopArguments),
+    /// Wait until servers run, have their address, can be logged in to, or are set up
+    Wait(wait::Arguments),
+    /// Log in to a server by SSH
+    Ssh(ssh::Arguments),
+    /// Sit at the serial console of a server; Ctrl-] leaves it
+    Console(console::Arguments),
+    /// Show what a server has said on its console
+    Logs(logs::Arguments),
+    /// Tell where the screen of a server can be seen by VNC
+    Vnc(vnc::Arguments),
     /// Check that this machine has all that is needed, and say how to mend what is not
     Doctor,
     /// Print the completions for a shell
@@ -109,6 +130,13 @@ pub fn run() -> ExitCode {
         Verb::Show(arguments) => show::run(&global, &arguments),
         Verb::Leases(arguments) => leases::run(&global, &arguments),
         Verb::Ip(arguments) => ip::run(&global, &arguments),
+        Verb::Start(arguments) => power::start(&global, &arguments),
+        Verb::Stop(arguments) => power::stop(&global, &arguments),
+        Verb::Wait(arguments) => wait::run(&global, &arguments),
+        Verb::Ssh(arguments) => ssh::run(&global, &arguments),
+        Verb::Console(arguments) => console::run(&global, &arguments),
+        Verb::Logs(arguments) => logs::run(&global, &arguments),
+        Verb::Vnc(arguments) => vnc::run(&global, &arguments),
         Verb::Doctor => doctor::run(&global),
         Verb::Completions(arguments) => completions::run(&arguments, &mut Cli::command()),
     };

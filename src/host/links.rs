@@ -2,6 +2,7 @@
 //!
 //! A bridge is ours when its alias says so: `novella:<project>:network.<name>`. A link without it is never changed.
 
+mod neighbours;
 mod netlink;
 
 use std::borrow::Cow;

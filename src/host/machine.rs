@@ -71,6 +71,16 @@ impl Machine {
         self.dhcp.leases(network.as_str())
     }
 
+    /// The libvirt of this machine.
+    pub fn hypervisor(&self) -> &Hypervisor {
+        &self.hypervisor
+    }
+
+    /// The links of this machine.
+    pub fn links(&self) -> &Links {
+        &self.links
+    }
+
     /// Removes the directories of a project without objects, and what is kept in them about this host. One with anything
     /// else in it stays.
     pub fn tidy(&self) {

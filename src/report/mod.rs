@@ -4,6 +4,7 @@
 //! [`clean_line`], so that it cannot speak to the terminal.
 
 pub mod addresses;
+pub mod console;
 pub mod diagnostics;
 pub mod error;
 pub mod leases;
@@ -77,6 +78,11 @@ impl io::Write for Log {
 /// Whether standard output is a terminal, on which lines can be drawn over.
 pub fn is_terminal() -> bool {
     std::io::stdout().is_terminal()
+}
+
+/// Whether somebody watches standard error, who wants to know how things go.
+pub fn is_attended() -> bool {
+    std::io::stderr().is_terminal()
 }
 
 /// So many of a thing: `1 network`, `2 networks`.

@@ -423,7 +423,7 @@ pub fn answers(said: &str) -> Vec<String> {
 
 /// Says why a test is not run.
 #[allow(clippy::print_stderr, reason = "as other tests do it")]
-fn skip(reason: &str) {
+pub fn skip(reason: &str) {
     eprintln!("skipped: {reason}");
 }
 

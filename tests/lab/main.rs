@@ -22,3 +22,4 @@ mod looking;
 mod ports;
 mod quickstart;
 mod recycle;
+mod verbs;

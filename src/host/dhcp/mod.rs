@@ -4,7 +4,7 @@
 //! that. What can change while it runs is in files that it watches: host entries, names, options. A new one is in force at
 //! once, without a signal. What is removed or changed dnsmasq goes on believing until it gets a SIGHUP, which is the one
 //! [`Dnsmasq::reload`] of an apply; and a lease that it has granted it believes longer than that, even across a restart.
-//! So a stale lease is given back in the name of its guest ([`release`]).
+//! So a stale lease is given back in the name of its guest (`release`).
 //!
 //! No deed needs another to have ended well: each looks at what there is, and a kill in its midst is made good by the
 //! next one. The directory `networks/` of the project is our mark.

@@ -2,11 +2,13 @@
 //!
 //! - `connection`: the one connection that all threads share.
 //! - `power`: starting, shutting down, forcing off.
+//! - `guest`: what people do to one guest by hand.
 //! - here: what is there, making it what it is to be, and taking it away.
 //!
 //! A domain is ours if it carries our mark (see [`domain_xml`]); no other is ever changed.
 
 mod connection;
+mod guest;
 mod power;
 
 use std::collections::BTreeSet;
@@ -22,6 +24,7 @@ use virt::sys;
 
 pub use self::connection::LibvirtError;
 use self::connection::{Connection, failed, is};
+pub use self::guest::Console;
 use self::power::State;
 use crate::blueprint::facts::{Disruption, Facts};
 use crate::blueprint::key::{ObjectKind, domain_key};

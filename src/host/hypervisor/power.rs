@@ -221,7 +221,9 @@ pub(super) fn stop(domain: &Domain, name: &str, patience: Duration) -> Result<()
         }
         thread::sleep(POLL);
     }
-    tracing::warn!(domain = name, waited = ?begun.elapsed(), "the guest does not shut down: forcing it off");
+    if !patience.is_zero() {
+        tracing::warn!(domain = name, waited = ?begun.elapsed(), "the guest does not shut down: forcing it off");
+    }
     match domain.destroy() {
         Ok(()) => Ok(()),
         Err(error) if !lost_in_transit(&error) && matches!(state(domain), Ok(State::Off)) => {
@@ -229,6 +231,45 @@ pub(super) fn stop(domain: &Domain, name: &str, patience: Duration) -> Result<()
             Ok(())
         }
         Err(error) => Err(failed(format!("cannot force off domain `{name}`"), error)),
+    }
+}
+
+/// Brings a domain to run with the definition that it has. Tells whether it did not run before.
+///
+/// # Errors
+/// When it cannot be started, or does not get there in time.
+pub(super) fn rouse(domain: &Domain, name: &str) -> Result<bool, HostError> {
+    let look = |error| failed(format!("cannot look at domain `{name}`"), error);
+    let deadline = Instant::now() + SETTLE_TIMEOUT;
+    let (mut started, mut resumed, mut changed) = (false, false, false);
+    loop {
+        match state(domain).map_err(look)? {
+            State::On => return Ok(changed),
+            State::Off if started => {
+                return Err(HostError::refused(format!("domain `{name}` stops as soon as it is started"))
+                    .help(format!("see /var/log/libvirt/qemu/{name}.log, and `novella logs`")));
+            }
+            State::Off => {
+                started = true;
+                start(domain, name)?;
+            }
+            State::Paused(Pause::Asked | Pause::IoError) if !resumed => {
+                resumed = true;
+                domain.resume().map_err(|error| failed(format!("cannot resume domain `{name}`"), error))?;
+            }
+            State::Suspended if !resumed => {
+                resumed = true;
+                domain.pm_wakeup(0).map_err(|error| failed(format!("cannot wake domain `{name}`"), error))?;
+            }
+            // One that is shutting down is started once it is off.
+            state @ (State::Stopping | State::Suspended | State::Paused(_)) => {
+                if Instant::now() >= deadline {
+                    return Err(HostError::refused(format!("domain `{name}` is still {state}")).transient(true));
+                }
+                thread::sleep(POLL);
+            }
+        }
+        changed = true;
     }
 }
 

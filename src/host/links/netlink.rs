@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _};
 use rtnetlink::packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
+    NetlinkPayload,
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::proto::{self, ConnectionHandle};
@@ -62,6 +63,11 @@ impl Netlink {
     /// Changes what exists.
     pub(super) fn change(&self, order: RouteNetlinkMessage) -> io::Result<()> {
         self.send(vec![message(order, NLM_F_ACK)]).map(drop)
+    }
+
+    /// Makes something, in place of what there is of it.
+    pub(super) fn replace(&self, order: RouteNetlinkMessage) -> io::Result<()> {
+        self.send(vec![message(order, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE)]).map(drop)
     }
 
     /// Makes something that must not exist yet.
