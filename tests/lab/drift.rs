@@ -115,8 +115,8 @@ const CASES: [Case; 20] = [
     Case {
         name: "a name has another address",
         damage: "sed -i s/10.20.0.50/10.20.0.99/ $data/networks/private/names/db",
-        plan: &["server.db -/+ host entry db/private # changed on the host, live"],
-        steps: &["server.db host entry db/private Replacing", "server.db host entry db/private Replacing"],
+        plan: &["server.db ~ host entry db/private # changed on the host, live"],
+        steps: &["server.db host entry db/private Modifying"],
         web: Unharmed,
         db: GoesOn,
     },

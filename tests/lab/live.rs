@@ -101,12 +101,12 @@ fn edits_of_a_network_are_live() {
             "host.local ~ firewall # live",
             "network.private ~ bridge # live",
             "network.private ~ dhcp # live",
-            "server.db -/+ host entry db/private # live",
-            "server.web -/+ host entry web/private # live",
+            "server.db ~ host entry db/private # live",
+            "server.web ~ host entry web/private # live",
         ],
         1,
     );
-    let changed = read::attributes(&plan, "server.web -/+ host entry");
+    let changed = read::attributes(&plan, "server.web ~ host entry");
     let address = changed.iter().find_map(|line| line.strip_prefix(&format!("~ address = {WEB} -> {WEB}, ")));
     let address = address.and_then(|it| it.split(' ').next()).expect("an address").to_owned();
     let told = Instant::now();
@@ -192,8 +192,8 @@ fn edits_of_a_network_are_live() {
             "host.local ~ firewall # live",
             "network.private ~ bridge # live",
             "network.private ~ dhcp # live",
-            "server.db -/+ host entry db/private # live",
-            "server.web -/+ host entry web/private # live",
+            "server.db ~ host entry db/private # live",
+            "server.web ~ host entry web/private # live",
         ],
         1,
     );

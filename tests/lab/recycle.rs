@@ -126,8 +126,8 @@ fn an_exchange_that_is_killed_is_finished_by_the_next() {
     let Some(lab) = Lab::with_guests("kill-exchange") else { return };
     let mut random = Random::from_environment();
     let spec = |round: u32| {
-        let (web, db) = if round % 2 == 0 { (11, 12) } else { (12, 11) };
-        let come_and_go = if round % 2 == 0 { ["a", "b", "c"] } else { ["d", "e", "f"] };
+        let (web, db) = if round.is_multiple_of(2) { (11, 12) } else { (12, 11) };
+        let come_and_go = if round.is_multiple_of(2) { ["a", "b", "c"] } else { ["d", "e", "f"] };
         // Ports of their own change hands too.
         let owns = "\n[port.one]\nnetwork = \"back\"\n[port.two]\nnetwork = \"back\"\n";
         let (one, two) = if round.is_multiple_of(2) { ("one", "two") } else { ("two", "one") };
