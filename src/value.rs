@@ -178,6 +178,19 @@ pub fn span(seconds: u32) -> String {
     }
 }
 
+/// The length of time that a text such as `90s`, `30m`, `12h` or `7d` means, in seconds.
+pub fn parse_span(text: &str) -> Option<u32> {
+    let (count, unit) = text.split_at(text.trim_end_matches(|c: char| c.is_ascii_lowercase()).len());
+    let factor = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return None,
+    };
+    count.trim_end().parse::<u32>().ok()?.checked_mul(factor)
+}
+
 /// An IP address as the number that it is, to count with.
 pub fn ip_number(address: IpAddr) -> u128 {
     match address {
@@ -298,9 +311,13 @@ mod tests {
     }
 
     #[test]
-    fn spans_are_told_in_their_largest_unit() {
+    fn spans_are_told_in_their_largest_unit_and_read_back() {
+        for bad in ["", "1", "s", "1 w", "-1s", "1.5h", "99999999999d"] {
+            assert_eq!(parse_span(bad), None, "{bad:?}");
+        }
         for (seconds, text) in [(0, "0s"), (90, "90s"), (600, "10m"), (86_400, "1d"), (90_000, "25h")] {
             assert_eq!(span(seconds), text);
+            assert_eq!(parse_span(text), Some(seconds));
         }
     }
 

@@ -16,6 +16,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::ValueEnum;
+use jiff::fmt::rfc2822;
 use serde::Serialize;
 
 use crate::address::Name;
@@ -30,6 +31,7 @@ use crate::host::machine::Machine;
 use crate::plan::world::{Observed, Recorded};
 use crate::report::{self, BOLD, DIM};
 use crate::store::export;
+use crate::value::parse_span;
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(500);
@@ -318,33 +320,14 @@ fn cloud_init(said: &str, since: Option<SystemTime>) -> Look {
 
 /// A date as cloud-init writes it (RFC 5322, 3.3), in seconds since 1970; whatever follows it.
 fn date(text: &str) -> Option<u64> {
-    let words: Vec<&str> = text.split([' ', ',', ':', '.']).filter(|word| !word.is_empty()).collect();
-    let [_, day, month, year, hour, minute, second, zone, ..] = words[..] else { return None };
-    let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let month = i64::try_from(months.iter().position(|name| *name == month)?).ok()? + 1;
-    let number = |word: &str, most: i64| word.parse::<i64>().ok().filter(|number| (0..=most).contains(number));
-    let (day, year) = (number(day, 31)?, number(year, 9999)?);
-    let seconds = number(hour, 23)? * 3600 + number(minute, 59)? * 60 + number(second, 60)?;
-    let zone: i64 = zone.parse().ok().filter(|zone: &i64| zone.abs() <= 2400)?;
-    // Years that begin in March have their leap day at the end.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 1 - 719_468;
-    u64::try_from(days * 86_400 + seconds - (zone / 100 * 60 + zone % 100) * 60).ok()
+    let (date, _) = text.split_once(". ").unwrap_or((text, ""));
+    u64::try_from(rfc2822::parse(date.trim()).ok()?.timestamp().as_second()).ok()
 }
 
 /// A length of time, as in `lease_time`.
 fn length(text: &str) -> Result<Duration, String> {
-    let form = || "write it as `90s`, `5m`, `2h` or `1d`".to_owned();
-    let (count, unit) = text.split_at(text.trim_end_matches(|c: char| c.is_ascii_lowercase()).len());
-    let factor = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        _ => return Err(form()),
-    };
-    let count: u32 = count.trim_end().parse().map_err(|_| form())?;
-    Ok(Duration::from_secs(u64::from(count) * factor))
+    let seconds = parse_span(text).ok_or("write it as `90s`, `5m`, `2h` or `1d`")?;
+    Ok(Duration::from_secs(seconds.into()))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::Name;
 use crate::spec::schema::PortSpec;
-use crate::value::{ByteSize, InvalidSize, ip_number};
+use crate::value::{ByteSize, InvalidSize, ip_number, parse_span};
 
 /// Reads a field that is written as a string, by its `FromStr`.
 struct Text<T>(&'static str, std::marker::PhantomData<T>);
@@ -198,16 +198,7 @@ impl FromStr for Lifetime {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let form = || format!("`{text}` is not a length of time\nwrite it as `\"30m\"`, `\"12h\"` or `\"7d\"`");
-        let (count, unit) = text.split_at(text.trim_end_matches(|c: char| c.is_ascii_lowercase()).len());
-        let factor = match unit {
-            "s" => 1,
-            "m" => 60,
-            "h" => 3600,
-            "d" => 86_400,
-            _ => return Err(form()),
-        };
-        let seconds = count.trim_end().parse::<u32>().ok().and_then(|count| count.checked_mul(factor));
-        match seconds.ok_or_else(form)? {
+        match parse_span(text).ok_or_else(form)? {
             seconds if LIFETIME.contains(&seconds) => Ok(Self(seconds)),
             _ => Err(format!("a lease of `{text}` is not possible\nit may last from two minutes to a year")),
         }
