@@ -23,8 +23,7 @@ const ANSWER: Duration = Duration::from_secs(1);
 /// Sends the message. Whether it was heeded shows in the lease file.
 pub(super) fn send(lease: &Lease, server_duid: Option<&[u8]>, bridge: &str) -> io::Result<()> {
     let own = addresses(bridge)?;
-    let servers: Vec<IpAddr> =
-        own.iter().filter(|it| it.is_beside(lease.address)).map(|it| it.address.ip()).collect();
+    let servers: Vec<IpAddr> = own.iter().filter(|it| it.is_beside(lease.address)).map(|it| it.address.ip()).collect();
     if servers.is_empty() {
         return Err(io::Error::other(format!("`{bridge}` has no address beside {}", lease.address)));
     }
