@@ -36,6 +36,9 @@ pub enum Disruption {
 }
 
 impl Disruption {
+    /// All of them, from nothing to the worst.
+    pub const ALL: [Self; 4] = [Self::None, Self::Live, Self::Reboot, Self::Replace];
+
     /// The word that plans use.
     pub const fn as_str(self) -> &'static str {
         match self {

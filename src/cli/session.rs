@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::address::Name;
+use crate::blueprint::facts::Disruption;
 use crate::cli::{Backend, FAILED, Global, Stop};
 use crate::desired::{self, Desired};
 use crate::diagnostic::has_errors;
@@ -127,6 +128,22 @@ pub(super) fn no_plan(error: &PlanError, source: &Source) -> Stop {
             Stop::error(error, Some(&help))
         }
     }
+}
+
+/// Refuses a plan that costs guests more than `most`.
+pub(super) fn refuse_beyond(plan: &Plan, most: Disruption) -> Result<(), Stop> {
+    let beyond = report::plan::beyond(plan, most);
+    if beyond.is_empty() {
+        return Ok(());
+    }
+    report::note(format_args!(
+        "{}error{:#}: this goes beyond `--max-disruption {}`; nothing was done\n  {}",
+        report::REMOVE,
+        report::REMOVE,
+        most.as_str(),
+        beyond.join("\n  "),
+    ));
+    Err(Stop(FAILED))
 }
 
 /// Refuses a plan in which something that is not ours is in the way.

@@ -88,6 +88,16 @@ pub struct Change {
     pub fields: Vec<FieldChange>,
 }
 
+impl Change {
+    /// The worst that it does to a guest, running or not: one that goes, or whose disk goes, is as good as replaced.
+    pub fn cost(&self) -> Disruption {
+        match (self.action, self.key.kind) {
+            (Action::Delete, ObjectKind::Domain | ObjectKind::Disk) => Disruption::Replace,
+            _ => self.disruption,
+        }
+    }
+}
+
 /// Something that is not ours has what an object needs to have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {

@@ -7,9 +7,13 @@ pub mod diff;
 pub mod graph;
 pub mod world;
 
+use std::collections::BTreeMap;
+
 use petgraph::graph::DiGraph;
 
+use crate::address::Address;
 use crate::blueprint::Blueprint;
+use crate::blueprint::facts::Disruption;
 use crate::blueprint::key::ObjectKey;
 use crate::diagnostic::Diagnostic;
 use crate::plan::diff::{Change, Conflict};
@@ -43,6 +47,15 @@ impl Plan {
         let diff::Difference { changes, conflicts, left_alone } = diff::diff(want, made, seen);
         let steps = graph::order(&changes)?;
         Ok(Self { changes, conflicts, left_alone, warnings, steps })
+    }
+
+    /// The changes that cost guests more than this, by resource.
+    pub fn beyond(&self, most: Disruption) -> BTreeMap<&Address, Vec<&Change>> {
+        let mut beyond: BTreeMap<&Address, Vec<&Change>> = BTreeMap::new();
+        for change in self.changes.iter().filter(|change| change.cost() > most) {
+            beyond.entry(&change.address).or_default().push(change);
+        }
+        beyond
     }
 
     /// Whether there is nothing to do.
