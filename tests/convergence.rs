@@ -11,6 +11,7 @@ mod common;
 use std::sync::Arc;
 
 use common::{BASE, PORTS, converge, plan, walk};
+use novella::apply;
 use novella::blueprint::HostFacts;
 use novella::blueprint::facts::Disruption;
 use novella::blueprint::key::{ObjectKey, ObjectKind, base_key};
@@ -18,6 +19,7 @@ use novella::blueprint::object::{Claim, Object, Power};
 use novella::host::Host;
 use novella::host::HostError;
 use novella::host::sim::{Fuse, SimHost, When};
+use novella::plan::Deed;
 use novella::plan::diff::{Action, Reason};
 use novella::plan::world::{Observed, Record, Recorded};
 use novella::report;
@@ -151,6 +153,25 @@ fn cases() -> Vec<(&'static str, Vec<Change>)> {
             vec![Edit(&[("\"private\", \"closed\"", "\"private\""), ("[server.spare]", "[server.spare]\ncount = 0")])],
         ),
         ("power off", vec![Edit(&[("count = 2", "count = 2\npower = \"off\"")])]),
+        (
+            "servers depend on each other",
+            vec![
+                Edit(&[
+                    ("[server.db]", "[server.db]\ndepends_on = [\"spare\"]"),
+                    ("count = 2", "count = 2\ndepends_on = [\"db\"]"),
+                ]),
+                Edit(&[("128 MiB", "256 MiB"), ("10.20.0.50", "10.20.0.51")]),
+            ],
+        ),
+        (
+            "servers depend on each other the other way, and go",
+            vec![
+                Edit(&[("[server.db]", "[server.db]\ndepends_on = [\"web\"]")]),
+                Edit(&[("depends_on = [\"web\"]", ""), ("count = 2", "count = 2\ndepends_on = [\"db\"]")]),
+                Edit(&[("image = \"debian\"", "image = \"tiny\"")]),
+                Destroy,
+            ],
+        ),
         ("everything goes", vec![Destroy]),
         ("everything goes after a change by hand", vec![Lose(Disk, "web-1"), Lose(Bridge, "private"), Destroy]),
         ("a bridge vanishes", vec![Lose(Bridge, "private")]),
@@ -658,4 +679,49 @@ fn what_is_left_of_something_that_is_gone_is_taken_away() {
     assert!(store.snapshot().records.contains_key(&key));
     converge(&less, &host, &store);
     assert_settled("after the second run", &less, &host, &store);
+}
+
+/// The order in which the steps of domains are done, by one worker.
+fn order_of_domains(plan: &novella::plan::Plan, host: &SimHost, store: &MemoryStore) -> Vec<String> {
+    struct Listener(std::sync::Mutex<Vec<String>>);
+    impl apply::Observer for Listener {
+        fn event(&self, change: &novella::plan::diff::Change, deed: Deed, event: apply::Event<'_>) {
+            if change.key.kind == ObjectKind::Domain && matches!(event, apply::Event::Started) {
+                self.0.lock().expect("a list").push(format!("{deed:?} {}", change.key.id));
+            }
+        }
+    }
+    let listener = Listener(std::sync::Mutex::default());
+    let options = apply::Options { parallelism: 1, ..apply::Options::default() };
+    let outcome = apply::apply(plan, host, store, options, &std::sync::atomic::AtomicBool::new(false), &listener);
+    assert!(outcome.is_complete());
+    listener.0.into_inner().expect("a list")
+}
+
+#[test]
+fn a_server_starts_after_those_it_depends_on_and_stops_before_them() {
+    let (host, store) = (SimHost::new(), MemoryStore::default());
+    // Against the alphabet, which is the order without a word.
+    let spec = BASE.replace("[server.db]", "[server.db]\ndepends_on = [\"web\", \"spare\"]");
+    let run = |text: &str| order_of_domains(&plan(text, store.snapshot(), &host), &host, &store);
+    let started = ["Ensure spare", "Ensure web-1", "Ensure web-2", "Ensure db"];
+    assert_eq!(run(&spec), started);
+    // Booted anew.
+    let more = spec.replace("128 MiB", "256 MiB").replace("power = \"off\"", "");
+    assert_eq!(run(&more), started);
+    // Off, and on again.
+    let off = more.replace("flavor = \"small\"", "flavor = \"small\"\npower = \"off\"");
+    assert_eq!(run(&off), ["Ensure db", "Ensure spare", "Ensure web-1", "Ensure web-2"]);
+    assert_eq!(run(&more), started);
+    // What it depended on goes by the record, though the spec says nothing of it any more.
+    assert_eq!(run(""), ["Remove db", "Remove spare", "Remove web-1", "Remove web-2"]);
+}
+
+#[test]
+fn a_new_dependency_is_written_down_and_disrupts_nobody() {
+    let (host, store) = (SimHost::new(), MemoryStore::default());
+    converge(BASE, &host, &store);
+    let plan = converge(&BASE.replace("[server.db]", "[server.db]\ndepends_on = [\"web\"]"), &host, &store);
+    let changes: Vec<_> = plan.changes.iter().map(|it| (it.key.to_string(), it.action, it.disruption)).collect();
+    assert_eq!(changes, [("domain db".to_owned(), Action::Update, Disruption::None)]);
 }

@@ -156,6 +156,9 @@ impl Object {
                 put("memory", it.memory.to_string());
                 put("disk", it.disk.display().to_string());
                 put("power", it.power.as_str().into());
+                if !it.depends_on.is_empty() {
+                    put("depends_on", join(&it.depends_on));
+                }
                 put("console_log", it.console_log.display().to_string());
                 put("shutdown_timeout", format!("{} s", it.shutdown_timeout));
                 put("definition", it.definition());
@@ -204,6 +207,7 @@ impl ObjectKind {
             {
                 Disruption::Live
             }
+            Self::Domain if fact == "depends_on" => Disruption::None,
             Self::Domain if fact == "shutdown_timeout" => Disruption::Live,
             Self::Domain => Disruption::Reboot,
             _ => Disruption::Live,

@@ -458,6 +458,9 @@ pub struct Domain {
     pub console_log: PathBuf,
     /// Whether it is to run.
     pub power: Power,
+    /// The servers that are started before it, and stopped after it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub depends_on: Vec<Name>,
     /// How long it may take to shut down by ACPI before it is forced off, in seconds.
     pub shutdown_timeout: u32,
 }
@@ -468,6 +471,7 @@ impl Domain {
     pub fn definition(&self) -> String {
         let mut definition = self.clone();
         definition.power = Power::On;
+        definition.depends_on.clear();
         definition.shutdown_timeout = 0;
         for nic in &mut definition.nics {
             nic.bridge.clear();

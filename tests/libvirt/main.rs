@@ -70,6 +70,7 @@ impl Bench {
             boot: None,
             console_log: dir.join(self.project).join("instances").join(server).join("console.log"),
             power: Power::On,
+            depends_on: Vec::new(),
             shutdown_timeout: 5,
         }
     }

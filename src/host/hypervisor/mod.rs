@@ -311,7 +311,7 @@ fn agrees(wanted: &object::Domain, facts: &Facts, which: impl Fn(&str) -> bool) 
     let wanted = Object::Domain(wanted.clone()).facts();
     wanted
         .iter()
-        .filter(|(fact, _)| *fact != "power" && which(fact))
+        .filter(|(fact, _)| !matches!(fact.as_ref(), "power" | "depends_on") && which(fact))
         .all(|(fact, value)| facts.get(fact) == Some(value))
 }
 
