@@ -171,7 +171,7 @@ impl Object {
                 }
                 for nic in &it.nics {
                     let label = nic.label();
-                    facts.insert(Cow::Owned(format!("nic.{label}")), format!("{} {}", nic.mac, nic.tap));
+                    facts.insert(Cow::Owned(format!("nic.{label}")), nic.fact());
                     facts.insert(Cow::Owned(format!("nic.{label}.bridge")), nic.bridge.clone());
                     facts.insert(Cow::Owned(format!("nic.{label}.mtu")), nic.mtu.to_string());
                     facts.insert(
