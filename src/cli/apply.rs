@@ -31,6 +31,9 @@ pub(super) struct Arguments {
     /// The most that a guest may notice; a plan with more is refused before anything is touched
     #[arg(long, value_name = "WHAT", value_parser = disruption())]
     max_disruption: Option<Disruption>,
+    /// Define what takes a reboot, and let the guests go on: `novella reboot --pending` reboots them later
+    #[arg(long)]
+    defer_reboots: bool,
 }
 
 /// One of the words for what a guest notices.
@@ -73,6 +76,7 @@ pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand)
     let target = Target::open(global, &desired, progress.sink())?;
     let plan =
         (errand.plan)(&desired, store.load()?, target.host()).map_err(|error| session::no_plan(&error, &source))?;
+    let plan = if arguments.defer_reboots { plan.defer_reboots() } else { plan };
     report::diagnostics::print(&plan.warnings, &source);
     report::out(report::plan::render_within(&plan, arguments.max_disruption));
     session::refuse_conflicts(&plan)?;

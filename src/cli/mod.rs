@@ -11,6 +11,7 @@ mod interrupt;
 mod ip;
 mod leases;
 mod plan;
+mod reboot;
 mod session;
 mod show;
 mod validate;
@@ -79,6 +80,8 @@ enum Verb {
     Apply(apply::Arguments),
     /// Take away everything that was made
     Destroy(apply::Arguments),
+    /// Shut servers down and start them again, one after the other
+    Reboot(reboot::Arguments),
     /// Show the servers with their state and addresses
     Show(show::Arguments),
     /// Show who holds which address: what was planned, and what is leased
@@ -106,6 +109,7 @@ pub fn run() -> ExitCode {
         Verb::Plan(arguments) => plan::run(&global, &arguments),
         Verb::Apply(arguments) => apply::run(&global, &arguments),
         Verb::Destroy(arguments) => destroy::run(&global, &arguments),
+        Verb::Reboot(arguments) => reboot::run(&global, &arguments),
         Verb::Show(arguments) => show::run(&global, &arguments),
         Verb::Leases(arguments) => leases::run(&global, &arguments),
         Verb::Ip(arguments) => ip::run(&global, &arguments),

@@ -17,6 +17,9 @@ pub(super) struct Arguments {
     /// Mark what a guest would notice more of than this
     #[arg(long, value_name = "WHAT", value_parser = disruption())]
     max_disruption: Option<Disruption>,
+    /// Show what `apply --defer-reboots` would do
+    #[arg(long)]
+    defer_reboots: bool,
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
@@ -28,6 +31,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
         true => reconcile::plan_destroy(&desired, recorded, target.host()),
     };
     let plan = plan.map_err(|error| session::no_plan(&error, &source))?;
+    let plan = if arguments.defer_reboots { plan.defer_reboots() } else { plan };
     report::diagnostics::print(&plan.warnings, &source);
     report::out(report::plan::render_within(&plan, arguments.max_disruption));
     session::refuse_conflicts(&plan)?;

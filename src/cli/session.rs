@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::address::Name;
 use crate::blueprint::facts::Disruption;
+use crate::blueprint::object::Domain;
 use crate::cli::{Backend, FAILED, Global, Stop};
 use crate::desired::{self, Desired};
 use crate::diagnostic::has_errors;
@@ -68,6 +69,14 @@ impl Target {
         match self {
             Self::Machine(machine) => machine.leases(network).map(Some),
             Self::Sim(_) => Ok(None),
+        }
+    }
+
+    /// Shuts a guest that runs down, and starts it again as it is defined now.
+    pub(super) fn reboot(&self, domain: &Domain) -> Result<(), HostError> {
+        match self {
+            Self::Machine(machine) => machine.reboot(domain),
+            Self::Sim(sim) => sim.reboot(&domain.server),
         }
     }
 

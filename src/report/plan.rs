@@ -100,7 +100,8 @@ pub fn render(plan: &Plan) -> String {
 pub fn render_within(plan: &Plan, most: Option<Disruption>) -> String {
     if plan.is_empty() {
         return format!(
-            "{ADD}{BOLD}No changes.{BOLD:#}{ADD:#} {BOLD}Your infrastructure matches the configuration.{BOLD:#}\n{}",
+            "{ADD}{BOLD}No changes.{BOLD:#}{ADD:#} {BOLD}Your infrastructure matches the configuration.{BOLD:#}\n{}{}",
+            waiting(plan),
             left_alone(plan)
         );
     }
@@ -133,6 +134,7 @@ pub fn render_within(plan: &Plan, most: Option<Disruption>) -> String {
             let _ = writeln!(text, "{CHANGE}Will be {words}:{CHANGE:#} {}", hit.join(", "));
         }
     }
+    text.push_str(&waiting(plan));
     text.push_str(&left_alone(plan));
     text
 }
@@ -159,7 +161,7 @@ pub fn beyond(plan: &Plan, most: Disruption) -> Vec<String> {
         if let Reason::Follows(key) = &change.reason {
             return format!("{title}: taken down while its {} is changed", key.kind);
         }
-        let fields = told(change).filter(|field| change.key.kind.disruption(&field.name) > most);
+        let fields = told(change).filter(|field| field.disruption > most);
         let fields: Vec<String> = fields
             .map(|it| {
                 let side = |value: &Option<String>| clean_line(value.as_deref().unwrap_or("none")).into_owned();
@@ -180,6 +182,20 @@ pub fn beyond(plan: &Plan, most: Disruption) -> Vec<String> {
 fn told(change: &Change) -> impl Iterator<Item = &FieldChange> {
     let lone = change.fields.len() == 1;
     change.fields.iter().filter(move |field| lone || field.name != "definition")
+}
+
+/// The servers that wait for a reboot once this is done.
+fn waiting(plan: &Plan) -> String {
+    if plan.waiting.is_empty() {
+        return String::new();
+    }
+    let wait = if plan.waiting.len() == 1 { "waits" } else { "wait" };
+    let servers = plan.waiting.iter().map(|(address, what)| format!("{address} ({})", clean_line(&what.join(", "))));
+    format!(
+        "{CHANGE}{} {wait} for a reboot:{CHANGE:#} {}. `novella reboot --pending` does it.\n",
+        crate::report::count(plan.waiting.len(), "server"),
+        servers.collect::<Vec<String>>().join(", "),
+    )
 }
 
 /// What a person should know who has lost the state, and with it half of the spec.
@@ -333,6 +349,7 @@ fn reason(change: &Change) -> String {
     };
     let what = match change.disruption {
         Disruption::None => return why,
+        Disruption::Live if change.deferred => "live, the rest with its next start",
         disruption => disruption.as_str(),
     };
     if why.is_empty() { what.into() } else { format!("{why}, {what}") }
