@@ -44,7 +44,7 @@ pub(super) fn state_dir(global: &Global) -> PathBuf {
 /// The host that the verbs work on.
 pub(super) enum Target {
     Machine(Box<Machine>),
-    Sim(SimHost),
+    Sim(Box<SimHost>),
 }
 
 impl Target {
@@ -52,7 +52,7 @@ impl Target {
     pub(super) fn open(global: &Global, desired: &Desired, on_progress: OnProgress) -> Result<Self, HostError> {
         match global.backend {
             Backend::Libvirt => Ok(Self::Machine(Box::new(Machine::new(desired, on_progress)?))),
-            Backend::Sim => SimHost::open(&state_dir(global).join("host.json")).map(Self::Sim),
+            Backend::Sim => SimHost::open(&state_dir(global).join("host.json")).map(Box::new).map(Self::Sim),
         }
     }
 
@@ -60,7 +60,7 @@ impl Target {
     pub(super) fn host(&self) -> &dyn Host {
         match self {
             Self::Machine(machine) => machine.as_ref(),
-            Self::Sim(sim) => sim,
+            Self::Sim(sim) => sim.as_ref(),
         }
     }
 

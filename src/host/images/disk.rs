@@ -152,8 +152,7 @@ fn adjust(disk: &Disk, grow: &Grow<'_>) -> Result<(), HostError> {
     resize.arg("--").arg(&disk.path).arg(disk.size.bytes().to_string());
     command::run(&mut resize, None, deed).map(drop).map_err(|error| {
         let locked = error.source.as_ref().is_some_and(|said| said.to_string().contains("Failed to get"));
-        // A guest that came up since, as others may start it.
-        if locked { error.help("a guest runs from it").transient(true) } else { error }
+        if locked { error.help("the server is running: shut it down first") } else { error }
     })
 }
 
