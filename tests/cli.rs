@@ -543,3 +543,93 @@ fn every_example_lives_from_plan_to_destroy() {
     }
     assert!(seen > 1);
 }
+
+#[test]
+fn a_plan_that_disrupts_more_than_is_allowed_is_refused_before_anything_is_touched() {
+    let place = Place::new(BASE);
+    // What is new disrupts nobody.
+    place.novella(&["apply", "--auto-approve", "--max-disruption", "none"]).ends(0).out("9 added");
+    let host = || std::fs::read(place.path("state/sim/host.json")).expect("a host");
+    let before = host();
+    let refused = |spec: &str, most: &str, beyond: &[&str]| {
+        place.write(spec);
+        let said = place.novella(&["apply", "--auto-approve", "--max-disruption", most]).ends(1);
+        let said = said.err(&format!("error: this goes beyond `--max-disruption {most}`; nothing was done"));
+        let lines: Vec<&str> = said.err.lines().skip(1).map(str::trim).collect();
+        assert_eq!(lines, beyond, "{said:#?}");
+        assert!(host() == before, "something was touched");
+        // A plan marks it, and is no error.
+        place.novella(&["plan", "--max-disruption", most]).ends(0).out(&format!("beyond --max-disruption {most}"));
+    };
+    refused(
+        &BASE.replace("128 MiB", "256 MiB"),
+        "live",
+        &[
+            "server.db: reboot (domain: memory = 128 MiB -> 256 MiB)",
+            "server.web-1: reboot (domain: memory = 128 MiB -> 256 MiB)",
+            "server.web-2: reboot (domain: memory = 128 MiB -> 256 MiB)",
+        ],
+    );
+    refused(
+        &BASE.replace("count = 2", "count = 1"),
+        "reboot",
+        &["server.web-2: replace (disk: destroyed; domain: destroyed)"],
+    );
+    refused(
+        &BASE.replace("10.20.0.50", "10.20.0.51"),
+        "live",
+        &["server.db: reboot (domain: taken down while its host entry is changed)"],
+    );
+    let routed = BASE.replace("\"isolated\"", "\"routed\"");
+    place.write(&routed);
+    place.novella(&["apply", "--auto-approve", "--max-disruption", "none"]).ends(1).err("host.local: live (firewall:");
+    place.novella(&["apply", "--auto-approve", "--max-disruption", "live"]).ends(0).out("live.\n");
+    place.write(&routed.replace("128 MiB", "256 MiB"));
+    place.novella(&["plan", "--max-disruption", "reboot"]).ends(0).out("Disruption: 3 reboot.").out("# reboot\n");
+    place.novella(&["plan", "--destroy", "--max-disruption", "reboot"]).ends(0).out("replace, beyond");
+    place.novella(&["destroy", "--auto-approve", "--max-disruption", "reboot"]).ends(1).err("server.web-1: replace");
+    place.novella(&["destroy", "--auto-approve", "--max-disruption", "replace"]).ends(0).out("9 destroyed");
+    place.novella(&["apply", "--max-disruption", "some"]).ends(2).err("[possible values: none, live, reboot, replace]");
+}
+
+#[test]
+fn reboots_wait_until_they_are_asked_for() {
+    let place = Place::new(BASE);
+    place.novella(&["reboot"]).ends(2).err("<SERVER>...");
+    place.novella(&["apply", "--auto-approve"]).ends(0);
+    place.novella(&["reboot", "--pending"]).ends(0).out("No server waits for a reboot.");
+    place.novella(&["reboot", "bd"]).ends(1).err("there is no server `bd`").err("did you mean `db`?");
+    place.novella(&["reboot", "spare"]).ends(1).err("cannot reboot server.spare: it does not run");
+
+    place.write(&BASE.replace("128 MiB", "256 MiB").replace("[server.db]", "[server.db]\ndepends_on = [\"web\"]"));
+    let waits = "3 servers wait for a reboot: server.db (memory), server.web-1 (memory), server.web-2 (memory).";
+    place
+        .novella(&["plan", "--defer-reboots", "--max-disruption", "live"])
+        .ends(0)
+        .out("~ domain  # live, the rest with its next start")
+        .out("Disruption: 3 live.")
+        .out(waits);
+    place
+        .novella(&["apply", "--auto-approve", "--defer-reboots", "--max-disruption", "live"])
+        .ends(0)
+        .out(waits)
+        .out("Apply complete!");
+    place.novella(&["plan", "--detailed-exitcode"]).ends(0).out("No changes.").out(waits);
+    place.novella(&["show"]).ends(0).out("web-1   running, pending reboot").out("spare   shut off ");
+    let json = place.json(&["show", "--json"]);
+    assert_eq!(json["servers"][0]["pending_reboot"], serde_json::json!(["memory"]));
+
+    place.novella(&["reboot", "web-2"]).ends(0).out("server.web-2: Rebooting...").out("1 server rebooted.");
+    let said = place.novella(&["reboot", "--pending"]).ends(0).out("Reboot complete! 2 servers rebooted.").out;
+    assert!(said.find("server.web-1: Rebooting") < said.find("server.db: Rebooting"), "{said}");
+    let said = place.novella(&["plan", "--detailed-exitcode"]).ends(0).out("No changes.").out;
+    assert!(!said.contains("for a reboot"), "{said}");
+
+    // What cannot wait.
+    place.write(&BASE.replace("10.20.0.50", "10.20.0.51").replace("128 MiB", "256 MiB"));
+    place.novella(&["plan", "--defer-reboots"]).ends(0).out("Will be rebooted: server.db");
+    place
+        .novella(&["apply", "--auto-approve", "--defer-reboots", "--max-disruption", "live"])
+        .ends(1)
+        .err("server.db: reboot (domain: taken down while its host entry is changed)");
+}

@@ -8,9 +8,11 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use common::{BASE, PORTS, converge, plan, walk};
+use novella::apply;
 use novella::blueprint::HostFacts;
 use novella::blueprint::facts::Disruption;
 use novella::blueprint::key::{ObjectKey, ObjectKind, base_key};
@@ -18,6 +20,7 @@ use novella::blueprint::object::{Claim, Object, Power};
 use novella::host::Host;
 use novella::host::HostError;
 use novella::host::sim::{Fuse, SimHost, When};
+use novella::plan::Deed;
 use novella::plan::diff::{Action, Reason};
 use novella::plan::world::{Observed, Record, Recorded};
 use novella::report;
@@ -36,6 +39,9 @@ impl Host for Fused<'_, dyn Host> {
     }
     fn ensure(&self, object: &Object) -> Result<(), HostError> {
         self.1.guard(|| self.0.ensure(object)).unwrap_or_else(|| Err(HostError::refused("cut off")))
+    }
+    fn ensure_within(&self, object: &Object, most: Disruption) -> Result<(), HostError> {
+        self.1.guard(|| self.0.ensure_within(object, most)).unwrap_or_else(|| Err(HostError::refused("cut off")))
     }
     fn remove(&self, key: &ObjectKey) -> Result<(), HostError> {
         self.1.guard(|| self.0.remove(key)).unwrap_or_else(|| Err(HostError::refused("cut off")))
@@ -150,7 +156,64 @@ fn cases() -> Vec<(&'static str, Vec<Change>)> {
             "a network and its server go",
             vec![Edit(&[("\"private\", \"closed\"", "\"private\""), ("[server.spare]", "[server.spare]\ncount = 0")])],
         ),
+        (
+            "more memory, and a network more",
+            vec![Edit(&[
+                ("128 MiB", "256 MiB"),
+                ("networks = [\"private\"]\ncount", "networks = [\"private\", \"closed\"]\ncount"),
+            ])],
+        ),
+        (
+            "unmanaged",
+            vec![Edit(&[
+                ("count = 2", "count = 2\npower = \"unmanaged\""),
+                ("power = \"off\"", "power = \"unmanaged\""),
+            ])],
+        ),
+        (
+            "everything about what is unmanaged",
+            vec![
+                Edit(&[
+                    ("count = 2", "count = 2\npower = \"unmanaged\""),
+                    ("power = \"off\"", "power = \"unmanaged\""),
+                ]),
+                Edit(&[
+                    ("128 MiB", "256 MiB"),
+                    ("disk = \"1 GiB\"", "disk = \"2 GiB\""),
+                    ("networks = [\"private\"]\ncount", "networks = [\"closed\", \"private\"]\ncount"),
+                ]),
+            ],
+        ),
+        (
+            "managed again",
+            vec![
+                Edit(&[
+                    ("count = 2", "count = 2\npower = \"unmanaged\""),
+                    ("power = \"off\"", "power = \"unmanaged\""),
+                ]),
+                Edit(&[("power = \"unmanaged\"", "")]),
+            ],
+        ),
         ("power off", vec![Edit(&[("count = 2", "count = 2\npower = \"off\"")])]),
+        (
+            "servers depend on each other",
+            vec![
+                Edit(&[
+                    ("[server.db]", "[server.db]\ndepends_on = [\"spare\"]"),
+                    ("count = 2", "count = 2\ndepends_on = [\"db\"]"),
+                ]),
+                Edit(&[("128 MiB", "256 MiB"), ("10.20.0.50", "10.20.0.51")]),
+            ],
+        ),
+        (
+            "servers depend on each other the other way, and go",
+            vec![
+                Edit(&[("[server.db]", "[server.db]\ndepends_on = [\"web\"]")]),
+                Edit(&[("depends_on = [\"web\"]", ""), ("count = 2", "count = 2\ndepends_on = [\"db\"]")]),
+                Edit(&[("image = \"debian\"", "image = \"tiny\"")]),
+                Destroy,
+            ],
+        ),
         ("everything goes", vec![Destroy]),
         ("everything goes after a change by hand", vec![Lose(Disk, "web-1"), Lose(Bridge, "private"), Destroy]),
         ("a bridge vanishes", vec![Lose(Bridge, "private")]),
@@ -360,6 +423,140 @@ fn a_run_that_is_not_cut_off_converges() {
             assert_settled(case, &text, &host, &store);
         }
     }
+}
+
+/// The servers of the project, each with how often its guest was started; none for one that is off.
+fn boots(host: &SimHost) -> BTreeMap<String, Option<u32>> {
+    let keys = host.objects().into_keys().filter(|key| key.kind == ObjectKind::Domain);
+    keys.map(|key| (key.id.clone(), host.guest(&key.id).map(|_| host.boots(&key.id)))).collect()
+}
+
+/// What a plan says of the guests that run.
+fn announced(plan: &novella::plan::Plan) -> BTreeMap<String, Disruption> {
+    let domains = plan.changes.iter().filter(|change| change.key.kind == ObjectKind::Domain);
+    domains.map(|change| (change.key.id.clone(), change.cost())).collect()
+}
+
+/// A guest that ran before is started again if the plan said so, and else goes on.
+fn assert_announced(
+    case: &str,
+    said: &BTreeMap<String, Disruption>,
+    before: &BTreeMap<String, Option<u32>>,
+    host: &SimHost,
+) {
+    for (server, before) in before.iter().filter_map(|(server, before)| Some((server, (*before)?))) {
+        let is = host.guest(server).map(|_| host.boots(server));
+        let said = said.get(server).copied().unwrap_or_default();
+        let goes_on = is == Some(before);
+        assert_eq!(goes_on, said < Disruption::Reboot, "{case}: {server}: {said:?} was said; boots {before} -> {is:?}");
+    }
+}
+
+#[test]
+fn what_is_said_of_guests_is_what_happens() {
+    for defers in [false, true] {
+        for (case, spec, changes) in all_cases() {
+            let (host, store, text) = prepare(&spec, &changes, false);
+            let before = boots(&host);
+            let plan = plan(&text, store.snapshot(), &host);
+            let plan = if defers { plan.defer_reboots() } else { plan };
+            assert!(walk(&plan, &host, &store, 1).is_complete(), "{case}");
+            assert_announced(case, &announced(&plan), &before, &host);
+            assert_settled(case, &text, &host, &store);
+        }
+    }
+}
+
+#[test]
+fn a_deferred_run_that_is_cut_off_anywhere_is_mended_by_the_next() {
+    let concerned = ["more memory, and a network more", "networks in another order", "much at once", "a network less"];
+    for (case, spec, changes) in all_cases().into_iter().filter(|(case, ..)| concerned.contains(case)) {
+        for when in [When::Before, When::After] {
+            for deed in 0.. {
+                let (host, store, text) = prepare(&spec, &changes, false);
+                let fuse = Fuse::new(deed, when);
+                let first = plan(&text, store.snapshot(), &host).defer_reboots();
+                let fused_host = Fused::<dyn Host>(&host, Arc::clone(&fuse));
+                walk(&first, &fused_host, &Fused::<dyn Store>(&store, Arc::clone(&fuse)), 1);
+                if !fuse.has_blown() {
+                    break;
+                }
+                let case = format!("{case}, cut {when:?} deed {deed}");
+                let before = boots(&host);
+                let second = plan(&text, store.snapshot(), &host).defer_reboots();
+                assert!(walk(&second, &host, &store, 1).is_complete(), "{case}");
+                assert_announced(&case, &announced(&second), &before, &host);
+                assert_settled(&case, &text, &host, &store);
+                let waiting: Vec<String> =
+                    plan(&text, store.snapshot(), &host).waiting.into_keys().map(|it| it.to_string()).collect();
+                for server in &waiting {
+                    let name = server.trim_start_matches("server.").parse().expect("a name");
+                    host.reboot(&name).expect("it runs");
+                }
+                assert!(plan(&text, store.snapshot(), &host).waiting.is_empty(), "{case}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_waits_for_a_reboot_is_told_until_the_guest_is_started_again() {
+    let (host, store) = (SimHost::new(), MemoryStore::default());
+    converge(BASE, &host, &store);
+    let edited = BASE.replace("128 MiB", "256 MiB");
+    let deferred = plan(&edited, store.snapshot(), &host).defer_reboots();
+    assert!(deferred.beyond(Disruption::Live).is_empty());
+    assert!(walk(&deferred, &host, &store, 1).is_complete());
+    let waiting = || {
+        plan(&edited, store.snapshot(), &host)
+            .waiting
+            .into_iter()
+            .map(|(it, what)| format!("{it} {what:?}"))
+            .collect::<Vec<_>>()
+    };
+    let all = ["server.db [\"memory\"]", "server.web-1 [\"memory\"]", "server.web-2 [\"memory\"]"];
+    assert_eq!(waiting(), all);
+    assert_eq!(host.guest("db").expect("a guest").memory, novella::value::ByteSize::mib(128));
+
+    // An edit that a guest can take does not reboot it.
+    let before = boots(&host);
+    converge(&edited.replace("[network.private]", "[network.private]\nmtu = 1400"), &host, &store);
+    converge(&edited, &host, &store);
+    assert_eq!(boots(&host), before);
+    assert_eq!(waiting(), all);
+
+    // Started again by somebody else, by us, or with an edit that takes it.
+    host.switch(&"web-1".parse().expect("a name"), true);
+    assert_eq!(waiting(), [all[0], all[2]]);
+    host.reboot(&"db".parse().expect("a name")).expect("it runs");
+    assert_eq!(waiting(), [all[2]]);
+    converge(&edited.replace("256 MiB", "384 MiB"), &host, &store);
+    assert_eq!(waiting(), [""; 0]);
+}
+
+#[test]
+fn others_start_and_stop_what_is_unmanaged() {
+    let (host, store) = (SimHost::new(), MemoryStore::default());
+    let spec = BASE.replace("count = 2", "count = 2\npower = \"unmanaged\"");
+    converge(&spec, &host, &store);
+    let web: novella::address::Name = "web-1".parse().expect("a name");
+    assert!(host.guest("web-1").is_none(), "it is defined and not started");
+    for on in [true, false, true] {
+        host.switch(&web, on);
+        assert!(plan(&spec, store.snapshot(), &host).is_empty());
+    }
+    let boots = host.boots("web-1");
+    let edited = spec.replace("128 MiB", "256 MiB");
+    let plan = converge(&edited, &host, &store);
+    let said: BTreeMap<String, _> =
+        plan.changes.iter().map(|it| (it.key.to_string(), (it.disruption, it.deferred))).collect();
+    assert_eq!(said["domain web-1"], (Disruption::Live, true));
+    assert_eq!(said["domain web-2"], (Disruption::None, false), "it is off");
+    assert_eq!(host.boots("web-1"), boots);
+    // It stays as it is when it is ours again.
+    converge(&BASE.replace("128 MiB", "256 MiB"), &host, &store);
+    assert_eq!(host.boots("web-1"), boots);
+    assert!(host.guest("web-2").is_some());
 }
 
 #[test]
@@ -658,4 +855,49 @@ fn what_is_left_of_something_that_is_gone_is_taken_away() {
     assert!(store.snapshot().records.contains_key(&key));
     converge(&less, &host, &store);
     assert_settled("after the second run", &less, &host, &store);
+}
+
+/// The order in which the steps of domains are done, by one worker.
+fn order_of_domains(plan: &novella::plan::Plan, host: &SimHost, store: &MemoryStore) -> Vec<String> {
+    struct Listener(std::sync::Mutex<Vec<String>>);
+    impl apply::Observer for Listener {
+        fn event(&self, change: &novella::plan::diff::Change, deed: Deed, event: apply::Event<'_>) {
+            if change.key.kind == ObjectKind::Domain && matches!(event, apply::Event::Started) {
+                self.0.lock().expect("a list").push(format!("{deed:?} {}", change.key.id));
+            }
+        }
+    }
+    let listener = Listener(std::sync::Mutex::default());
+    let options = apply::Options { parallelism: 1, ..apply::Options::default() };
+    let outcome = apply::apply(plan, host, store, options, &std::sync::atomic::AtomicBool::new(false), &listener);
+    assert!(outcome.is_complete());
+    listener.0.into_inner().expect("a list")
+}
+
+#[test]
+fn a_server_starts_after_those_it_depends_on_and_stops_before_them() {
+    let (host, store) = (SimHost::new(), MemoryStore::default());
+    // Against the alphabet, which is the order without a word.
+    let spec = BASE.replace("[server.db]", "[server.db]\ndepends_on = [\"web\", \"spare\"]");
+    let run = |text: &str| order_of_domains(&plan(text, store.snapshot(), &host), &host, &store);
+    let started = ["Ensure spare", "Ensure web-1", "Ensure web-2", "Ensure db"];
+    assert_eq!(run(&spec), started);
+    // Booted anew.
+    let more = spec.replace("128 MiB", "256 MiB").replace("power = \"off\"", "");
+    assert_eq!(run(&more), started);
+    // Off, and on again.
+    let off = more.replace("flavor = \"small\"", "flavor = \"small\"\npower = \"off\"");
+    assert_eq!(run(&off), ["Ensure db", "Ensure spare", "Ensure web-1", "Ensure web-2"]);
+    assert_eq!(run(&more), started);
+    // What it depended on goes by the record, though the spec says nothing of it any more.
+    assert_eq!(run(""), ["Remove db", "Remove spare", "Remove web-1", "Remove web-2"]);
+}
+
+#[test]
+fn a_new_dependency_is_written_down_and_disrupts_nobody() {
+    let (host, store) = (SimHost::new(), MemoryStore::default());
+    converge(BASE, &host, &store);
+    let plan = converge(&BASE.replace("[server.db]", "[server.db]\ndepends_on = [\"web\"]"), &host, &store);
+    let changes: Vec<_> = plan.changes.iter().map(|it| (it.key.to_string(), it.action, it.disruption)).collect();
+    assert_eq!(changes, [("domain db".to_owned(), Action::Update, Disruption::None)]);
 }

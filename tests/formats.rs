@@ -79,6 +79,7 @@ fn domain(power: Power, virt_type: VirtType) -> Object {
         }),
         console_log: "/var/lib/novella/default/instances/web/console.log".into(),
         power,
+        depends_on: Vec::new(),
         shutdown_timeout: 60,
     })
 }

@@ -177,7 +177,7 @@ impl<'a> Walk<'a> {
                 if change.action != Action::Replace {
                     self.store.put(key, &Record::intended(want.clone(), made))?;
                 }
-                self.patiently(change, deed, || self.host.ensure(want))?;
+                self.patiently(change, deed, || self.host.ensure_within(want, change.disruption))?;
                 self.store.put(key, &Record::present(want.clone()))?;
             }
             (Deed::Remove, Some(want)) => {

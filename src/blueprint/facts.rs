@@ -36,6 +36,9 @@ pub enum Disruption {
 }
 
 impl Disruption {
+    /// All of them, from nothing to the worst.
+    pub const ALL: [Self; 4] = [Self::None, Self::Live, Self::Reboot, Self::Replace];
+
     /// The word that plans use.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -153,6 +156,9 @@ impl Object {
                 put("memory", it.memory.to_string());
                 put("disk", it.disk.display().to_string());
                 put("power", it.power.as_str().into());
+                if !it.depends_on.is_empty() {
+                    put("depends_on", join(&it.depends_on));
+                }
                 put("console_log", it.console_log.display().to_string());
                 put("shutdown_timeout", format!("{} s", it.shutdown_timeout));
                 put("definition", it.definition());
@@ -165,7 +171,7 @@ impl Object {
                 }
                 for nic in &it.nics {
                     let label = nic.label();
-                    facts.insert(Cow::Owned(format!("nic.{label}")), format!("{} {}", nic.mac, nic.tap));
+                    facts.insert(Cow::Owned(format!("nic.{label}")), nic.fact());
                     facts.insert(Cow::Owned(format!("nic.{label}.bridge")), nic.bridge.clone());
                     facts.insert(Cow::Owned(format!("nic.{label}.mtu")), nic.mtu.to_string());
                     facts.insert(
@@ -201,6 +207,7 @@ impl ObjectKind {
             {
                 Disruption::Live
             }
+            Self::Domain if fact == "depends_on" => Disruption::None,
             Self::Domain if fact == "shutdown_timeout" => Disruption::Live,
             Self::Domain => Disruption::Reboot,
             _ => Disruption::Live,

@@ -3,7 +3,7 @@
 //! Every address, MAC, UUID, device name and path is chosen here, so that a plan can show them. Choices that were made
 //! before are read back from the records and kept.
 //!
-//! [`object`], [`dhcp`], [`key`] and [`facts`] have the vocabulary; [`identity`] and [`ipam`] make the choices, and [`found`] tells of those
+//! [`object`], [`dhcp`], [`key`], [`facts`] and [`guest`] have the vocabulary; [`identity`] and [`ipam`] make the choices, and [`found`] tells of those
 //! that no record holds any more; [`network`], [`image`] and [`server`] lower one kind of resource each; [`capacity`] proves
 //! that it all fits, and [`usage`] tells what is left of a network.
 
@@ -11,6 +11,7 @@ pub mod capacity;
 pub mod dhcp;
 pub mod facts;
 pub mod found;
+pub mod guest;
 pub mod identity;
 pub mod image;
 pub mod ipam;

@@ -367,14 +367,17 @@ pub enum Power {
     On,
     /// Defined and shut off.
     Off,
+    /// Defined; others start and stop it.
+    Unmanaged,
 }
 
 impl Power {
-    /// `on` or `off`.
+    /// `on`, `off` or `unmanaged`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::On => "on",
             Self::Off => "off",
+            Self::Unmanaged => "unmanaged",
         }
     }
 }
@@ -401,6 +404,11 @@ pub struct Nic {
 }
 
 impl Nic {
+    /// It as a fact: its MAC address and its host side.
+    pub fn fact(&self) -> String {
+        format!("{} {}", self.mac, self.tap)
+    }
+
     /// Which port of a server it is.
     pub fn id(&self, server: &Name) -> PortId {
         match &self.port {
@@ -458,16 +466,31 @@ pub struct Domain {
     pub console_log: PathBuf,
     /// Whether it is to run.
     pub power: Power,
+    /// The servers that are started before it, and stopped after it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub depends_on: Vec<Name>,
     /// How long it may take to shut down by ACPI before it is forced off, in seconds.
     pub shutdown_timeout: u32,
 }
 
 impl Domain {
+    /// Its interfaces as facts, in their order.
+    pub fn nic_facts(&self) -> Vec<String> {
+        self.nics.iter().map(Nic::fact).collect()
+    }
+
+    /// Whether it would be defined as another is, if it had the other's interfaces.
+    pub fn differs_in_nics_only(&self, other: &Self) -> bool {
+        let as_other = Self { nics: other.nics.clone(), ..self.clone() };
+        as_other.definition() == other.definition()
+    }
+
     /// A digest of all that makes up the definition but what can change under a running guest. The domain carries it in
     /// its mark, so that a change of anything that has no fact of its own is seen too.
     pub fn definition(&self) -> String {
         let mut definition = self.clone();
         definition.power = Power::On;
+        definition.depends_on.clear();
         definition.shutdown_timeout = 0;
         for nic in &mut definition.nics {
             nic.bridge.clear();

@@ -69,6 +69,7 @@ pub(super) fn lower(server: &Server, context: &Context<'_>, plugs: &Plugs, bluep
         boot: direct_boot(image, layout),
         console_log: layout.console_log(name.as_str()),
         power: server.power,
+        depends_on: server.depends_on.clone(),
         shutdown_timeout: server.shutdown_timeout,
     }));
 }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use clap::builder::RangedU64ValueParser;
+use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
 
 use crate::apply::{Options, Outcome};
+use crate::blueprint::facts::Disruption;
 use crate::cli::session::{self, Target};
 use crate::cli::{FAILED, Global, INTERRUPTED, Stop, interrupt};
 use crate::desired::Desired;
@@ -27,6 +28,18 @@ pub(super) struct Arguments {
     /// How many steps run at once, at most
     #[arg(long, value_name = "N", default_value_t = Options::default().parallelism, value_parser = threads())]
     parallelism: usize,
+    /// The most that a guest may notice; a plan with more is refused before anything is touched
+    #[arg(long, value_name = "WHAT", value_parser = disruption())]
+    max_disruption: Option<Disruption>,
+    /// Define what takes a reboot, and let the guests go on: `novella reboot --pending` reboots them later
+    #[arg(long)]
+    defer_reboots: bool,
+}
+
+/// One of the words for what a guest notices.
+pub(super) fn disruption() -> impl TypedValueParser<Value = Disruption> {
+    let words = PossibleValuesParser::new(Disruption::ALL.map(Disruption::as_str));
+    words.map(|word| Disruption::ALL.into_iter().find(|it| it.as_str() == word).unwrap_or_default())
 }
 
 /// Each step that runs has a thread.
@@ -63,9 +76,13 @@ pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand)
     let target = Target::open(global, &desired, progress.sink())?;
     let plan =
         (errand.plan)(&desired, store.load()?, target.host()).map_err(|error| session::no_plan(&error, &source))?;
+    let plan = if arguments.defer_reboots { plan.defer_reboots() } else { plan };
     report::diagnostics::print(&plan.warnings, &source);
-    report::out(report::plan::render(&plan));
+    report::out(report::plan::render_within(&plan, arguments.max_disruption));
     session::refuse_conflicts(&plan)?;
+    if let Some(most) = arguments.max_disruption {
+        session::refuse_beyond(&plan, most)?;
+    }
     if plan.changes.is_empty() {
         close(&target, &store)?;
         report::line(format_args!(

@@ -14,6 +14,7 @@ mod leases;
 mod logs;
 mod plan;
 mod power;
+mod reboot;
 mod servers;
 mod session;
 mod show;
@@ -86,6 +87,8 @@ enum Verb {
     Apply(apply::Arguments),
     /// Take away everything that was made
     Destroy(apply::Arguments),
+    /// Shut servers down and start them again, one after the other
+    Reboot(reboot::Arguments),
     /// Show the servers with their state and addresses
     Show(show::Arguments),
     /// Show who holds which address: what was planned, and what is leased
@@ -127,6 +130,7 @@ pub fn run() -> ExitCode {
         Verb::Plan(arguments) => plan::run(&global, &arguments),
         Verb::Apply(arguments) => apply::run(&global, &arguments),
         Verb::Destroy(arguments) => destroy::run(&global, &arguments),
+        Verb::Reboot(arguments) => reboot::run(&global, &arguments),
         Verb::Show(arguments) => show::run(&global, &arguments),
         Verb::Leases(arguments) => leases::run(&global, &arguments),
         Verb::Ip(arguments) => ip::run(&global, &arguments),

@@ -1,5 +1,7 @@
 //! `novella plan`.
 
+use crate::blueprint::facts::Disruption;
+use crate::cli::apply::disruption;
 use crate::cli::session::{self, Target};
 use crate::cli::{CHANGES, Global, Stop};
 use crate::{reconcile, report};
@@ -12,6 +14,12 @@ pub(super) struct Arguments {
     /// Exit with 2 when there are changes, 0 when there are none
     #[arg(long)]
     detailed_exitcode: bool,
+    /// Mark what a guest would notice more of than this
+    #[arg(long, value_name = "WHAT", value_parser = disruption())]
+    max_disruption: Option<Disruption>,
+    /// Show what `apply --defer-reboots` would do
+    #[arg(long)]
+    defer_reboots: bool,
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
@@ -23,8 +31,9 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
         true => reconcile::plan_destroy(&desired, recorded, target.host()),
     };
     let plan = plan.map_err(|error| session::no_plan(&error, &source))?;
+    let plan = if arguments.defer_reboots { plan.defer_reboots() } else { plan };
     report::diagnostics::print(&plan.warnings, &source);
-    report::out(report::plan::render(&plan));
+    report::out(report::plan::render_within(&plan, arguments.max_disruption));
     session::refuse_conflicts(&plan)?;
     if arguments.detailed_exitcode && !plan.is_empty() { Err(Stop(CHANGES)) } else { Ok(()) }
 }

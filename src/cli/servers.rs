@@ -226,6 +226,7 @@ mod tests {
             console_log: "/log".into(),
             power: Power::On,
             shutdown_timeout: 60,
+            depends_on: Default::default(),
         };
         let records = objects.into_iter().map(|object| (object.key(), Record::present(object))).collect();
         let places = places(&Recorded { serial: 1, records }, &domain);

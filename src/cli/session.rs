@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use crate::address::Name;
+use crate::blueprint::facts::Disruption;
+use crate::blueprint::object::Domain;
 use crate::cli::{Backend, FAILED, Global, Stop};
 use crate::desired::{self, Desired};
 use crate::diagnostic::has_errors;
@@ -42,7 +44,7 @@ pub(super) fn state_dir(global: &Global) -> PathBuf {
 /// The host that the verbs work on.
 pub(super) enum Target {
     Machine(Box<Machine>),
-    Sim(SimHost),
+    Sim(Box<SimHost>),
 }
 
 impl Target {
@@ -50,7 +52,7 @@ impl Target {
     pub(super) fn open(global: &Global, desired: &Desired, on_progress: OnProgress) -> Result<Self, HostError> {
         match global.backend {
             Backend::Libvirt => Ok(Self::Machine(Box::new(Machine::new(desired, on_progress)?))),
-            Backend::Sim => SimHost::open(&state_dir(global).join("host.json")).map(Self::Sim),
+            Backend::Sim => SimHost::open(&state_dir(global).join("host.json")).map(Box::new).map(Self::Sim),
         }
     }
 
@@ -58,7 +60,7 @@ impl Target {
     pub(super) fn host(&self) -> &dyn Host {
         match self {
             Self::Machine(machine) => machine.as_ref(),
-            Self::Sim(sim) => sim,
+            Self::Sim(sim) => sim.as_ref(),
         }
     }
 
@@ -67,6 +69,14 @@ impl Target {
         match self {
             Self::Machine(machine) => machine.leases(network).map(Some),
             Self::Sim(_) => Ok(None),
+        }
+    }
+
+    /// Shuts a guest that runs down, and starts it again as it is defined now.
+    pub(super) fn reboot(&self, domain: &Domain) -> Result<(), HostError> {
+        match self {
+            Self::Machine(machine) => machine.reboot(domain),
+            Self::Sim(sim) => sim.reboot(&domain.server),
         }
     }
 
@@ -127,6 +137,22 @@ pub(super) fn no_plan(error: &PlanError, source: &Source) -> Stop {
             Stop::error(error, Some(&help))
         }
     }
+}
+
+/// Refuses a plan that costs guests more than `most`.
+pub(super) fn refuse_beyond(plan: &Plan, most: Disruption) -> Result<(), Stop> {
+    let beyond = report::plan::beyond(plan, most);
+    if beyond.is_empty() {
+        return Ok(());
+    }
+    report::note(format_args!(
+        "{}error{:#}: this goes beyond `--max-disruption {}`; nothing was done\n  {}",
+        report::REMOVE,
+        report::REMOVE,
+        most.as_str(),
+        beyond.join("\n  "),
+    ));
+    Err(Stop(FAILED))
 }
 
 /// Refuses a plan in which something that is not ours is in the way.

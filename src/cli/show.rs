@@ -27,6 +27,8 @@ struct Row {
     /// `running`, `shut off`, or what libvirt says; `missing` when the host has no such domain, `incomplete` when it was
     /// never made to the end.
     state: String,
+    /// What the guest becomes only when it is started again, as names of attributes.
+    pending_reboot: Vec<String>,
     host: &'static str,
     uuid: Option<String>,
     ports: Vec<PortRow>,
@@ -84,12 +86,14 @@ fn rows(recorded: &Recorded, observed: &Observed) -> Vec<Row> {
             None if status == Status::Intended => "incomplete".into(),
             None => "missing".into(),
         };
+        let guest = observed.guests.get(&domain_key(server));
         let mut ports: Vec<PortId> = domain.iter().flat_map(|it| &it.nics).map(|nic| nic.id(server)).collect();
         let others: Vec<PortId> = others.into_iter().filter(|port| !ports.contains(port)).cloned().collect();
         ports.extend(others);
         Row {
             server: server.clone(),
             state,
+            pending_reboot: guest.map(|guest| guest.pending.clone()).unwrap_or_default(),
             host: "local",
             uuid: domain.map(|domain| domain.uuid.to_string()),
             ports: ports.iter().filter_map(|port| entries.get(port)).map(|entry| PortRow::of(entry)).collect(),
@@ -113,7 +117,8 @@ impl PortRow {
 fn table(rows: &[Row]) -> Vec<Vec<String>> {
     let mut lines = Vec::new();
     for row in rows {
-        let mut head = [row.server.to_string(), row.state.clone(), row.host.to_owned()];
+        let pending = if row.pending_reboot.is_empty() { "" } else { ", pending reboot" };
+        let mut head = [row.server.to_string(), format!("{}{pending}", row.state), row.host.to_owned()];
         if row.ports.is_empty() {
             lines.push(head.to_vec());
         }

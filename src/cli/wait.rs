@@ -227,7 +227,7 @@ impl Wait<'_> {
     fn look(&self, made: &Domain, place: Option<&Place>) -> Result<Look, HostError> {
         let power = match self.target {
             Target::Machine(machine) => machine.hypervisor().power(&made.server)?,
-            Target::Sim(sim) => power(&crate::host::Host::observe(sim)?, &made.server),
+            Target::Sim(sim) => power(&crate::host::Host::observe(sim.as_ref())?, &made.server),
         };
         match power.as_deref() {
             Some("on") => {}

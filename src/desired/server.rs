@@ -1,7 +1,11 @@
 //! Servers.
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
+
+use petgraph::algo::kosaraju_scc;
+use petgraph::graph::{DiGraph, NodeIndex};
 
 use crate::address::{Address, Name, PortId, ResourceKind};
 use crate::blueprint::dhcp::IpVersion;
@@ -28,6 +32,8 @@ pub struct Server {
     pub ports: Vec<PortId>,
     /// Whether it is to run.
     pub power: Power,
+    /// The servers that are started before it, and stopped after it, sorted.
+    pub depends_on: Vec<Name>,
     /// How long it may take to shut down, in seconds.
     pub shutdown_timeout: u32,
 }
@@ -47,6 +53,7 @@ pub(super) fn resolve(
     problems: &mut Problems<'_>,
 ) -> BTreeMap<Name, Server> {
     let mut servers: BTreeMap<Name, Server> = BTreeMap::new();
+    let depends_on = depends_on(spec, problems);
     for (name, written) in &spec.servers {
         let address = Address::new(ResourceKind::Server, name.clone());
         let image = problems.need(&address, "image", &written.image, "\"IMAGE\"");
@@ -55,6 +62,14 @@ pub(super) fn resolve(
         let found_flavor = flavor.and_then(|it| problems.refer(&address, "flavor", ResourceKind::Flavor, it, flavors));
         if let (Some(image), Some(flavor)) = (found_image, found_flavor) {
             fits(&address, image, flavor, problems);
+        }
+        if written.autostart.is_some() {
+            problems.push(
+                Diagnostic::error("libvirt would start the guest before its bridges are there, and it would stay off")
+                    .code("no-autostart")
+                    .on(&address, "autostart")
+                    .help("leave it out, and run `novella apply` when the host has booted: it starts what is to run"),
+            );
         }
         let names = match written.count {
             None => vec![name.clone()],
@@ -79,6 +94,7 @@ pub(super) fn resolve(
                 flavor: flavor.clone(),
                 ports,
                 power: written.power.unwrap_or_default(),
+                depends_on: depends_on.get(&address.name).cloned().unwrap_or_default(),
                 shutdown_timeout: written.shutdown_timeout.unwrap_or(SHUTDOWN_TIMEOUT),
             };
             if let Some(other) = servers.insert(name.clone(), server) {
@@ -92,6 +108,83 @@ pub(super) fn resolve(
         }
     }
     servers
+}
+
+/// What each table of servers depends on: all servers of the tables it names.
+fn depends_on<'s>(spec: &'s Spec, problems: &mut Problems<'_>) -> BTreeMap<&'s Name, Vec<Name>> {
+    let mut graph: DiGraph<&Name, usize> = DiGraph::new();
+    let nodes: BTreeMap<&Name, _> = spec.servers.keys().map(|name| (name, graph.add_node(name))).collect();
+    let mut depends_on = BTreeMap::new();
+    for (name, written) in &spec.servers {
+        let address = Address::new(ResourceKind::Server, name.clone());
+        let mut all = BTreeSet::new();
+        for (number, other) in written.depends_on.iter().flatten().enumerate() {
+            let key = format!("depends_on[{number}]");
+            let Some(found) = problems.refer(&address, &key, ResourceKind::Server, other, &spec.servers) else {
+                continue;
+            };
+            graph.add_edge(nodes[name], nodes[other], number);
+            match found.count {
+                None => all.extend([other.clone()]),
+                // A name that cannot be has its problem already.
+                Some(count) => all.extend((1..=count).filter_map(|n| format!("{other}-{n}").parse::<Name>().ok())),
+            }
+        }
+        depends_on.insert(name, all.into_iter().collect());
+    }
+    for circle in circles(&graph) {
+        let step = |from, to| {
+            let key = graph.find_edge(from, to).map_or(0, |edge| graph[edge]);
+            Place::of(&Address::new(ResourceKind::Server, graph[from].clone()), &format!("depends_on[{key}]"))
+        };
+        let ends = circle.iter().skip(1).chain(circle.first());
+        let places: Vec<Place> = circle.iter().zip(ends).map(|(from, to)| step(*from, *to)).collect();
+        let way: Vec<String> = circle.iter().chain(circle.first()).map(|node| format!("`{}`", graph[*node])).collect();
+        let message = match circle.len() {
+            1 => format!("`server.{}` depends on itself", graph[circle[0]]),
+            _ => format!("servers depend on each other in a circle: {}", way.join(" → ")),
+        };
+        let error = Diagnostic { place: places[0].clone(), ..Diagnostic::error(message) }.code("dependency-circle");
+        let error = places[1..].iter().take(1).fold(error, |error, place| error.related(place.clone(), "and this"));
+        problems.push(error.help("none could be the first to start; take one of the names out"));
+    }
+    depends_on
+}
+
+/// One circle, the shortest through its first server, of each set of servers that depend on each other.
+fn circles(graph: &DiGraph<&Name, usize>) -> Vec<Vec<NodeIndex>> {
+    let mut circles = Vec::new();
+    for mut component in kosaraju_scc(graph) {
+        component.sort();
+        let first = component[0];
+        // A server on its own is a component as well, whether it depends on itself or not.
+        if component.len() == 1 && graph.find_edge(first, first).is_none() {
+            continue;
+        }
+        let mut from: BTreeMap<NodeIndex, NodeIndex> = BTreeMap::new();
+        let mut open = VecDeque::from([first]);
+        'search: while let Some(node) = open.pop_front() {
+            let mut next: Vec<NodeIndex> = graph.neighbors(node).filter(|next| component.contains(next)).collect();
+            next.sort();
+            for next in next {
+                if next == first {
+                    let mut circle = vec![node];
+                    while let Some(before) = from.get(&circle[circle.len() - 1]) {
+                        circle.push(*before);
+                    }
+                    circle.reverse();
+                    circles.push(circle);
+                    break 'search;
+                }
+                if let Entry::Vacant(unseen) = from.entry(next) {
+                    unseen.insert(node);
+                    open.push_back(next);
+                }
+            }
+        }
+    }
+    circles.sort();
+    circles
 }
 
 /// Reference A2: the flavor has the memory and the disk that the image asks for.

@@ -11,6 +11,7 @@
 //! ```
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use quick_xml::Writer;
@@ -25,6 +26,10 @@ use crate::value::{ByteSize, Mac};
 
 /// The namespace of our mark. The number is the version of what stands in it.
 const NAMESPACE: &str = "urn:novella:1";
+
+/// Root ports beside those for the interfaces. Four devices have one each: libvirt's USB controller, the disk, the balloon,
+/// the source of randomness. The rest are for what is plugged in while the guest runs; of these, libvirt makes one by itself.
+const SLOTS: usize = 8;
 
 /// What a fact says of a thing that ought to be in the XML and is not.
 const NONE: &str = "none";
@@ -122,6 +127,11 @@ fn cpu(virt_type: VirtType) -> Element {
 
 fn devices(domain: &Domain) -> Result<Element, Unwritable> {
     let devices = Element::new("devices").child(disk(domain)?);
+    let ports = domain.nics.len() + SLOTS;
+    let devices = (1..=ports).fold(devices, |devices, index| {
+        let port = Element::new("controller").attribute("type", "pci").attribute("index", index.to_string());
+        devices.child(port.attribute("model", "pcie-root-port"))
+    });
     let devices = domain.nics.iter().fold(devices, |devices, nic| devices.child(interface(nic)));
     let log = Element::new("log").attribute("file", utf8(&domain.console_log)?).attribute("append", "on");
     Ok(devices
@@ -186,6 +196,16 @@ fn interface(nic: &Nic) -> Element {
         .child(Element::new("model").attribute("type", "virtio"))
         .child(Element::new("mtu").attribute("size", nic.mtu.to_string()))
         .child(Element::new("link").attribute("state", if nic.unplugged { "down" } else { "up" }))
+}
+
+/// The mark alone, as `virDomainSetMetadata` takes it: the key of its namespace, the namespace, and the element, to which
+/// libvirt adds the namespace itself.
+///
+/// # Errors
+/// When it holds text that XML cannot carry.
+pub fn write_mark(domain: &Domain) -> Result<[String; 3], Unwritable> {
+    let mark = to_text(&mark(domain))?.replace(&format!(" xmlns:novella=\"{NAMESPACE}\""), "");
+    Ok(["novella".into(), NAMESPACE.into(), mark.replace("<novella:", "<").replace("</novella:", "</")])
 }
 
 /// One interface of a domain alone, as `virDomainUpdateDeviceFlags` takes it.
@@ -276,6 +296,10 @@ fn carriable(text: &str) -> Result<(), Unwritable> {
 pub struct Read {
     /// The host sides of its interfaces, where the XML names them.
     pub taps: Vec<String>,
+    /// Its interfaces in their order: each as a fact (see [`Nic::fact`]), and as it stands in the XML.
+    pub nics: Vec<(String, String)>,
+    /// How many devices more fit, while it runs, into the slots made for that.
+    pub free_slots: usize,
     /// What it is as a server, if it carries our mark.
     pub marked: Option<Marked>,
 }
@@ -308,7 +332,18 @@ pub fn read(xml: &str) -> Result<Read, roxmltree::Error> {
     let interfaces: Vec<Node> = at(domain, &["devices"])
         .map_or(Vec::new(), |devices| devices.children().filter(|node| node.has_tag_name("interface")).collect());
     let taps = interfaces.iter().filter_map(|interface| value(*interface, &["target"], "dev").map(str::to_owned));
-    Ok(Read { taps: taps.collect(), marked: read_mark(domain, &interfaces) })
+    let nics = interfaces.iter().map(|interface| {
+        let mac = value(*interface, &["mac"], "address").unwrap_or(NONE);
+        let mac = mac.parse().map_or_else(|_| mac.to_owned(), |mac: Mac| mac.to_string());
+        let tap = value(*interface, &["target"], "dev").unwrap_or(NONE);
+        (format!("{mac} {tap}"), xml.get(interface.range()).unwrap_or_default().to_owned())
+    });
+    Ok(Read {
+        taps: taps.collect(),
+        nics: nics.collect(),
+        free_slots: free_slots(domain),
+        marked: read_mark(domain, &interfaces),
+    })
 }
 
 fn read_mark(domain: Node, interfaces: &[Node]) -> Option<Marked> {
@@ -367,6 +402,21 @@ fn read_mark(domain: Node, interfaces: &[Node]) -> Option<Marked> {
         taps.push((label, tap));
     }
     Some(Marked { project, server, shutdown_timeout, taps, facts })
+}
+
+/// The root ports that nothing is plugged into: only these take devices while the guest runs.
+fn free_slots(domain: Node) -> usize {
+    let number = |text: &str| match text.strip_prefix("0x") {
+        Some(hex) => u32::from_str_radix(hex, 16).ok(),
+        None => text.parse().ok(),
+    };
+    let numbers = |name, attribute: &'static str, which: fn(&Node) -> bool| -> BTreeSet<u32> {
+        let nodes = domain.descendants().filter(|node| node.has_tag_name(name)).filter(which);
+        nodes.filter_map(|node| number(node.attribute(attribute)?)).collect()
+    };
+    let ports = numbers("controller", "index", |node| node.attribute("model") == Some("pcie-root-port"));
+    let taken = numbers("address", "bus", |node| node.attribute("type") == Some("pci"));
+    ports.difference(&taken).count()
 }
 
 /// libvirt gives memory in KiB, whatever unit it was defined in.

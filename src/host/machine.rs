@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use crate::address::{Name, PortId};
+use crate::blueprint::facts::Disruption;
 use crate::blueprint::key::{ObjectKey, ObjectKind};
-use crate::blueprint::object::{Domain, Object, Power, VirtType};
+use crate::blueprint::object::{Domain, Object, VirtType};
 use crate::blueprint::{HostFacts, Layout};
 use crate::desired::Desired;
 use crate::host::dhcp::{Dnsmasq, Lease};
@@ -93,17 +94,32 @@ impl Machine {
         }
     }
 
-    fn ensure_domain(&self, domain: &Domain) -> Result<(), HostError> {
-        self.hypervisor.ensure_with(domain, &|| {
-            for nic in &domain.nics {
-                self.dhcp.forget_guest(&nic.id(&domain.server), &nic.network);
-            }
-        })?;
-        if self.has_taps && domain.power == Power::On {
-            // A bridge that was made anew has lost its taps, and a tap keeps the MTU it was started with.
-            for nic in &domain.nics {
-                self.links.plug(&nic.tap, &nic.bridge, nic.mtu)?;
-            }
+    fn ensure_domain(&self, domain: &Domain, most: Disruption) -> Result<(), HostError> {
+        let taps = self.hypervisor.ensure_within(domain, most, &|| self.forget_guest(domain))?;
+        self.plug(domain, &taps)
+    }
+
+    /// Shuts a guest that runs down, by force once its time is over, and starts it again as it is defined now.
+    ///
+    /// # Errors
+    /// When none runs, or it cannot be stopped or started.
+    pub fn reboot(&self, domain: &Domain) -> Result<(), HostError> {
+        let taps = self.hypervisor.reboot(domain, &|| self.forget_guest(domain))?;
+        self.plug(domain, &taps)
+    }
+
+    /// What a guest that is about to start held before, by another name of its own, is in its way.
+    fn forget_guest(&self, domain: &Domain) {
+        for nic in &domain.nics {
+            self.dhcp.forget_guest(&nic.id(&domain.server), &nic.network);
+        }
+    }
+
+    /// Plugs the taps of a guest in. A bridge that was made anew has lost its taps, and a tap keeps the MTU it was started
+    /// with.
+    fn plug(&self, domain: &Domain, taps: &[String]) -> Result<(), HostError> {
+        for nic in domain.nics.iter().filter(|nic| self.has_taps && taps.contains(&nic.tap)) {
+            self.links.plug(&nic.tap, &nic.bridge, nic.mtu)?;
         }
         Ok(())
     }
@@ -134,14 +150,18 @@ impl Host for Machine {
     }
 
     fn ensure(&self, object: &Object) -> Result<(), HostError> {
+        self.ensure_within(object, Disruption::Replace)
+    }
+
+    fn ensure_within(&self, object: &Object, most: Disruption) -> Result<(), HostError> {
         match object {
             Object::Firewall(it) => self.firewall.ensure(it),
             Object::Bridge(it) => self.links.ensure_bridge(it),
             Object::Dhcp(it) => self.dhcp.ensure_server(it),
             Object::HostEntry(it) => self.dhcp.ensure_host(it),
             Object::Base(it) => self.images.ensure_base(it),
-            Object::Disk(it) => self.images.ensure_disk(it),
-            Object::Domain(it) => self.ensure_domain(it),
+            Object::Disk(it) => self.images.ensure_disk_under(it, &|disk| self.hypervisor.grow_disk(disk)),
+            Object::Domain(it) => self.ensure_domain(it, most),
         }
     }
 

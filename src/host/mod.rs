@@ -28,6 +28,7 @@ use std::error::Error as StdError;
 use std::sync::Arc;
 
 use crate::blueprint::HostFacts;
+use crate::blueprint::facts::Disruption;
 use crate::blueprint::key::ObjectKey;
 use crate::blueprint::object::Object;
 use crate::plan::world::Observed;
@@ -43,6 +44,12 @@ pub trait Host: Send + Sync {
 
     /// Makes the object what it is to be, whatever stands there of it now. Succeeds when it is already so.
     fn ensure(&self, object: &Object) -> Result<(), HostError>;
+
+    /// The same, where a running guest may notice no more than `most`: what it cannot take then waits for its next start.
+    fn ensure_within(&self, object: &Object, most: Disruption) -> Result<(), HostError> {
+        let _ = most;
+        self.ensure(object)
+    }
 
     /// Takes the object away, whatever stands there of it now. Succeeds when it is already gone. Never touches what does
     /// not carry our mark.

@@ -15,10 +15,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::Name;
 use crate::blueprint::HostFacts;
-use crate::blueprint::key::{ObjectKey, ObjectKind, bridge_key, dhcp_key};
-use crate::blueprint::object::{Claim, HostEntry, Object, Power, VirtType};
+use crate::blueprint::facts::Disruption;
+use crate::blueprint::guest::{self, Guest};
+use crate::blueprint::key::{ObjectKey, ObjectKind, bridge_key, dhcp_key, domain_key};
+use crate::blueprint::object::{Claim, Domain, HostEntry, Object, Power, VirtType};
 use crate::host::{Host, HostError};
 use crate::plan::world::Observed;
+
+/// How many devices more any guest can take.
+const FREE_SLOTS: usize = 4;
 
 /// Whether a fuse blows before a deed has its effect or after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +83,12 @@ pub struct SimHost {
 struct World {
     #[serde(with = "as_list")]
     objects: BTreeMap<ObjectKey, Object>,
+    /// The guests that run, each as the domain that it runs with.
+    #[serde(default)]
+    guests: BTreeMap<Name, Domain>,
+    /// How often the guest of a server was started.
+    #[serde(default)]
+    boots: BTreeMap<Name, u32>,
     /// Interfaces of running domains whose bridge was taken away, by server and label.
     unplugged: BTreeSet<(Name, String)>,
     /// Host entries that are no more, and that a DHCP server believes in until it is told.
@@ -161,7 +172,50 @@ impl SimHost {
 
     /// Changes something behind novella's back.
     pub fn alter(&self, key: &ObjectKey, change: impl FnOnce(&mut Object)) -> bool {
-        self.world().objects.get_mut(key).map(change).is_some()
+        let mut world = self.world();
+        let Some(object) = world.objects.get_mut(key) else { return false };
+        change(object);
+        if let Object::Domain(domain) = object.clone() {
+            match domain.power {
+                Power::On if !world.guests.contains_key(&domain.server) => world.start(&domain),
+                Power::On => {}
+                Power::Off => drop(world.guests.remove(&domain.server)),
+                Power::Unmanaged => {}
+            }
+        }
+        true
+    }
+
+    /// Starts a guest anew, with what is defined now, or stops it: as somebody else does it, or it does itself.
+    pub fn switch(&self, server: &Name, on: bool) -> bool {
+        let mut world = self.world();
+        let Some(Object::Domain(domain)) = world.objects.get(&domain_key(server)).cloned() else { return false };
+        match on {
+            true => world.start(&domain),
+            false => drop(world.guests.remove(server)),
+        }
+        true
+    }
+
+    /// Starts a guest that runs anew, with what is defined now.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn reboot(&self, server: &Name) -> Result<(), HostError> {
+        if !self.world().guests.contains_key(server) || !self.switch(server, true) {
+            return Err(HostError::refused(format!("cannot reboot server.{server}: it does not run")));
+        }
+        Ok(())
+    }
+
+    /// How often the guest of a server was started.
+    pub fn boots(&self, server: &str) -> u32 {
+        self.world().boots.iter().find(|(name, _)| name.as_str() == server).map_or(0, |(_, boots)| *boots)
+    }
+
+    /// What the guest of a server runs with.
+    pub fn guest(&self, server: &str) -> Option<Domain> {
+        self.world().guests.iter().find(|(name, _)| name.as_str() == server).map(|(_, domain)| domain.clone())
     }
 
     /// Gives a name to somebody else.
@@ -230,7 +284,7 @@ impl World {
         self.believed.retain(|entry| dhcp_key(&entry.network) != *server);
     }
 
-    fn ensure(&mut self, object: &Object) -> Result<(), HostError> {
+    fn ensure(&mut self, object: &Object, most: Disruption) -> Result<(), HostError> {
         let key = object.key();
         let refuse = |why: String| Err(HostError::new(format!("cannot make {key}"), why));
         for need in object.needs() {
@@ -286,9 +340,44 @@ impl World {
                 }
             }
             self.unplugged.retain(|(server, _)| *server != domain.server);
+            self.run(domain, most);
         }
         self.objects.insert(key, object.clone());
         Ok(())
+    }
+
+    fn start(&mut self, domain: &Domain) {
+        *self.boots.entry(domain.server.clone()).or_default() += 1;
+        self.guests.insert(domain.server.clone(), domain.clone());
+    }
+
+    /// Starts and stops the guest of a domain, or gives it what it can take as it runs.
+    fn run(&mut self, domain: &Domain, most: Disruption) {
+        let Some(guest) = self.guests.get_mut(&domain.server) else {
+            if domain.power == Power::On {
+                self.start(domain);
+            }
+            return;
+        };
+        if domain.power == Power::Off {
+            self.guests.remove(&domain.server);
+            return;
+        }
+        let has = seen(guest, domain);
+        if domain.power == Power::On && most >= Disruption::Reboot && !has.pending.is_empty() {
+            self.start(domain);
+            return;
+        }
+        if has.takes(&domain.nic_facts()) {
+            guest.nics.clone_from(&domain.nics);
+        }
+        for nic in &mut guest.nics {
+            if let Some(wanted) = domain.nics.iter().find(|wanted| wanted.fact() == nic.fact()) {
+                nic.clone_from(wanted);
+            }
+        }
+        (guest.power, guest.shutdown_timeout) = (domain.power, domain.shutdown_timeout);
+        guest.depends_on.clone_from(&domain.depends_on);
     }
 
     fn remove(&mut self, key: &ObjectKey) -> Result<(), HostError> {
@@ -314,19 +403,29 @@ impl World {
             Object::Bridge(bridge) => {
                 for other in self.objects.values() {
                     if let Object::Domain(domain) = other
-                        && domain.power == Power::On
+                        && let Some(guest) = self.guests.get(&domain.server)
                     {
-                        let cut = domain.nics.iter().filter(|nic| nic.network == bridge.network);
+                        let cut = guest.nics.iter().filter(|nic| nic.network == bridge.network);
                         self.unplugged.extend(cut.map(|nic| (domain.server.clone(), nic.label())));
                     }
                 }
             }
-            Object::Domain(domain) => self.unplugged.retain(|(server, _)| *server != domain.server),
+            Object::Domain(domain) => {
+                self.guests.remove(&domain.server);
+                self.unplugged.retain(|(server, _)| *server != domain.server);
+            }
             Object::Dhcp(_) => self.tell(key),
             _ => {}
         }
         Some(object)
     }
+}
+
+/// A guest as a real host shows it, which has this definition now.
+fn seen(guest: &Domain, defined: &Domain) -> Guest {
+    let (facts, nics) = (Object::Domain(guest.clone()).facts(), guest.nic_facts());
+    let pending = guest::pending(&facts, &nics, &Object::Domain(defined.clone()).facts(), &defined.nic_facts());
+    Guest { facts, nics, free_slots: FREE_SLOTS, pending }
 }
 
 impl Host for SimHost {
@@ -339,7 +438,15 @@ impl Host for SimHost {
         let (foreign, foreign_networks) = (world.foreign.clone(), world.foreign_networks.clone());
         let mut observed = Observed { foreign, foreign_networks, ..Observed::default() };
         for (key, object) in &world.objects {
-            observed.objects.insert(key.clone(), object.facts());
+            let mut facts = object.facts();
+            if let Object::Domain(domain) = object {
+                let guest = world.guests.get(&domain.server);
+                facts.insert("power".into(), if guest.is_some() { "on" } else { "off" }.into());
+                // That is written down on no real host.
+                facts.remove("depends_on");
+                observed.guests.extend(guest.map(|guest| (key.clone(), seen(guest, domain))));
+            }
+            observed.objects.insert(key.clone(), facts);
         }
         for entry in &world.believed {
             if let Some(facts) = observed.objects.get_mut(&dhcp_key(&entry.network)) {
@@ -356,7 +463,11 @@ impl Host for SimHost {
     }
 
     fn ensure(&self, object: &Object) -> Result<(), HostError> {
-        self.deed(|world| world.ensure(object))
+        self.ensure_within(object, Disruption::Replace)
+    }
+
+    fn ensure_within(&self, object: &Object, most: Disruption) -> Result<(), HostError> {
+        self.deed(|world| world.ensure(object, most))
     }
 
     fn remove(&self, key: &ObjectKey) -> Result<(), HostError> {

@@ -8,9 +8,11 @@ use serde::Serialize;
 use crate::address::Address;
 use crate::blueprint::Blueprint;
 use crate::blueprint::facts::{Disruption, Facts};
-use crate::blueprint::key::{ObjectKey, ObjectKind};
-use crate::blueprint::object::{Claim, Object};
+use crate::blueprint::guest::Guest;
+use crate::blueprint::key::{ObjectKey, ObjectKind, domain_key};
+use crate::blueprint::object::{Claim, Domain, Object, Power};
 use crate::plan::world::{Observed, Record, Recorded, Status};
+use crate::value::ByteSize;
 
 /// What is done to an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -65,6 +67,8 @@ pub struct FieldChange {
     pub drifted: bool,
     /// Whether the object cannot take this change where it stands.
     pub replaces: bool,
+    /// What a running guest notices of it.
+    pub disruption: Disruption,
 }
 
 /// What is to be done to one object, and why.
@@ -80,12 +84,39 @@ pub struct Change {
     pub reason: Reason,
     /// What a running guest notices.
     pub disruption: Disruption,
+    /// Whether the guest becomes what is wanted only when it is started again, and is not by this.
+    pub deferred: bool,
     /// What it is to be; none where it is to go.
     pub want: Option<Object>,
     /// What is recorded of it.
     pub made: Option<Record>,
     /// The attributes that change, for an update or a replacement.
     pub fields: Vec<FieldChange>,
+}
+
+impl Change {
+    /// The same change, with which the guest goes on as it is until it is started again, where that can be. A guest that
+    /// is to be off, is on its way off or has to give up what others need cannot wait.
+    #[must_use]
+    pub fn defer(mut self) -> Self {
+        let cannot_wait = |field: &FieldChange| field.name == "power" && field.disruption == Disruption::Reboot;
+        if self.key.kind == ObjectKind::Domain
+            && self.action == Action::Update
+            && self.disruption == Disruption::Reboot
+            && !self.fields.iter().any(cannot_wait)
+        {
+            (self.disruption, self.deferred) = (Disruption::Live, true);
+        }
+        self
+    }
+
+    /// The worst that it does to a guest, running or not: one that goes, or whose disk goes, is as good as replaced.
+    pub fn cost(&self) -> Disruption {
+        match (self.action, self.key.kind) {
+            (Action::Delete, ObjectKind::Domain | ObjectKind::Disk) => Disruption::Replace,
+            _ => self.disruption,
+        }
+    }
 }
 
 /// Something that is not ours has what an object needs to have.
@@ -127,14 +158,15 @@ pub fn diff(want: Blueprint, made: Recorded, seen: &Observed) -> Difference {
             difference.conflicts.push(Conflict { key, address: object.address(), claim });
             continue;
         }
+        let guest = seen.guests.get(&key);
         let follows = match &want {
             Some(domain @ Object::Domain(_)) if !shaken.is_empty() => {
                 domain.needs().into_iter().filter_map(|need| Some((*shaken.get(&need)?, need))).max()
             }
             _ => None,
         };
-        if let Some(change) = change(key, want, made, seen_facts, follows) {
-            if let Some(disruption) = shakes(&change) {
+        if let Some(change) = change(key, want, made, seen_facts, follows, guest) {
+            if let Some(disruption) = shakes(&change, seen) {
                 shaken.insert(change.key.clone(), disruption);
             }
             difference.changes.push(change);
@@ -160,19 +192,38 @@ fn hand_over_links(changes: &mut [Change]) {
             && change.made.iter().flat_map(Record::claims).filter(is_link).any(gives)
         {
             change.action = Action::Replace;
+            if change.disruption > Disruption::None {
+                (change.disruption, change.deferred) = (change.disruption.max(Disruption::Reboot), false);
+            }
         }
     }
 }
 
 /// What a change does to a running domain that stands on the object. A domain holds its disk open, and its guest goes on
 /// with the address that it has until half the lease is over.
-fn shakes(change: &Change) -> Option<Disruption> {
+fn shakes(change: &Change, seen: &Observed) -> Option<Disruption> {
     match (change.key.kind, change.action) {
         (ObjectKind::Disk, Action::Create | Action::Replace) => Some(Disruption::Replace),
+        (ObjectKind::Disk, Action::Update) if grows_live(change, seen) => None,
         (ObjectKind::Disk, Action::Update) if !change.fields.is_empty() => Some(Disruption::Reboot),
         (ObjectKind::HostEntry, _) if is_readdressed(change) => Some(Disruption::Reboot),
         _ => None,
     }
+}
+
+/// Whether a disk only becomes larger, under a guest that runs from it.
+fn grows_live(change: &Change, seen: &Observed) -> bool {
+    let Some(Object::Disk(disk)) = &change.want else { return false };
+    let domain = domain_key(&disk.server);
+    let is = |facts: Option<&Facts>, name, value: &str| facts.and_then(|it| it.get(name)).is_some_and(|it| it == value);
+    let guest = seen.guests.get(&domain).map(|guest| &guest.facts);
+    let larger = |field: &FieldChange| {
+        let before = field.before.as_ref().and_then(|size| size.parse::<ByteSize>().ok());
+        field.name == "size" && before.is_some_and(|before| before < disk.size)
+    };
+    change.fields.iter().all(larger)
+        && is(guest, "disk", &disk.path.display().to_string())
+        && is(seen.objects.get(&domain), "power", "on")
 }
 
 /// Whether the guest of a host entry must give up an address that it has. An entry that was changed by hand is put right
@@ -190,19 +241,22 @@ fn change(
     made: Option<Record>,
     seen: Option<&Facts>,
     follows: Option<(Disruption, ObjectKey)>,
+    guest: Option<&Guest>,
 ) -> Option<Change> {
     let address = want.as_ref().or(made.as_ref().map(|record| &record.object))?.address();
     let intended = made.as_ref().is_some_and(|record| record.status == Status::Intended);
     let running = is_running(seen);
-    // A domain that is off is only concerned by a disk that is another.
-    let follows = follows.filter(|(disruption, _)| running || *disruption == Disruption::Replace);
+    let unmanaged = matches!(&want, Some(Object::Domain(domain)) if domain.power == Power::Unmanaged);
+    // A domain that is off is only concerned by a disk that is another; so is one that others start and stop.
+    let concerned = running && !unmanaged;
+    let follows = follows.filter(|(disruption, _)| concerned || *disruption == Disruption::Replace);
     let followed = follows.as_ref().filter(|_| running).map_or(Disruption::None, |(disruption, _)| *disruption);
     let (action, reason, fields) = match (&want, &made, seen) {
         (Some(_), None, None) => (Action::Create, Reason::New, Vec::new()),
         (Some(_), Some(_), None) if intended => (Action::Create, Reason::Unfinished, Vec::new()),
         (Some(_), Some(_), None) => (Action::Create, Reason::Vanished, Vec::new()),
         (Some(object), made, Some(seen)) => {
-            let fields = fields(key.kind, object, made.as_ref().map(|record| &record.object), seen);
+            let fields = fields(key.kind, object, made.as_ref().map(|record| &record.object), seen, guest);
             let why = |otherwise| match made {
                 None => Reason::Found,
                 Some(_) if intended => Reason::Unfinished,
@@ -229,15 +283,31 @@ fn change(
         (None, Some(_), None) => (Action::Forget, Reason::Vanished, Vec::new()),
         (None, None, _) => return None,
     };
+    let noticed = fields.iter().map(|field| field.disruption).max().unwrap_or_default();
     let disruption = match key.kind {
         ObjectKind::Domain if !running => followed,
-        kind => followed.max(disruption(kind, &fields)).max(behind(want.as_ref(), made.as_ref())),
+        _ => followed.max(noticed).max(behind(want.as_ref(), made.as_ref(), guest)),
     };
-    Some(Change { key, address, action, reason, disruption, want, made, fields })
+    let change = Change { key, address, action, reason, disruption, deferred: false, want, made, fields };
+    Some(if unmanaged { change.defer() } else { change })
 }
 
 /// The attributes in which an object is to differ from what was made, or differs from what is there.
-fn fields(kind: ObjectKind, want: &Object, made: Option<&Object>, seen: &Facts) -> Vec<FieldChange> {
+fn fields(
+    kind: ObjectKind,
+    want: &Object,
+    made: Option<&Object>,
+    seen: &Facts,
+    guest: Option<&Guest>,
+) -> Vec<FieldChange> {
+    let nics = match (want, made) {
+        (Object::Domain(want), Some(Object::Domain(made))) => {
+            let is_as_made = seen.get("definition").is_none_or(|seen| *seen == made.definition());
+            NicChange::new(want, Some(made).filter(|_| is_as_made), guest)
+        }
+        (Object::Domain(want), _) => NicChange::new(want, None, guest),
+        _ => NicChange::default(),
+    };
     let after = want.facts();
     let before = made.filter(|made| *made != want).map(Object::facts);
     let names: BTreeSet<&Cow<'static, str>> = after.keys().chain(before.iter().flat_map(Facts::keys)).collect();
@@ -245,29 +315,65 @@ fn fields(kind: ObjectKind, want: &Object, made: Option<&Object>, seen: &Facts) 
     for name in names {
         let (after, made, seen) = (after.get(name), before.as_ref().map(|before| before.get(name)), seen.get(name));
         let edited = made.is_some_and(|made| made != after);
-        let drifted = seen.is_some() && seen != after;
+        // What others do with a guest is their business.
+        let is_free = name == "power" && after.is_some_and(|power| power == Power::Unmanaged.as_str());
+        let drifted = seen.is_some() && seen != after && !is_free;
         if edited || drifted {
+            let before = seen.or(made.flatten());
             changes.push(FieldChange {
                 name: name.clone(),
-                before: seen.or(made.flatten()).cloned(),
+                before: before.cloned(),
                 after: after.cloned(),
                 drifted: drifted && !edited,
                 replaces: kind.replaces(name),
+                disruption: disruption(kind, name, (before, after), &nics),
             });
         }
     }
     changes
 }
 
-fn disruption(kind: ObjectKind, fields: &[FieldChange]) -> Disruption {
-    let of = |field: &FieldChange| {
-        if field.name == "power" && field.after.as_deref() == Some("on") && !is_ending(field.before.as_deref()) {
-            // Paused or undefined by hand: it is resumed or defined again, and loses nothing.
-            return Disruption::Live;
+/// How a domain comes to other interfaces.
+#[derive(Default)]
+struct NicChange {
+    /// Whether nothing else of its definition changes that has no fact of its own.
+    nothing_else: bool,
+    /// What a running guest notices.
+    disruption: Disruption,
+}
+
+impl NicChange {
+    fn new(want: &Domain, made: Option<&Domain>, guest: Option<&Guest>) -> Self {
+        let takes = guest.is_some_and(|guest| guest.takes(&want.nic_facts()));
+        Self {
+            nothing_else: made.is_some_and(|made| made.differs_in_nics_only(want)),
+            disruption: if takes { Disruption::Live } else { Disruption::Reboot },
         }
-        kind.disruption(&field.name)
-    };
-    fields.iter().map(of).max().unwrap_or_default()
+    }
+}
+
+/// What a running guest notices of the change of one fact.
+fn disruption(
+    kind: ObjectKind,
+    name: &str,
+    (before, after): (Option<&String>, Option<&String>),
+    nics: &NicChange,
+) -> Disruption {
+    let (before, after) = (before.map(String::as_str), after.map(String::as_str));
+    match (kind, name) {
+        (ObjectKind::Domain, "power") => match after {
+            Some("unmanaged") => Disruption::None,
+            // Paused or undefined by hand: it is resumed or defined again, and loses nothing.
+            Some("on") if !is_ending(before) => Disruption::Live,
+            _ => kind.disruption(name),
+        },
+        (ObjectKind::Domain, "definition") if nics.nothing_else => nics.disruption,
+        (ObjectKind::Domain, _) if name.starts_with("nic.") => {
+            let attribute = before.is_some() && after.is_some() && kind.disruption(name) == Disruption::Live;
+            if attribute { Disruption::Live } else { nics.disruption }
+        }
+        _ => kind.disruption(name),
+    }
 }
 
 /// Whether a guest is on its way off, from which it only comes back by a new start.
@@ -277,15 +383,25 @@ fn is_ending(power: Option<&str>) -> bool {
 
 /// What it does to a guest to catch up with its definition: it may still run as what stood there before an edit that was
 /// begun and not finished.
-fn behind(want: Option<&Object>, made: Option<&Record>) -> Disruption {
-    let (Some(want @ Object::Domain(_)), Some(made)) = (want, made) else { return Disruption::None };
-    let after = want.facts();
-    let differs = |before: &Object| {
-        let before = before.facts();
-        let names = after.keys().chain(before.keys()).filter(|name| before.get(*name) != after.get(*name));
-        names.map(|name| ObjectKind::Domain.disruption(name)).max()
+fn behind(want: Option<&Object>, made: Option<&Record>, guest: Option<&Guest>) -> Disruption {
+    let (Some(Object::Domain(wanted)), Some(made), Some(guest)) = (want, made, guest) else { return Disruption::None };
+    let after = Object::Domain(wanted.clone()).facts();
+    let catches_up = |name: &str| match name.starts_with("nic.") {
+        true => guest.nics == wanted.nic_facts(),
+        false => name == "power" || guest.facts.get(name) == after.get(name),
     };
-    made.previous.iter().filter_map(differs).max().unwrap_or_default()
+    let differs = |before: &Domain| {
+        let nics = NicChange::new(wanted, Some(before), Some(guest));
+        let before = Object::Domain(before.clone()).facts();
+        let names: BTreeSet<&Cow<'static, str>> = after.keys().chain(before.keys()).collect();
+        let names = names.into_iter().filter(|name| before.get(*name) != after.get(*name) && !catches_up(name));
+        names.map(|name| disruption(ObjectKind::Domain, name, (before.get(name), after.get(name)), &nics)).max()
+    };
+    let previous = made.previous.iter().filter_map(|it| match it {
+        Object::Domain(before) => Some(before),
+        _ => None,
+    });
+    previous.filter_map(differs).max().unwrap_or_default()
 }
 
 /// Whether a domain that was seen has a guest in it, running or held.

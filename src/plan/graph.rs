@@ -6,8 +6,8 @@ use ipnet::IpNet;
 use petgraph::algo::{kosaraju_scc, toposort};
 use petgraph::graph::{DiGraph, EdgeIndex, NodeIndex};
 
-use crate::blueprint::key::{ObjectKey, ObjectKind};
-use crate::blueprint::object::{Claim, Object};
+use crate::blueprint::key::{ObjectKey, ObjectKind, domain_key};
+use crate::blueprint::object::{Claim, Object, Power};
 use crate::plan::diff::{Action, Change, Reason};
 use crate::plan::world::Record;
 
@@ -66,6 +66,7 @@ pub fn order(changes: &[Change]) -> Result<DiGraph<Step, Wait>, Cycle> {
     order.removal_before_creation();
     order.claim_free_before_taken(changes);
     order.follower_gone_before_followed(changes);
+    order.servers_in_turn(changes);
     order.subnet_left_before_taken(changes);
     order.dhcp_told_once(changes);
     if toposort(&order.graph, None).is_ok() {
@@ -177,6 +178,37 @@ impl<'a> Order<'a> {
             let Reason::Follows(followed) = &change.reason else { continue };
             if let (Some(gone), Some(maker)) = (self.removes.get(&change.key), self.makes.get(followed)) {
                 self.graph.add_edge(*gone, *maker, Wait::Done);
+            }
+        }
+    }
+
+    /// A server starts after those that it depends on, and stops before them. Records of several runs may name each other,
+    /// so these are wishes.
+    fn servers_in_turn(&mut self, changes: &'a [Change]) {
+        for change in changes {
+            if let (Some(start), Some(Object::Domain(want))) = (self.makes.get(&change.key), &change.want) {
+                for other in want.depends_on.iter().map(domain_key) {
+                    let other = self.makes.get(&other).map(|node| (*node, &changes[self.graph[*node].change].want));
+                    let Some((node, Some(Object::Domain(other)))) = other else { continue };
+                    let edge = match (other.power == Power::Off, want.power == Power::Off) {
+                        (true, true) => self.graph.add_edge(*start, node, Wait::Done),
+                        (false, false) => self.graph.add_edge(node, *start, Wait::Done),
+                        _ => continue,
+                    };
+                    self.wishes.push(edge);
+                }
+            }
+            let made = change.made.iter().flat_map(Record::traces);
+            let others: BTreeSet<ObjectKey> = made
+                .flat_map(|made| match made {
+                    Object::Domain(made) => made.depends_on.iter().map(domain_key).collect(),
+                    _ => Vec::new(),
+                })
+                .collect();
+            if let Some(stop) = self.removes.get(&change.key) {
+                for other in others.iter().filter_map(|other| self.removes.get(other)) {
+                    self.wishes.push(self.graph.add_edge(*stop, *other, Wait::Done));
+                }
             }
         }
     }

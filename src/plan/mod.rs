@@ -7,10 +7,14 @@ pub mod diff;
 pub mod graph;
 pub mod world;
 
+use std::collections::BTreeMap;
+
 use petgraph::graph::DiGraph;
 
+use crate::address::Address;
 use crate::blueprint::Blueprint;
-use crate::blueprint::key::ObjectKey;
+use crate::blueprint::facts::Disruption;
+use crate::blueprint::key::{ObjectKey, ObjectKind};
 use crate::diagnostic::Diagnostic;
 use crate::plan::diff::{Change, Conflict};
 use crate::plan::world::{Observed, Recorded};
@@ -29,8 +33,17 @@ pub struct Plan {
     pub left_alone: Vec<ObjectKey>,
     /// What is worth knowing of the choices that were made.
     pub warnings: Vec<Diagnostic>,
+    /// The servers whose guests become what they are defined to be only when they are started again, and are not by this
+    /// plan; each with what waits, as names of facts.
+    pub waiting: BTreeMap<Address, Vec<String>>,
     /// The steps, each pointing at its change; an edge goes from a step to one that must wait for it.
     pub steps: DiGraph<Step, Wait>,
+}
+
+/// The wanted servers whose guests wait for a start.
+fn waiting(want: &Blueprint, seen: &Observed) -> BTreeMap<Address, Vec<String>> {
+    let guests = seen.guests.iter().filter(|(_, guest)| !guest.pending.is_empty());
+    guests.filter_map(|(key, guest)| Some((want.objects.get(key)?.address(), guest.pending.clone()))).collect()
 }
 
 impl Plan {
@@ -40,9 +53,48 @@ impl Plan {
     /// When the steps wait for each other in a circle, which is a defect of novella.
     pub fn new(mut want: Blueprint, made: Recorded, seen: &Observed) -> Result<Self, Cycle> {
         let warnings = std::mem::take(&mut want.warnings);
+        let waiting = waiting(&want, seen);
         let diff::Difference { changes, conflicts, left_alone } = diff::diff(want, made, seen);
         let steps = graph::order(&changes)?;
-        Ok(Self { changes, conflicts, left_alone, warnings, steps })
+        let mut plan = Self { changes, conflicts, left_alone, warnings, waiting, steps };
+        plan.note_waiting();
+        Ok(plan)
+    }
+
+    /// The same plan, in which no guest is started again that can go on as it is: what it cannot take waits. One whose
+    /// address or disk goes to another, or that is to be off, cannot.
+    #[must_use]
+    pub fn defer_reboots(mut self) -> Self {
+        self.changes = self.changes.into_iter().map(Change::defer).collect();
+        self.note_waiting();
+        self
+    }
+
+    fn note_waiting(&mut self) {
+        for change in self.changes.iter().filter(|change| change.key.kind == ObjectKind::Domain) {
+            if change.deferred {
+                let waits = change.fields.iter().filter(|field| field.disruption >= Disruption::Reboot);
+                let waits = waits.map(|field| field.name.to_string()).filter(|name| name != "definition");
+                let its = self.waiting.entry(change.address.clone()).or_default();
+                its.extend(waits);
+                its.sort();
+                its.dedup();
+                if its.is_empty() {
+                    its.push("definition".into());
+                }
+            } else if change.disruption >= Disruption::Reboot || change.want.is_none() {
+                self.waiting.remove(&change.address);
+            }
+        }
+    }
+
+    /// The changes that cost guests more than this, by resource.
+    pub fn beyond(&self, most: Disruption) -> BTreeMap<&Address, Vec<&Change>> {
+        let mut beyond: BTreeMap<&Address, Vec<&Change>> = BTreeMap::new();
+        for change in self.changes.iter().filter(|change| change.cost() > most) {
+            beyond.entry(&change.address).or_default().push(change);
+        }
+        beyond
     }
 
     /// Whether there is nothing to do.

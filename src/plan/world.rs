@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::blueprint::facts::Facts;
+use crate::blueprint::guest::Guest;
 use crate::blueprint::key::ObjectKey;
 use crate::blueprint::object::{Claim, Object};
 
@@ -82,6 +83,8 @@ pub struct Observed {
     /// The objects that carry the mark of our project, with the facts that could be read, normalised: what the kernel or
     /// libvirt adds by itself is left out.
     pub objects: BTreeMap<ObjectKey, Facts>,
+    /// What the guests run with that run in our domains.
+    pub guests: BTreeMap<ObjectKey, Guest>,
     /// What is taken by things that do not carry our mark.
     pub foreign: BTreeSet<Claim>,
     /// The networks that the host is on by interfaces that do not carry our mark: interface, address and prefix length.

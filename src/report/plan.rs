@@ -93,9 +93,15 @@ fn count(resources: &Resources<'_>, counts_in: impl Fn(usize) -> bool) -> Counts
 
 /// The whole plan with its footer.
 pub fn render(plan: &Plan) -> String {
+    render_within(plan, None)
+}
+
+/// The whole plan with its footer, where what costs guests more than `most` is marked.
+pub fn render_within(plan: &Plan, most: Option<Disruption>) -> String {
     if plan.is_empty() {
         return format!(
-            "{ADD}{BOLD}No changes.{BOLD:#}{ADD:#} {BOLD}Your infrastructure matches the configuration.{BOLD:#}\n{}",
+            "{ADD}{BOLD}No changes.{BOLD:#}{ADD:#} {BOLD}Your infrastructure matches the configuration.{BOLD:#}\n{}{}",
+            waiting(plan),
             left_alone(plan)
         );
     }
@@ -116,19 +122,80 @@ pub fn render(plan: &Plan) -> String {
         // Writing to a string cannot fail, here and below.
         let _ = write!(text, "\n  {BOLD}# {address}{BOLD:#} {words}\n");
         for (_, change) in changes {
-            object(&mut text, change);
+            object(&mut text, change, most);
         }
     }
     let Counts { add, change, destroy } = count(&resources, |_| true);
     let _ = write!(text, "\n{BOLD}Plan:{BOLD:#} {add} to add, {change} to change, {destroy} to destroy.\n");
+    text.push_str(&disruptions(&resources));
     for (disruption, words) in [(Disruption::Reboot, "rebooted"), (Disruption::Replace, "replaced, with its disk")] {
         let hit = disrupted(&resources, disruption);
         if !hit.is_empty() {
             let _ = writeln!(text, "{CHANGE}Will be {words}:{CHANGE:#} {}", hit.join(", "));
         }
     }
+    text.push_str(&waiting(plan));
     text.push_str(&left_alone(plan));
     text
+}
+
+/// How many resources each kind of disruption hits, the worst first; nothing where no guest is concerned.
+fn disruptions(resources: &Resources<'_>) -> String {
+    let worst = |changes: &Vec<(usize, &Change)>| changes.iter().map(|(_, change)| change.cost()).max();
+    let kinds = [Disruption::Replace, Disruption::Reboot, Disruption::Live].into_iter();
+    let counts = kinds.filter_map(|kind| {
+        let hit = resources.values().filter(|changes| worst(changes) == Some(kind)).count();
+        (hit > 0).then(|| format!("{hit} {}", kind.as_str()))
+    });
+    let counts: Vec<String> = counts.collect();
+    if counts.is_empty() { String::new() } else { format!("{BOLD}Disruption:{BOLD:#} {}.\n", counts.join(", ")) }
+}
+
+/// What costs guests more than `most`, one resource a line, each with the reasons; nothing where all is within.
+pub fn beyond(plan: &Plan, most: Disruption) -> Vec<String> {
+    let why = |change: &&Change| {
+        let title = title(change);
+        if change.action == Action::Delete {
+            return format!("{title}: destroyed");
+        }
+        if let Reason::Follows(key) = &change.reason {
+            return format!("{title}: taken down while its {} is changed", key.kind);
+        }
+        let fields = told(change).filter(|field| field.disruption > most);
+        let fields: Vec<String> = fields
+            .map(|it| {
+                let side = |value: &Option<String>| clean_line(value.as_deref().unwrap_or("none")).into_owned();
+                format!("{} = {} -> {}", it.name, side(&it.before), side(&it.after))
+            })
+            .collect();
+        if fields.is_empty() { title } else { format!("{title}: {}", fields.join(", ")) }
+    };
+    let line = |(address, changes): (&Address, Vec<&Change>)| {
+        let worst = changes.iter().map(|change| change.cost()).max().unwrap_or_default();
+        let why: Vec<String> = changes.iter().map(why).collect();
+        format!("{address}: {} ({})", worst.as_str(), why.join("; "))
+    };
+    plan.beyond(most).into_iter().map(line).collect()
+}
+
+/// The attributes of a change that are worth telling: a digest says something only where nothing else does.
+fn told(change: &Change) -> impl Iterator<Item = &FieldChange> {
+    let lone = change.fields.len() == 1;
+    change.fields.iter().filter(move |field| lone || field.name != "definition")
+}
+
+/// The servers that wait for a reboot once this is done.
+fn waiting(plan: &Plan) -> String {
+    if plan.waiting.is_empty() {
+        return String::new();
+    }
+    let wait = if plan.waiting.len() == 1 { "waits" } else { "wait" };
+    let servers = plan.waiting.iter().map(|(address, what)| format!("{address} ({})", clean_line(&what.join(", "))));
+    format!(
+        "{CHANGE}{} {wait} for a reboot:{CHANGE:#} {}. `novella reboot --pending` does it.\n",
+        crate::report::count(plan.waiting.len(), "server"),
+        servers.collect::<Vec<String>>().join(", "),
+    )
 }
 
 /// What a person should know who has lost the state, and with it half of the spec.
@@ -153,9 +220,14 @@ fn disrupted(resources: &Resources<'_>, disruption: Disruption) -> Vec<String> {
         .collect()
 }
 
-fn object(text: &mut String, change: &Change) {
+fn object(text: &mut String, change: &Change, most: Option<Disruption>) {
     let (symbol, style) = symbol(change.action);
-    let why = reason(change);
+    let mut why = reason(change);
+    if let Some(most) = most.filter(|most| change.cost() > *most) {
+        let cost = if change.cost() > change.disruption { change.cost().as_str() } else { "" };
+        let parts = [&why, cost, &format!("beyond --max-disruption {}", most.as_str())];
+        why = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<&str>>().join(", ");
+    }
     let dim = if why.is_empty() { String::new() } else { format!("  {DIM}# {why}{DIM:#}") };
     let _ = writeln!(text, "  {style}{symbol:>3}{style:#} {}{dim}", title(change));
     match (change.action, &change.want) {
@@ -172,15 +244,12 @@ fn object(text: &mut String, change: &Change) {
             );
         }
         (Action::Update | Action::Replace, _) => {
-            // A digest says something only where nothing else does.
-            let lone = change.fields.len() == 1;
-            let told = change.fields.iter().filter(|field| lone || field.name != "definition");
             // What DHCP hands out is said only where it is not simply the address.
             let address = change.fields.iter().find(|field| field.name == "address");
             let same = |field: &&FieldChange| {
                 address.is_some_and(|address| (&address.before, &address.after) == (&field.before, &field.after))
             };
-            let told = told.filter(|field| field.name != "dhcp" || !same(field));
+            let told = told(change).filter(|field| field.name != "dhcp" || !same(field));
             attributes(
                 text,
                 told.map(|field: &FieldChange| Attribute {
@@ -280,6 +349,7 @@ fn reason(change: &Change) -> String {
     };
     let what = match change.disruption {
         Disruption::None => return why,
+        Disruption::Live if change.deferred => "live, the rest with its next start",
         disruption => disruption.as_str(),
     };
     if why.is_empty() { what.into() } else { format!("{why}, {what}") }

@@ -191,6 +191,10 @@ pub struct ServerSpec {
     pub fixed_ip: Option<Ip>,
     /// Whether it is to run. Default `on`.
     pub power: Option<Power>,
+    /// The servers that are started before it, and stopped after it.
+    pub depends_on: Option<Vec<Name>>,
+    /// Refused: guests would be started before their bridges are there.
+    pub autostart: Option<toml::Value>,
     /// How many seconds it may take to shut down before it is forced off. Default 60.
     pub shutdown_timeout: Option<u32>,
     /// Makes so many of it, named `NAME-1` and on.

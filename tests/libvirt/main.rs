@@ -10,7 +10,7 @@ mod properties;
 use std::path::{Path, PathBuf};
 
 use novella::blueprint::Layout;
-use novella::blueprint::facts::Facts;
+use novella::blueprint::facts::{Disruption, Facts};
 use novella::blueprint::key::domain_key;
 use novella::blueprint::object::{BaseRef, Claim, DirectBoot, DiskFormat, Domain, Nic, Object, Power, VirtType};
 use novella::host::hypervisor::Hypervisor;
@@ -70,6 +70,7 @@ impl Bench {
             boot: None,
             console_log: dir.join(self.project).join("instances").join(server).join("console.log"),
             power: Power::On,
+            depends_on: Vec::new(),
             shutdown_timeout: 5,
         }
     }
@@ -194,6 +195,56 @@ fn only_what_a_guest_cannot_take_live_restarts_it() {
     assert_eq!(bench.differences(&web), settled());
     assert_ne!(bench.lookup(&web).id(), first, "more memory takes a restart");
     assert_eq!(bench.lookup(&web).info().expect("info").max_mem, 128 << 10);
+}
+
+#[test]
+fn a_guest_that_may_not_be_restarted_goes_on_and_waits() {
+    let bench = Bench::new("wait");
+    let mut web = bench.domain("web");
+    bench.hypervisor.ensure(&web).expect("made");
+    let pending = |bench: &Bench| {
+        let guests = bench.observe_with(|_| None).guests;
+        guests.get(&domain_key(&"web".parse().expect("a name"))).map(|guest| guest.pending.clone())
+    };
+    let first = bench.lookup(&web).id();
+    assert_eq!(pending(&bench), Some(Vec::new()));
+    web.memory = ByteSize::mib(128);
+    web.nics.swap(0, 1);
+    bench.hypervisor.ensure_within(&web, Disruption::Live, &|| {}).expect("defined");
+    assert_eq!(bench.differences(&web), settled());
+    assert_eq!(bench.lookup(&web).id(), first, "it was restarted");
+    assert_eq!(pending(&bench), Some(vec!["memory".to_owned(), "interfaces".to_owned()]));
+    bench.hypervisor.reboot(&web, &|| {}).expect("rebooted");
+    assert_ne!(bench.lookup(&web).id(), first);
+    assert_eq!(pending(&bench), Some(Vec::new()));
+
+    // Started by somebody else.
+    web.memory = ByteSize::mib(64);
+    bench.hypervisor.ensure_within(&web, Disruption::Live, &|| {}).expect("defined");
+    assert_eq!(pending(&bench), Some(vec!["memory".to_owned()]));
+    bench.lookup(&web).destroy().expect("off");
+    assert_eq!(pending(&bench), None);
+    let error = bench.hypervisor.reboot(&web, &|| {}).expect_err("it is off");
+    assert_eq!(error.to_string(), "cannot reboot server.web: it does not run");
+    bench.lookup(&web).create().expect("on");
+    assert_eq!(pending(&bench), Some(Vec::new()));
+}
+
+#[test]
+fn what_is_unmanaged_is_defined_and_left_alone() {
+    let bench = Bench::new("unmanaged");
+    let mut web = bench.domain("web");
+    web.power = Power::Unmanaged;
+    bench.hypervisor.ensure(&web).expect("defined");
+    assert_eq!(bench.lookup(&web).id(), None);
+    bench.lookup(&web).create().expect("started by hand");
+    let first = bench.lookup(&web).id();
+    web.memory = ByteSize::mib(128);
+    bench.hypervisor.ensure(&web).expect("defined");
+    assert_eq!(bench.lookup(&web).id(), first);
+    bench.lookup(&web).suspend().expect("paused by hand");
+    bench.hypervisor.ensure(&web).expect("left alone");
+    assert_eq!(bench.facts(&web).expect("there")["power"], "paused");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Domains, through libvirt (reference F).
 //!
 //! - `connection`: the one connection that all threads share.
+//! - `devices`: interfaces that come and go while the guest runs.
 //! - `power`: starting, shutting down, forcing off.
 //! - `guest`: what people do to one guest by hand.
 //! - here: what is there, making it what it is to be, and taking it away.
@@ -8,11 +9,13 @@
 //! A domain is ours if it carries our mark (see [`domain_xml`]); no other is ever changed.
 
 mod connection;
+mod devices;
 mod guest;
 mod power;
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::sys::statvfs::statvfs;
@@ -27,6 +30,7 @@ use self::connection::{Connection, failed, is};
 pub use self::guest::Console;
 use self::power::State;
 use crate::blueprint::facts::{Disruption, Facts};
+use crate::blueprint::guest::{Guest, pending};
 use crate::blueprint::key::{ObjectKind, domain_key};
 use crate::blueprint::object::{self, Claim, Nic, Object, Power};
 use crate::blueprint::{Capacity, Layout};
@@ -65,8 +69,8 @@ struct Seen {
     uuid: Uuid,
     /// Its definition.
     read: Read,
-    /// What its guest runs with, where it is ours and runs.
-    live: Option<Marked>,
+    /// What runs, where something does.
+    live: Option<Read>,
     state: State,
     persistent: bool,
 }
@@ -133,13 +137,16 @@ impl Hypervisor {
                 Some(marked) if marked.project == self.layout.project => {
                     let mut facts = marked.facts;
                     if seen.state != State::Off {
-                        for (nic, tap) in &marked.taps {
+                        // One that the guest gets with its next start is where its definition says.
+                        let has = |tap: &String| seen.live.as_ref().is_none_or(|live| live.taps.contains(tap));
+                        for (nic, tap) in marked.taps.iter().filter(|(_, tap)| has(tap)) {
                             let bridge = bridge_of(tap).unwrap_or_else(|| "none".into());
                             facts.insert(format!("nic.{nic}.bridge").into(), bridge);
                         }
                     }
                     // A cable is pulled in the guest, in the definition, or in both.
-                    let live = seen.live.map(|live| live.facts).unwrap_or_default();
+                    let live = seen.live.as_ref().and_then(|live| live.marked.as_ref());
+                    let live = live.map(|marked| marked.facts.clone()).unwrap_or_default();
                     for (fact, is) in live.into_iter().filter(|(fact, _)| fact.ends_with(".link")) {
                         if let Some(defined) = facts.get_mut(&fact).filter(|defined| **defined != is) {
                             *defined = format!("{is} (defined as {defined})");
@@ -149,6 +156,16 @@ impl Hypervisor {
                     let power =
                         if seen.persistent { seen.state.to_string() } else { format!("{} (undefined)", seen.state) };
                     facts.insert("power".into(), power);
+                    if let Some(live) = seen.live
+                        && let Some(as_started) = live.marked
+                    {
+                        let facts_of = |nics: Vec<(String, String)>| nics.into_iter().map(|(fact, _)| fact).collect();
+                        let (nics, defined): (Vec<String>, Vec<String>) =
+                            (facts_of(live.nics), facts_of(seen.read.nics));
+                        let pending = pending(&as_started.facts, &nics, &facts, &defined);
+                        let guest = Guest { facts: as_started.facts, nics, free_slots: live.free_slots, pending };
+                        into.guests.insert(domain_key(&marked.server), guest);
+                    }
                     into.objects.insert(domain_key(&marked.server), facts);
                 }
                 _ => {
@@ -171,14 +188,21 @@ impl Hypervisor {
     /// When its name or UUID belongs to a domain that is not ours, libvirt refuses the definition, or the guest does not
     /// get to the power that is wanted.
     pub fn ensure(&self, wanted: &object::Domain) -> Result<(), HostError> {
-        self.ensure_with(wanted, &|| {})
+        self.ensure_within(wanted, Disruption::Replace, &|| {}).map(drop)
     }
 
-    /// The same, with something to do whenever the guest is off and about to be started.
+    /// The same, where a running guest may notice no more than `most`: what it cannot take is defined, and waits for its next
+    /// start. Gives the host sides of the interfaces that a running guest has. `before_start` is what there is to do whenever
+    /// the guest is off and about to be started.
     ///
     /// # Errors
-    /// As [`ensure`](Self::ensure).
-    pub fn ensure_with(&self, wanted: &object::Domain, before_start: &dyn Fn()) -> Result<(), HostError> {
+    /// As [`Self::ensure`]; and when a guest does not let go of an interface.
+    pub fn ensure_within(
+        &self,
+        wanted: &object::Domain,
+        most: Disruption,
+        before_start: &dyn Fn(),
+    ) -> Result<Vec<String>, HostError> {
         let name = &wanted.name;
         let xml = domain_xml::write(wanted)
             .map_err(|error| HostError::new(format!("cannot define domain `{name}`"), error))?;
@@ -186,8 +210,93 @@ impl Hypervisor {
         files::make_instance_dir(&self.layout, wanted.server.as_str())?;
         self.connection.run(|connect| {
             let domain = self.define(connect, wanted, &xml)?;
-            power::settle(&domain, wanted, before_start)?;
-            if wanted.power == Power::On { self.plug_cables(&domain, wanted) } else { Ok(()) }
+            power::settle(&domain, wanted, most >= Disruption::Reboot, before_start)?;
+            self.change_live(&domain, wanted)
+        })
+    }
+
+    /// Gives a running guest what it can take as it runs. Gives the host sides of the interfaces that it has then.
+    fn change_live(&self, domain: &Domain, wanted: &object::Domain) -> Result<Vec<String>, HostError> {
+        let name = &wanted.name;
+        let look = |error| failed(format!("cannot look at domain `{name}`"), error);
+        if wanted.power == Power::Off || power::state(domain).map_err(look)? == State::Off {
+            return Ok(Vec::new());
+        }
+        let mut live = read(domain, 0).map_err(look)?;
+        let nics = wanted.nic_facts();
+        let guest = |live: &Read| Guest {
+            nics: live.nics.iter().map(|(fact, _)| fact.clone()).collect(),
+            free_slots: live.free_slots,
+            ..Guest::default()
+        };
+        let has = guest(&live);
+        if has.nics != nics && has.takes(&nics) {
+            devices::exchange(domain, wanted, &live)?;
+            live = read(domain, 0).map_err(look)?;
+        }
+        // The mark of the guest tells of what it was started with, and now it is the same as what is defined.
+        if let Some(marked) = &live.marked
+            && agrees(wanted, &marked.facts, |fact| {
+                fact != "definition"
+                    && !fact.starts_with("nic.")
+                    && ObjectKind::Domain.disruption(fact) >= Disruption::Reboot
+            })
+            && guest(&live).nics == nics
+            && marked.facts.get("definition") != Some(&wanted.definition())
+        {
+            devices::mark(domain, wanted)?;
+        }
+        self.plug_cables(domain, wanted)?;
+        Ok(live.taps)
+    }
+
+    /// Shuts the guest of a domain down, by force once its time is over, and starts it again as it is defined now. Gives
+    /// the host sides of the interfaces that it has then.
+    ///
+    /// # Errors
+    /// When none runs, or it cannot be stopped or started.
+    pub fn reboot(&self, wanted: &object::Domain, before_start: &dyn Fn()) -> Result<Vec<String>, HostError> {
+        let server = &wanted.server;
+        // If the connection breaks between the two, the guest is off when it is done again.
+        let stopped = AtomicBool::new(false);
+        self.connection.run(|connect| {
+            let Some((name, domain, _)) = self.ours(connect, server.as_str())?.into_iter().next() else {
+                return Err(HostError::refused(format!("cannot reboot server.{server}: there is no such domain")));
+            };
+            let look = |error| failed(format!("cannot look at domain `{name}`"), error);
+            if power::state(&domain).map_err(look)? != State::Off {
+                power::stop(&domain, &name, Duration::from_secs(wanted.shutdown_timeout.into()))?;
+                stopped.store(true, Ordering::SeqCst);
+            } else if !stopped.load(Ordering::SeqCst) {
+                return Err(HostError::refused(format!("cannot reboot server.{server}: it does not run")));
+            }
+            let on = object::Domain { power: Power::On, ..wanted.clone() };
+            power::settle(&domain, &on, false, before_start)?;
+            self.change_live(&domain, &on)
+        })
+    }
+
+    /// Makes the disk of a server larger under its running guest. Tells whether there was one that runs from this disk.
+    ///
+    /// # Errors
+    /// When libvirt refuses.
+    pub fn grow_disk(&self, disk: &object::Disk) -> Result<bool, HostError> {
+        self.connection.run(|connect| {
+            for (name, domain, _) in self.ours(connect, disk.server.as_str())? {
+                let look = |error| failed(format!("cannot look at domain `{name}`"), error);
+                let live = read(&domain, 0).map_err(look)?.marked;
+                let runs_from = live.and_then(|live| live.facts.get("disk").cloned());
+                if power::state(&domain).map_err(look)? == State::Off
+                    || runs_from != Some(disk.path.display().to_string())
+                {
+                    continue;
+                }
+                let grown = domain.block_resize("vda", disk.size.bytes(), sys::VIR_DOMAIN_BLOCK_RESIZE_BYTES);
+                return grown
+                    .map(|()| true)
+                    .map_err(|error| failed(format!("cannot resize the disk of running domain `{name}`"), error));
+            }
+            Ok(false)
         })
     }
 
@@ -320,8 +429,7 @@ fn look(connect: &Connect) -> Result<Vec<Seen>, HostError> {
         };
         let live = match state {
             State::Off => None,
-            _ if read.marked.is_none() => None,
-            _ => found(read_live(&domain)).map_err(cannot)?.flatten(),
+            _ => found(self::read(&domain, 0)).map_err(cannot)?,
         };
         seen.push(Seen { persistent: !transient.contains(&uuid), name, uuid, read, live, state });
     }
@@ -349,7 +457,7 @@ fn agrees(wanted: &object::Domain, facts: &Facts, which: impl Fn(&str) -> bool) 
     let wanted = Object::Domain(wanted.clone()).facts();
     wanted
         .iter()
-        .filter(|(fact, _)| *fact != "power" && which(fact))
+        .filter(|(fact, _)| !matches!(fact.as_ref(), "power" | "depends_on") && which(fact))
         .all(|(fact, value)| facts.get(fact) == Some(value))
 }
 

@@ -104,11 +104,17 @@ fn pause(domain: &Domain) -> Pause {
     }
 }
 
-/// Brings a defined domain to the power that is wanted, running its present definition.
+/// Brings a defined domain to the power that is wanted. A guest that runs another definition than the present one is started
+/// again if it may be.
 ///
 /// # Errors
 /// When it cannot be started or forced off, or does not get there in time.
-pub(super) fn settle(domain: &Domain, wanted: &object::Domain, before_start: &dyn Fn()) -> Result<(), HostError> {
+pub(super) fn settle(
+    domain: &Domain,
+    wanted: &object::Domain,
+    may_restart: bool,
+    before_start: &dyn Fn(),
+) -> Result<(), HostError> {
     let name = &wanted.name;
     let look = |error| failed(format!("cannot look at domain `{name}`"), error);
     let patience = Duration::from_secs(wanted.shutdown_timeout.into());
@@ -117,9 +123,9 @@ pub(super) fn settle(domain: &Domain, wanted: &object::Domain, before_start: &dy
     let mut resumed = false;
     loop {
         match (wanted.power, state(domain).map_err(look)?) {
-            (Power::Off, State::Off) => return Ok(()),
+            (Power::Off, State::Off) | (Power::Unmanaged, _) => return Ok(()),
             (Power::On, State::On) => {
-                if !differs_from_guest(wanted, &read(domain, 0).map_err(look)?) {
+                if !may_restart || !differs_from_guest(wanted, &read(domain, 0).map_err(look)?) {
                     return Ok(());
                 }
                 if starts == MAX_STARTS {

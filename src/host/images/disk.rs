@@ -14,6 +14,9 @@ use crate::host::qcow2::Header;
 use crate::host::{HostError, command, files};
 use crate::value::ByteSize;
 
+/// Makes a disk larger under the guest that runs from it; `false` if there is none.
+type Grow<'a> = dyn Fn(&Disk) -> Result<bool, HostError> + 'a;
+
 impl Images {
     /// Sees to it that the disk is there, over the right base and of the right size. A smaller one grows; nothing that
     /// a guest may have written to is ever thrown away here.
@@ -22,6 +25,14 @@ impl Images {
     /// When the base is not there or may not be given to a guest, the disk would be smaller than its base or smaller than
     /// it is, or another disk stands in its place.
     pub fn ensure_disk(&self, disk: &Disk) -> Result<(), HostError> {
+        self.ensure_disk_under(disk, &|_| Ok(false))
+    }
+
+    /// The same, where `grow` makes the disk larger if a guest runs from it, and tells whether one does.
+    ///
+    /// # Errors
+    /// As [`Self::ensure_disk`], and those of `grow`.
+    pub fn ensure_disk_under(&self, disk: &Disk, grow: &Grow<'_>) -> Result<(), HostError> {
         if disk.path != self.layout.disk(disk.server.as_str()) {
             return Err(HostError::refused(format!(
                 "`{}` is not the disk of `server.{}`",
@@ -33,7 +44,7 @@ impl Images {
         files::make_instance_dir(&self.layout, disk.server.as_str())?;
         let failed = |error| HostError::new(format!("cannot create the disk of `server.{}`", disk.server), error);
         match fs::symlink_metadata(&disk.path) {
-            Ok(_) => adjust(disk),
+            Ok(_) => adjust(disk, grow),
             Err(error) if error.kind() == io::ErrorKind::NotFound => create(disk, &part(&disk.path)),
             Err(error) => Err(failed(error)),
         }
@@ -116,7 +127,7 @@ fn create(disk: &Disk, part: &Path) -> Result<(), HostError> {
 }
 
 /// Makes the disk that is there the wanted one, if that can be done without loss.
-fn adjust(disk: &Disk) -> Result<(), HostError> {
+fn adjust(disk: &Disk, grow: &Grow<'_>) -> Result<(), HostError> {
     let server = &disk.server;
     let unusable = |cause: content::Unfit| {
         HostError::new(format!("cannot use what stands in place of the disk of `server.{server}`"), cause)
@@ -133,6 +144,9 @@ fn adjust(disk: &Disk) -> Result<(), HostError> {
     if size > disk.size {
         return Err(HostError::new(deed(), "a disk cannot shrink without loss")
             .help(format!("set `disk` of the flavor to {size} or more, or replace the server")));
+    }
+    if grow(disk)? {
+        return Ok(());
     }
     let mut resize = qemu_img("resize")?;
     resize.arg("--").arg(&disk.path).arg(disk.size.bytes().to_string());

@@ -1,0 +1,270 @@
+//! Field by field: what the plan says a running guest notices is what it notices. Its boot id proves it.
+
+use std::time::Instant;
+
+use crate::lab::{Lab, Run, base, note};
+
+const DB: &str = "10.20.0.50";
+
+/// A guest whose server is edited.
+struct Guest {
+    lab: Lab,
+    base: String,
+    server: String,
+    boot: String,
+}
+
+impl Guest {
+    fn new(name: &str) -> Option<Self> {
+        let lab = Lab::with_guests(name)?;
+        let base = [
+            &base(),
+            "[flavor.ram]\nram = \"128 MiB\"\ndisk = \"64 MiB\"\n",
+            "[flavor.vcpus]\nvcpus = 2\nram = \"128 MiB\"\ndisk = \"64 MiB\"\n",
+            "[flavor.disk]\nvcpus = 2\nram = \"128 MiB\"\ndisk = \"96 MiB\"\n",
+            "[port.front]\nnetwork = \"private\"\nfixed_ips = [\"10.20.0.50\"]\n",
+            "[port.vip]\nnetwork = \"back\"\n",
+            "[port.more]\nnetwork = \"back\"\n",
+        ]
+        .concat();
+        let server = "[server.db]\nimage = \"tiny\"\nflavor = \"small\"\nports = [\"front\"]\nshutdown_timeout = 20\n";
+        let mut guest = Self { lab, base, server: server.into(), boot: String::new() };
+        guest.spec();
+        guest.lab.apply();
+        guest.boot = guest.lab.boot_of(DB);
+        Some(guest)
+    }
+
+    fn spec(&self) {
+        self.lab.spec(&[self.base.as_str(), &self.server].concat());
+    }
+
+    /// Edits the server, or what stands before it.
+    fn edit(&mut self, old: &str, new: &str) {
+        let text = if self.server.contains(old) { &mut self.server } else { &mut self.base };
+        assert!(text.contains(old), "{old:?} is not in the spec");
+        *text = text.replace(old, new);
+        self.spec();
+    }
+
+    /// What a plan says of the domain or its disk, whichever is the worst.
+    fn announced(text: &str) -> &'static str {
+        let sum = text.lines().find_map(|line| line.strip_prefix("Disruption: ")).unwrap_or_default();
+        ["replace", "reboot", "live"].into_iter().find(|word| sum.contains(word)).unwrap_or("none")
+    }
+
+    /// Makes an edit, and compares what the plan says with what happens to the guest, which is to run on.
+    fn measure(&mut self, field: &str, (old, new): (&str, &str), expected: &str) {
+        self.edit(old, new);
+        let plan = self.lab.novella(&["plan"]).success().out;
+        let announced = Self::announced(&plan);
+        let begun = Instant::now();
+        self.lab.apply();
+        let took = begun.elapsed();
+        let boot = match announced {
+            "reboot" | "replace" => self.lab.boot_after(&self.boot, DB),
+            _ => self.lab.boot_of(DB),
+        };
+        let happened = if boot == self.boot { "live" } else { "reboot" };
+        let disk = self.boots();
+        let happened = if happened == "reboot" && disk == 1 { "replace" } else { happened };
+        note(format_args!("measured: {field} {happened} (announced {announced}, {:.1} s)", took.as_secs_f32()));
+        assert_eq!(announced, expected, "{field}: what is announced:\n{plan}");
+        assert_eq!(happened, if announced == "none" { "live" } else { announced }, "{field}: what happens");
+        self.boot = boot;
+        self.lab.assert_settled(field);
+        let waits = self.lab.novella(&["plan"]).success().out;
+        assert!(!waits.contains("for a reboot"), "{field}: {waits}");
+    }
+
+    /// How often the guest has counted a boot on its disk.
+    fn boots(&self) -> u32 {
+        let said = self.lab.console("db").into_iter().rev().find(|line| line.starts_with("disk ")).expect("a disk");
+        said.rsplit(' ').next().and_then(|number| number.parse().ok()).expect("a number")
+    }
+
+    /// What the guest serves.
+    fn ask(&self, path: &str) -> String {
+        let ask = format!("exec 3<>/dev/tcp/{DB}/80; printf \"GET {path} HTTP/1.0\\r\\n\\r\\n\" >&3; cat <&3");
+        let said = self.lab.command("bash").args(["-c", &ask]).output().expect("scripts/lab");
+        String::from_utf8_lossy(&said.stdout).into_owned()
+    }
+
+    fn virsh(&self, command: &str) -> String {
+        self.lab.sh(&format!("virsh -q {command}"))
+    }
+
+    fn interfaces(&self) -> usize {
+        self.virsh("domiflist default.db").lines().count()
+    }
+
+    /// Applies what is edited with these options.
+    fn apply(&self, options: &[&str]) -> Run {
+        self.lab.novella(&[&["apply", "--auto-approve"], options].concat()).success()
+    }
+}
+
+#[test]
+fn each_field_does_to_a_guest_what_is_announced() {
+    let Some(mut guest) = Guest::new("disruption") else { return };
+    guest.measure("shutdown_timeout", ("shutdown_timeout = 20", "shutdown_timeout = 15"), "live");
+    guest.measure("flavor.ram", ("flavor = \"small\"", "flavor = \"ram\""), "reboot");
+    guest.measure("flavor.vcpus", ("flavor = \"ram\"", "flavor = \"vcpus\""), "reboot");
+    assert_eq!(guest.virsh("dominfo default.db | grep 'CPU(s)'").split_whitespace().last(), Some("2"));
+
+    guest.measure("flavor.disk", ("flavor = \"vcpus\"", "flavor = \"disk\""), "live");
+    let capacity = guest.virsh("domblkinfo default.db vda | grep Capacity");
+    assert!(capacity.ends_with(&(96 << 20).to_string()), "{capacity}");
+
+    guest.measure("ports (one more)", ("[\"front\"]", "[\"front\", \"vip\"]"), "live");
+    assert_eq!(guest.interfaces(), 2);
+    assert!(
+        guest.ask("/cgi-bin/routes").contains("eth1"),
+        "the guest does not see it:\n{}",
+        guest.ask("/cgi-bin/routes")
+    );
+    guest.measure("admin_state_up", ("[port.vip]", "[port.vip]\nadmin_state_up = false"), "live");
+    let link = guest
+        .virsh("domiflist default.db | awk '/tap/ { print $1 }' | tail -n 1 | xargs virsh -q domif-getlink default.db");
+    assert!(link.ends_with("down"), "{link}");
+    guest.measure("network.mtu", ("[network.back]", "[network.back]\nmtu = 1400"), "live");
+    guest.measure("ports (two more, one less)", ("[\"front\", \"vip\"]", "[\"front\", \"more\"]"), "reboot");
+    guest.measure("ports (one more again)", ("[\"front\", \"more\"]", "[\"front\", \"more\", \"vip\"]"), "live");
+    guest.measure("ports (order)", ("\"more\", \"vip\"", "\"vip\", \"more\""), "reboot");
+    guest.measure("ports (less)", ("[\"front\", \"vip\", \"more\"]", "[\"front\"]"), "live");
+    assert_eq!(guest.interfaces(), 1);
+    assert!(!guest.ask("/cgi-bin/routes").contains("eth1"), "the guest still has it");
+    guest.measure("mac_address", ("[port.front]", "[port.front]\nmac_address = \"fa:16:3e:00:00:50\""), "reboot");
+    guest.measure("fixed_ips", ("10.20.0.50", "10.20.0.50\", \"10.20.0.51"), "live");
+    guest.measure("depends_on", ("shutdown_timeout", "depends_on = []\nshutdown_timeout"), "none");
+}
+
+#[test]
+fn power_is_brought_about_or_left_to_others() {
+    let Some(mut guest) = Guest::new("power") else { return };
+    let state = |guest: &Guest| guest.virsh("domstate default.db");
+    guest.measure("power = unmanaged", ("shutdown_timeout", "power = \"unmanaged\"\nshutdown_timeout"), "none");
+    // What takes a reboot waits.
+    guest.edit("flavor = \"small\"", "flavor = \"ram\"");
+    let plan = guest.lab.novella(&["plan"]).success().out;
+    assert!(plan.contains("1 server waits for a reboot: server.db (memory)."), "{plan}");
+    guest.lab.apply();
+    assert_eq!(guest.lab.boot_of(DB), guest.boot, "it was booted anew");
+    guest.lab.assert_settled("unmanaged");
+    // Others stop and start it, and that is no drift. It has its memory then.
+    guest.virsh("destroy default.db");
+    guest.lab.assert_settled("stopped by others");
+    guest.lab.apply();
+    assert_eq!(state(&guest), "shut off");
+    guest.virsh("start default.db");
+    guest.boot = guest.lab.boot_after(&guest.boot, DB);
+    guest.lab.assert_settled("started by others");
+    assert!(!guest.lab.novella(&["plan"]).success().out.contains("for a reboot"));
+    note("measured: power = unmanaged, with more memory: waits for a start by others");
+
+    guest.measure("power = on, of one that is on", ("power = \"unmanaged\"", "power = \"on\""), "live");
+    guest.edit("power = \"on\"", "power = \"off\"");
+    let plan = guest.lab.novella(&["plan"]).success().out;
+    assert_eq!(Guest::announced(&plan), "reboot", "{plan}");
+    let refused = guest.lab.novella(&["apply", "--auto-approve", "--max-disruption", "live", "--defer-reboots"]);
+    assert_eq!(refused.code(), Some(1), "{refused:#?}");
+    assert!(refused.err.contains("server.db: reboot (domain: power = on -> off)"), "{refused:#?}");
+    assert_eq!(guest.lab.boot_of(DB), guest.boot);
+    let off = guest.lab.apply();
+    assert!(off.took.as_secs() < 15, "it was not shut down but forced off, after {:?}", off.took);
+    assert_eq!(state(&guest), "shut off");
+    guest.lab.assert_settled("off");
+    note("measured: power = off reboot (announced reboot)");
+    // A disk that nobody runs from grows as well.
+    guest.base.push_str("[flavor.larger]\nram = \"128 MiB\"\ndisk = \"80 MiB\"\n");
+    guest.edit("flavor = \"ram\"", "flavor = \"larger\"");
+    guest.lab.apply();
+    guest.lab.assert_settled("larger");
+    guest.edit("power = \"off\"", "power = \"on\"");
+    guest.lab.apply();
+    guest.boot = guest.lab.boot_after(&guest.boot, DB);
+    guest.lab.assert_settled("on");
+}
+
+#[test]
+fn reboots_wait_until_they_are_asked_for() {
+    let Some(mut guest) = Guest::new("pending") else { return };
+    let pending = |guest: &Guest| guest.lab.novella(&["show"]).success().out.contains("running, pending reboot");
+    guest.edit("flavor = \"small\"", "flavor = \"ram\"");
+    guest.edit("[\"front\"]", "[\"vip\", \"front\"]");
+    let said = guest.apply(&["--defer-reboots", "--max-disruption", "live"]).out;
+    assert!(said.contains("1 server waits for a reboot: server.db (memory, nic.port.vip"), "{said}");
+    assert_eq!(guest.lab.boot_of(DB), guest.boot, "it was booted anew");
+    guest.lab.assert_settled("deferred");
+    assert!(pending(&guest));
+    let plan = guest.lab.novella(&["plan"]).success().out;
+    assert!(plan.contains("1 server waits for a reboot: server.db (memory, interfaces)."), "{plan}");
+    // A reset from inside is the same QEMU; what it can take meanwhile, it takes.
+    guest.measure_waiting("shutdown_timeout = 20", "shutdown_timeout = 15");
+
+    let said = guest.lab.novella(&["reboot", "--pending"]).success().out;
+    assert!(said.contains("server.db: Reboot complete after") && said.contains("1 server rebooted."), "{said}");
+    guest.boot = guest.lab.boot_after(&guest.boot, DB);
+    assert!(!pending(&guest));
+    assert_eq!(guest.interfaces(), 2);
+    assert!(guest.virsh("dominfo default.db | grep 'Max memory'").contains(&(128 << 10).to_string()));
+    guest.lab.assert_settled("rebooted");
+    assert!(guest.lab.novella(&["reboot", "--pending"]).success().out.contains("No server waits for a reboot."));
+    guest.lab.novella(&["reboot", "db"]).success();
+    guest.boot = guest.lab.boot_after(&guest.boot, DB);
+    guest.lab.assert_settled("rebooted again");
+
+    // It clears itself when the guest goes off and comes back by somebody else's doing.
+    guest.edit("flavor = \"ram\"", "flavor = \"small\"");
+    guest.apply(&["--defer-reboots"]);
+    assert!(pending(&guest));
+    guest.virsh("destroy default.db");
+    guest.virsh("start default.db");
+    assert!(!pending(&guest));
+    guest.boot = guest.lab.boot_after(&guest.boot, DB);
+}
+
+impl Guest {
+    /// Makes an edit that the guest can take, while something waits for a reboot.
+    fn measure_waiting(&mut self, old: &str, new: &str) {
+        self.edit(old, new);
+        self.lab.apply();
+        assert_eq!(self.lab.boot_of(DB), self.boot, "it was booted anew");
+        self.lab.assert_settled("what can be taken");
+        assert!(self.lab.novella(&["plan"]).success().out.contains("1 server waits for a reboot"));
+    }
+}
+
+#[test]
+fn an_interface_that_a_guest_holds_on_to_is_told_of() {
+    let Some(mut guest) = Guest::new("hold") else { return };
+    guest.measure("ports (one more)", ("[\"front\"]", "[\"front\", \"vip\"]"), "live");
+    // One that stands still is resumed first, and lets go.
+    guest.virsh("suspend default.db");
+    guest.edit("[\"front\", \"vip\"]", "[\"front\"]");
+    guest.lab.apply();
+    assert_eq!(guest.lab.boot_of(DB), guest.boot);
+    assert_eq!(guest.interfaces(), 1);
+    guest.lab.assert_settled("resumed");
+
+    // One whose kernel has panicked does not.
+    guest.edit("shutdown_timeout = 20", "shutdown_timeout = 1");
+    guest.edit("[\"front\"]", "[\"front\", \"vip\"]");
+    guest.edit("cmdline = \"", "cmdline = \"rdinit=/none ");
+    guest.lab.apply();
+    let log = "/var/lib/novella/default/instances/db/console.log";
+    guest.lab.sh(&format!("timeout 60 sh -c 'until grep -q \"end Kernel panic\" {log}; do sleep 0.2; done'"));
+    guest.edit("[\"front\", \"vip\"]", "[\"front\"]");
+    let failed = guest.lab.novella(&["apply", "--auto-approve"]);
+    assert_eq!(failed.code(), Some(1), "{failed:#?}");
+    assert!(
+        failed.err.contains("does not let go of its interface") && failed.err.contains("novella reboot db"),
+        "{failed:#?}"
+    );
+    let show = guest.lab.novella(&["show"]).success().out;
+    assert!(show.contains("pending reboot"), "{show}");
+    guest.lab.novella(&["reboot", "db"]).success();
+    assert_eq!(guest.interfaces(), 1);
+    guest.lab.apply();
+    guest.lab.assert_settled("let go of");
+}
