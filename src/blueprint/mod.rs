@@ -4,7 +4,7 @@
 //! before are read back from the records and kept.
 //!
 //! [`object`], [`dhcp`], [`key`] and [`facts`] have the vocabulary; [`identity`] and [`ipam`] make the choices, and [`found`] tells of those
-//! that no record holds any more; [`network`], [`image`] and [`server`] lower one kind of resource each; [`capacity`] proves
+//! that no record holds any more; [`network`], [`image`], [`server`] and [`seed`] lower one kind of thing each; [`capacity`] proves
 //! that it all fits, and [`usage`] tells what is left of a network.
 
 pub mod capacity;
@@ -18,6 +18,7 @@ pub mod key;
 pub mod layout;
 pub mod network;
 pub mod object;
+pub mod seed;
 pub mod server;
 pub mod usage;
 

@@ -1,11 +1,11 @@
 //! The real host: routes each kind of object to its adapter.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use crate::address::{Name, PortId};
 use crate::blueprint::key::{ObjectKey, ObjectKind};
-use crate::blueprint::object::{Domain, Object, Power, VirtType};
+use crate::blueprint::object::{Domain, Object, Power, Seed, VirtType};
 use crate::blueprint::{HostFacts, Layout};
 use crate::desired::Desired;
 use crate::host::dhcp::{Dnsmasq, Lease};
@@ -85,6 +85,7 @@ impl Machine {
 
     fn ensure_domain(&self, domain: &Domain) -> Result<(), HostError> {
         self.hypervisor.ensure(domain)?;
+        self.sweep_seeds(&domain.server, domain.seed.as_deref())?;
         if self.has_taps && domain.power == Power::On {
             // A bridge that was made anew has lost its taps, and a tap keeps the MTU it was started with.
             for nic in &domain.nics {
@@ -92,6 +93,24 @@ impl Machine {
             }
         }
         Ok(())
+    }
+}
+
+impl Machine {
+    fn ensure_seed(&self, seed: &Seed) -> Result<(), HostError> {
+        self.images.ensure_seed(seed)?;
+        self.sweep_seeds(&seed.server, Some(&seed.path))
+    }
+
+    /// Takes away the seeds of a server that no domain has any more, and that are not the wanted one.
+    fn sweep_seeds(&self, server: &Name, wanted: Option<&Path>) -> Result<(), HostError> {
+        let mut old = self.images.seeds_but(server, wanted)?;
+        if old.is_empty() {
+            return Ok(());
+        }
+        let used = self.hypervisor.seeds_of(server.as_str())?;
+        old.retain(|path| !used.contains(path));
+        self.images.remove_seeds(&old)
     }
 }
 
@@ -127,6 +146,7 @@ impl Host for Machine {
             Object::HostEntry(it) => self.dhcp.ensure_host(it),
             Object::Base(it) => self.images.ensure_base(it),
             Object::Disk(it) => self.images.ensure_disk(it),
+            Object::Seed(it) => self.ensure_seed(it),
             Object::Domain(it) => self.ensure_domain(it),
         }
     }
@@ -142,6 +162,7 @@ impl Host for Machine {
             },
             ObjectKind::Base => self.images.remove_base(&key.id),
             ObjectKind::Disk => self.images.remove_disk(&key.id),
+            ObjectKind::Seed => self.images.remove_seed(&key.id),
             ObjectKind::Domain => self.hypervisor.remove(&key.id),
         }
     }

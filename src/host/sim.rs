@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::Name;
 use crate::blueprint::HostFacts;
-use crate::blueprint::key::{ObjectKey, ObjectKind, bridge_key, dhcp_key};
+use crate::blueprint::key::{ObjectKey, ObjectKind, bridge_key, dhcp_key, seed_key};
 use crate::blueprint::object::{Claim, HostEntry, Object, Power, VirtType};
 use crate::host::{Host, HostError};
 use crate::plan::world::Observed;
@@ -279,6 +279,12 @@ impl World {
             self.tell(&key);
         }
         if let Object::Domain(domain) = object {
+            if let Some(path) = &domain.seed {
+                match self.objects.get(&seed_key(&domain.server)) {
+                    Some(Object::Seed(seed)) if seed.path == *path => {}
+                    _ => return refuse(format!("there is no seed `{}`", path.display())),
+                }
+            }
             for nic in &domain.nics {
                 match self.objects.get(&bridge_key(&nic.network)) {
                     Some(Object::Bridge(bridge)) if bridge.device == nic.bridge => {}
@@ -293,7 +299,7 @@ impl World {
 
     fn remove(&mut self, key: &ObjectKey) -> Result<(), HostError> {
         // A kernel takes a bridge from under its taps, and a dnsmasq forgets a host that has a lease. The rest is in use.
-        if matches!(key.kind, ObjectKind::Disk | ObjectKind::Base | ObjectKind::Dhcp)
+        if matches!(key.kind, ObjectKind::Disk | ObjectKind::Seed | ObjectKind::Base | ObjectKind::Dhcp)
             && self.objects.contains_key(key)
             && let Some((user, _)) = self.objects.iter().find(|(_, object)| object.needs().contains(key))
         {
@@ -339,7 +345,12 @@ impl Host for SimHost {
         let (foreign, foreign_networks) = (world.foreign.clone(), world.foreign_networks.clone());
         let mut observed = Observed { foreign, foreign_networks, ..Observed::default() };
         for (key, object) in &world.objects {
-            observed.objects.insert(key.clone(), object.facts());
+            let mut facts = object.facts();
+            if key.kind == ObjectKind::Disk {
+                // No disk tells what it was made with.
+                facts.remove("user_data");
+            }
+            observed.objects.insert(key.clone(), facts);
         }
         for entry in &world.believed {
             if let Some(facts) = observed.objects.get_mut(&dhcp_key(&entry.network)) {

@@ -202,7 +202,7 @@ fn change(
         (Some(_), Some(_), None) if intended => (Action::Create, Reason::Unfinished, Vec::new()),
         (Some(_), Some(_), None) => (Action::Create, Reason::Vanished, Vec::new()),
         (Some(object), made, Some(seen)) => {
-            let fields = fields(key.kind, object, made.as_ref().map(|record| &record.object), seen);
+            let fields = fields(key.kind, object, made.as_ref(), seen);
             let why = |otherwise| match made {
                 None => Reason::Found,
                 Some(_) if intended => Reason::Unfinished,
@@ -237,13 +237,22 @@ fn change(
 }
 
 /// The attributes in which an object is to differ from what was made, or differs from what is there.
-fn fields(kind: ObjectKind, want: &Object, made: Option<&Object>, seen: &Facts) -> Vec<FieldChange> {
+///
+/// What replaces an object and cannot be seen on it may stand there yet as it was before an edit that was begun and not
+/// finished. To replace it once more loses nothing: nobody uses it before it is recorded as made.
+fn fields(kind: ObjectKind, want: &Object, record: Option<&Record>, seen: &Facts) -> Vec<FieldChange> {
     let after = want.facts();
+    let made = record.map(|record| &record.object);
     let before = made.filter(|made| *made != want).map(Object::facts);
-    let names: BTreeSet<&Cow<'static, str>> = after.keys().chain(before.iter().flat_map(Facts::keys)).collect();
+    let unfinished: Vec<Facts> = record.iter().flat_map(|record| &record.previous).map(Object::facts).collect();
+    let names: BTreeSet<&Cow<'static, str>> =
+        after.keys().chain(before.iter().chain(&unfinished).flat_map(Facts::keys)).collect();
     let mut changes = Vec::new();
     for name in names {
-        let (after, made, seen) = (after.get(name), before.as_ref().map(|before| before.get(name)), seen.get(name));
+        let (after, mut made, seen) = (after.get(name), before.as_ref().map(|before| before.get(name)), seen.get(name));
+        if seen.is_none() && kind.replaces(name) && made.is_none_or(|made| made == after) {
+            made = unfinished.iter().map(|before| before.get(name)).find(|before| *before != after).or(made);
+        }
         let edited = made.is_some_and(|made| made != after);
         let drifted = seen.is_some() && seen != after;
         if edited || drifted {

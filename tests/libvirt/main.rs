@@ -71,6 +71,7 @@ impl Bench {
             console_log: dir.join(self.project).join("instances").join(server).join("console.log"),
             power: Power::On,
             shutdown_timeout: 5,
+            seed: None,
         }
     }
 
