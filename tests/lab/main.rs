@@ -18,3 +18,4 @@ mod kill;
 mod libvirtd;
 mod looking;
 mod quickstart;
+mod seeds;
