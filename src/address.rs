@@ -112,14 +112,25 @@ pub enum ResourceKind {
     Image,
     /// A size: vCPUs, memory, disk.
     Flavor,
+    /// A public key, with which somebody may log in.
+    Keypair,
     /// A virtual machine.
     Server,
 }
 
 impl ResourceKind {
     /// Every kind, in order.
-    pub const ALL: [Self; 8] =
-        [Self::Host, Self::Network, Self::Subnet, Self::DnsRecord, Self::Port, Self::Image, Self::Flavor, Self::Server];
+    pub const ALL: [Self; 9] = [
+        Self::Host,
+        Self::Network,
+        Self::Subnet,
+        Self::DnsRecord,
+        Self::Port,
+        Self::Image,
+        Self::Flavor,
+        Self::Keypair,
+        Self::Server,
+    ];
 
     /// The word in the table header.
     pub const fn as_str(self) -> &'static str {
@@ -131,6 +142,7 @@ impl ResourceKind {
             Self::Port => "port",
             Self::Image => "image",
             Self::Flavor => "flavor",
+            Self::Keypair => "keypair",
             Self::Server => "server",
         }
     }

@@ -90,12 +90,14 @@ fn data_dir_is_where_it_was(layout: &Layout, recorded: &Recorded) -> Result<(), 
     let outside = recorded.records.values().find_map(|record| {
         let path = match &record.object {
             Object::Disk(disk) => &disk.path,
+            Object::Seed(seed) => &seed.path,
             Object::Base(base) => &base.path,
             Object::Dhcp(dhcp) => &dhcp.dir,
             Object::Firewall(_) | Object::Bridge(_) | Object::HostEntry(_) | Object::Domain(_) => return None,
         };
         // <root>/<kind>/<name>[/<file>]
-        let root = path.ancestors().nth(if matches!(record.object, Object::Disk(_)) { 3 } else { 2 })?;
+        let root =
+            path.ancestors().nth(if matches!(record.object, Object::Disk(_) | Object::Seed(_)) { 3 } else { 2 })?;
         (root != layout.root).then(|| root.to_owned())
     });
     match outside {

@@ -1,8 +1,9 @@
-//! Small values that specs and hosts share: sizes in bytes, MAC and IP addresses, SHA-256 digests.
+//! Small values that specs and hosts share: sizes in bytes, MAC and IP addresses, SHA-256 digests, secrets.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use ipnet::Ipv6Net;
 use serde::{Deserialize, Serialize};
@@ -276,6 +277,62 @@ impl From<Sha256> for String {
 impl fmt::Display for Sha256 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// Bytes that may hold a password or a key. They are never shown: not in an error, not in a log.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Arc<[u8]>);
+
+impl Secret {
+    /// The bytes themselves, for whoever has to write them where they belong.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<Vec<u8>> for Secret {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(bytes.into())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "({} bytes, not shown)", self.0.len())
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    /// From a string. What stands there in its place is not told.
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = Secret;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Secret, E> {
+                Ok(text.as_bytes().to_vec().into())
+            }
+
+            fn visit_bool<E: serde::de::Error>(self, _: bool) -> Result<Secret, E> {
+                Err(E::custom("it must be a string"))
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, _: i64) -> Result<Secret, E> {
+                Err(E::custom("it must be a string"))
+            }
+
+            fn visit_f64<E: serde::de::Error>(self, _: f64) -> Result<Secret, E> {
+                Err(E::custom("it must be a string"))
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
     }
 }
 

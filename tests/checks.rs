@@ -299,6 +299,38 @@ fn each_rule_of_a_spec_has_a_name_and_a_place() {
     println!("measured: {} rows of broken rules", rows.len());
 }
 
+/// Reference A1.
+#[test]
+fn what_a_guest_is_told_is_checked() {
+    let large = format!("\"{}\"", "x".repeat((64 << 10) + 1));
+    let rows: &[(&str, &str, &str)] = &[
+        ("user-data-twice", "\"/etc/passwd\"", "user_data = \"a\"\nuser_data_file = \"/etc/passwd\""),
+        ("user-data-size", &large, &format!("user_data = {large}")),
+        ("unreadable-file", "\"no/such\"", "user_data_file = \"no/such\""),
+        ("unreadable-file", "\"/etc\"", "files = [{ path = \"/a\", source = \"/etc\" }]"),
+        ("unreadable-file", "\"/dev/zero\"", "files = [{ path = \"/a\", source = \"/dev/zero\" }]"),
+        ("metadata", "\"x\"", "metadata = { \"a\\u001b\" = \"x\" }"),
+        ("metadata", "\"a\\nb\"", "metadata = { a = \"a\\nb\" }"),
+        ("metadata", "\"\\ufeff\"", "metadata = { a = \"\\ufeff\" }"),
+        ("injected-file", "\"etc/motd\"", "files = [{ path = \"etc/motd\", content = \"\" }]"),
+        ("injected-file", "\"/etc/../motd\"", "files = [{ path = \"/etc/../motd\", content = \"\" }]"),
+        ("injected-file", "\"/etc//motd\"", "files = [{ path = \"/etc//motd\", content = \"\" }]"),
+        ("injected-file", "\"/\"", "files = [{ path = \"/\", content = \"\" }]"),
+        ("injected-file", "\"/a\\u0000\"", "files = [{ path = \"/a\\u0000\", content = \"\" }]"),
+        ("injected-file", "\"u+x\"", "files = [{ path = \"/a\", content = \"\", mode = \"u+x\" }]"),
+        ("injected-file", "\"00644\"", "files = [{ path = \"/a\", content = \"\", mode = \"00644\" }]"),
+        ("injected-file", "\"a b\"", "files = [{ path = \"/a\", content = \"\", owner = \"a b\" }]"),
+        ("injected-file", "\"/etc/passwd\"", "files = [{ path = \"/a\", content = \"\", source = \"/etc/passwd\" }]"),
+        ("injected-file", "{ path = \"/a\" }", "files = [{ path = \"/a\" }]"),
+        ("injected-file", "\"/a\"", "files = [{ path = \"/a\", content = \"1\" }, { path = \"/a\", content = \"2\" }]"),
+        ("public-key", "\"ssh-ed25519 AAAA\"", "[keypair.me]\npublic_key = \"ssh-ed25519 AAAA\""),
+    ];
+    for (code, place, more) in rows {
+        let found = resolved(&format!("[server.a]\n$SERVERnetworks = [\"net\"]\n{more}"));
+        assert_eq!(found, [((*code).to_owned(), (*place).to_owned())], "{more}");
+    }
+}
+
 /// What a plan says of the spec where one has been applied before.
 fn planned(before: &str, after: &str) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
     let (host, store) = (SimHost::new(), MemoryStore::default());

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use common::BASE;
+use common::{BASE, SEEDS};
 use tempfile::TempDir;
 
 /// A directory with a spec and a state.
@@ -632,4 +632,54 @@ fn reboots_wait_until_they_are_asked_for() {
         .novella(&["apply", "--auto-approve", "--defer-reboots", "--max-disruption", "live"])
         .ends(1)
         .err("server.db: reboot (domain: taken down while its host entry is changed)");
+}
+
+#[test]
+fn what_a_guest_is_told_is_shown_and_kept_nowhere() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    const SECRET: &str = "correct-horse-battery";
+    let place = Place::new(&format!("{BASE}{SEEDS}").replace("hunter2", SECRET));
+    let told = |said: &Said, verb: &str| {
+        let all = format!("{}{}", said.out, said.err);
+        assert!(!all.contains(SECRET), "{verb} tells it");
+        // As a list of numbers, or in base64.
+        assert!(!all.contains("99, 111, 114, 114, 101, 99, 116") && !all.contains("Y29ycmVjdC1"), "{verb} tells it");
+    };
+    for arguments in [
+        &["validate"][..],
+        &["plan"],
+        &["apply", "--auto-approve"],
+        &["show"],
+        &["show", "--json"],
+        &["plan"],
+        &["leases", "--json"],
+    ] {
+        for log in ["warn", "trace"] {
+            let said = place.novella(&[arguments, &["--log", log]].concat()).ends(0);
+            told(&said, arguments[0]);
+        }
+    }
+    place.write(&format!("{BASE}{SEEDS}").replace("hunter2", &format!("{SECRET}-2")));
+    told(&place.novella(&["apply", "--auto-approve", "--log", "trace"]).ends(0).out("Modifying"), "apply");
+    let mut open = vec![place.path("state")];
+    let mut files = 0;
+    while let Some(path) = open.pop() {
+        let mode = std::fs::metadata(&path).expect("there").permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{} may be read by others: {mode:o}", path.display());
+        if path.is_dir() {
+            open.extend(std::fs::read_dir(path).expect("a directory").map(|entry| entry.expect("an entry").path()));
+            continue;
+        }
+        let bytes = std::fs::read(&path).expect("a file");
+        let has = |what: &[u8]| bytes.windows(what.len()).any(|window| window == what);
+        assert!(!has(SECRET.as_bytes()) && !has(b"Y29ycmVjdC1"), "{} has it", path.display());
+        files += 1;
+    }
+    assert!(files > 2, "only {files} files were looked at");
+    // With a mistake beside it.
+    place.write(&format!(
+        "[server.a]\nuser_data = \"{SECRET}\"\nfiles = [{{ path = \"a\", content = \"{SECRET}\" }}]\n"
+    ));
+    told(&place.novella(&["validate"]).ends(1), "a diagnostic");
 }

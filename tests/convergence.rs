@@ -11,7 +11,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use common::{BASE, PORTS, converge, plan, walk};
+use common::{BASE, PORTS, SEEDS, converge, plan, walk};
 use novella::apply;
 use novella::blueprint::HostFacts;
 use novella::blueprint::facts::Disruption;
@@ -362,11 +362,61 @@ fn cases_of_ports() -> Vec<(&'static str, Vec<Change>)> {
     ]
 }
 
+/// Cases of what [`SEEDS`] adds.
+fn cases_of_seeds() -> Vec<(&'static str, Vec<Change>)> {
+    use Change::{Alter, Destroy, Edit, Lose, LoseState};
+    use ObjectKind::{Disk, Domain, Seed};
+    vec![
+        ("seeds from nothing", vec![]),
+        ("other user data", vec![Edit(&[("hunter2", "hunter3")])]),
+        ("other user data, and back", vec![Edit(&[("hunter2", "hunter3")]), Edit(&[("hunter3", "hunter2")])]),
+        ("another way to be told", vec![Edit(&[("config_drive = true", "config_drive = false")])]),
+        ("another key", vec![Edit(&[("key_pairs = [\"me\"]", "key_pairs = []")])]),
+        ("a seed less", vec![Edit(&[("metadata = ", "# "), ("key_pairs = ", "# "), ("config_drive = ", "# ")])]),
+        (
+            "a seed more",
+            vec![
+                Edit(&[("metadata = ", "# "), ("key_pairs = ", "# "), ("config_drive = ", "# ")]),
+                Edit(&[("# { role", "metadata = { role"), ("# true", "config_drive = true")]),
+            ],
+        ),
+        ("a server with a seed less", vec![Edit(&[("count = 3", "count = 1")])]),
+        (
+            "to be rebuilt from now on",
+            vec![Edit(&[("config_drive", "on_user_data_change = \"rebuild\"\nconfig_drive")])],
+        ),
+        ("nothing any more is to change", vec![Edit(&[("\"rebuild\"", "\"ignore\""), ("hunter2", "hunter3")])]),
+        (
+            "rebuilt with another image",
+            vec![Edit(&[("hunter2", "hunter3"), ("image = \"debian\"", "image = \"tiny\"")])],
+        ),
+        ("an address that nobody hands out", vec![Edit(&[("10.50.0.9", "10.50.0.10")])]),
+        ("now somebody hands it out", vec![Edit(&[("dhcp = false", "dhcp = true")])]),
+        ("a seed vanishes", vec![Lose(Seed, "fixed")]),
+        ("a seed vanishes that was not to change", vec![Edit(&[("hunter2", "hunter3")]), Lose(Seed, "same")]),
+        ("a seed and its disk vanish", vec![Lose(Seed, "anew"), Lose(Disk, "anew"), Lose(Domain, "anew")]),
+        (
+            "a drive is emptied",
+            vec![Alter(Domain, "fixed", |object| {
+                if let Object::Domain(domain) = object {
+                    domain.seed = None;
+                }
+            })],
+        ),
+        ("the state is lost, with seeds", vec![LoseState]),
+        ("the state is lost, with seeds, and the spec edited", vec![LoseState, Edit(&[("hunter2", "hunter3")])]),
+        ("everything goes, with seeds", vec![Destroy]),
+    ]
+}
+
 /// All cases, each with the spec that it begins with.
 fn all_cases() -> Vec<(&'static str, String, Vec<Change>)> {
     let base = cases().into_iter().map(|(case, changes)| (case, BASE.to_owned(), changes));
     let ports = cases_of_ports().into_iter().map(|(case, changes)| (case, format!("{BASE}{PORTS}"), changes));
-    base.chain(ports).collect()
+    // Without other servers, for the sake of time.
+    let alone = BASE.split("[server.web]").next().expect("a beginning");
+    let seeds = cases_of_seeds().into_iter().map(|(case, changes)| (case, format!("{alone}{SEEDS}"), changes));
+    base.chain(ports).chain(seeds).collect()
 }
 
 /// The host and the store as they are before the last run of a case, and the spec of that run.

@@ -12,9 +12,10 @@ use novella::blueprint::dhcp::{
 };
 use novella::blueprint::key::{ObjectKey, ObjectKind};
 use novella::blueprint::object::{
-    Base, BaseRef, BaseRole, Bridge, Dhcp, DhcpRange, DirectBoot, Disk, DiskFormat, Domain, Firewall, HostEntry, Nic,
-    Object, PortAddress, Power, Rule, RuleChain, Source, VirtType,
+    Base, BaseRef, BaseRole, Bridge, Datasource, Dhcp, DhcpRange, DirectBoot, Disk, DiskFormat, Domain, Firewall,
+    HostEntry, Nic, Object, PortAddress, Power, Rule, RuleChain, Seed, Source, VirtType,
 };
+use novella::blueprint::seed::volume::Sealed;
 use novella::plan::world::{Record, Recorded};
 use novella::store::format::{self, FormatError};
 use novella::value::{ByteSize, Sha256};
@@ -81,6 +82,7 @@ fn domain(power: Power, virt_type: VirtType) -> Object {
         power,
         depends_on: Vec::new(),
         shutdown_timeout: 60,
+        seed: None,
     })
 }
 
@@ -97,11 +99,26 @@ fn samples_of(version: u32) -> Vec<Record> {
             Object::Bridge(it) => it.addresses.push("fd00::1/64".parse().expect("a network")),
             Object::Dhcp(it) => use_all_of_dhcp(it),
             Object::HostEntry(it) => use_all_of_entry(it),
-            Object::Domain(it) => it.nics.push(Nic { port: Some(name("vip")), unplugged: true, ..it.nics[0].clone() }),
-            Object::Base(_) | Object::Disk(_) => {}
+            Object::Disk(it) => it.user_data = Some("f52fbd32b2b3b86f".into()),
+            Object::Domain(it) => {
+                it.nics.push(Nic { port: Some(name("vip")), unplugged: true, ..it.nics[0].clone() });
+                it.seed = Some("/var/lib/novella/default/instances/web/seed-2c26b46b68ffc68f.img".into());
+            }
+            Object::Base(_) | Object::Seed(_) => {}
         }
     }
+    let seed = Record::intended(seed(Datasource::NoCloud), Some(&Record::present(seed(Datasource::ConfigDrive))));
+    samples.insert(samples.len() - 1, seed);
     samples
+}
+
+fn seed(datasource: Datasource) -> Object {
+    Object::Seed(Seed {
+        server: name("web"),
+        path: "/var/lib/novella/default/instances/web/seed-2c26b46b68ffc68f.img".into(),
+        datasource,
+        image: Sealed::known_by(Sha256::of(b"foo")),
+    })
 }
 
 fn use_all_of_dhcp(dhcp: &mut Dhcp) {
@@ -214,6 +231,7 @@ fn samples_of_version_1(version: u32) -> Vec<Record> {
             path: "/var/lib/novella/default/instances/web/disk.qcow2".into(),
             base: Some(base_ref()),
             size: ByteSize::gib(20),
+            user_data: None,
         })),
         Record::intended(domain(Power::On, VirtType::Kvm), Some(&Record::present(domain(Power::Off, VirtType::Qemu)))),
     ]

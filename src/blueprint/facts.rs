@@ -147,6 +147,15 @@ impl Object {
                 put("format", "qcow2".into());
                 put("size", it.size.to_string());
                 put("base", it.base.as_ref().map_or("none".into(), |base| base.path.display().to_string()));
+                if let Some(digest) = &it.user_data {
+                    put("user_data", digest.clone());
+                }
+            }
+            Self::Seed(it) => {
+                put("path", it.path.display().to_string());
+                put("datasource", it.datasource.as_str().into());
+                put("content", "whole".into());
+                put("sha256", it.image.digest().to_string());
             }
             Self::Domain(it) => {
                 put("name", it.name.clone());
@@ -162,6 +171,7 @@ impl Object {
                 put("console_log", it.console_log.display().to_string());
                 put("shutdown_timeout", format!("{} s", it.shutdown_timeout));
                 put("definition", it.definition());
+                put("seed", it.seed.as_ref().map_or("none".into(), |seed| seed.display().to_string()));
                 if let Some(boot) = &it.boot {
                     put("kernel", boot.kernel.1.display().to_string());
                     put("cmdline", boot.cmdline.clone());
@@ -190,10 +200,10 @@ impl ObjectKind {
     pub fn replaces(self, fact: &str) -> bool {
         match self {
             // A base is mended in its place, for disks lie over it.
-            Self::Firewall | Self::Dhcp | Self::Base => false,
+            Self::Firewall | Self::Dhcp | Self::Base | Self::Seed => false,
             Self::Bridge => fact == "device",
             Self::HostEntry => fact == "network",
-            Self::Disk => matches!(fact, "path" | "image" | "base" | "format"),
+            Self::Disk => matches!(fact, "path" | "image" | "base" | "format" | "user_data"),
             Self::Domain => matches!(fact, "uuid" | "name"),
         }
     }
@@ -208,7 +218,8 @@ impl ObjectKind {
                 Disruption::Live
             }
             Self::Domain if fact == "depends_on" => Disruption::None,
-            Self::Domain if fact == "shutdown_timeout" => Disruption::Live,
+            // What is in the drive is read when the guest boots.
+            Self::Domain if matches!(fact, "shutdown_timeout" | "seed") => Disruption::Live,
             Self::Domain => Disruption::Reboot,
             _ => Disruption::Live,
         }

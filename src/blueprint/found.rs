@@ -10,22 +10,37 @@ use crate::address::PortId;
 use crate::blueprint::dhcp::Assignment;
 use crate::blueprint::facts::Facts;
 use crate::blueprint::key::{ObjectKey, ObjectKind};
-use crate::blueprint::object::{Base, BaseRef, BaseRole, Bridge, Disk, DiskFormat, HostEntry, Object, PortAddress};
+use crate::blueprint::object::{
+    Base, BaseRef, BaseRole, Bridge, Datasource, Disk, DiskFormat, HostEntry, Object, PortAddress, Seed,
+};
+use crate::blueprint::seed::volume::Sealed;
 use crate::desired::Desired;
 use crate::plan::world::{Observed, Record, Recorded};
 
-/// The records, and with them what was seen and is in none. For choosing only: what is compared are the records.
+/// The records, and with them what was seen and is in none, and without seeds that are not there as they were made: these
+/// can only be made from what the spec says now. For choosing only: what is compared are the records.
 pub fn with_found<'r>(desired: &Desired, recorded: &'r Recorded, observed: &Observed) -> Cow<'r, Recorded> {
     let unknown = observed.objects.iter().filter(|(key, _)| !recorded.records.contains_key(*key));
     let found: Vec<Object> = unknown.flat_map(|(key, facts)| objects(desired, key, facts)).collect();
-    if found.is_empty() {
+    let gone: Vec<&ObjectKey> =
+        recorded.records.iter().filter(|(key, record)| is_lost(key, record, observed)).map(|(key, _)| key).collect();
+    if found.is_empty() && gone.is_empty() {
         return Cow::Borrowed(recorded);
     }
     let mut all = recorded.clone();
+    for key in gone {
+        all.records.remove(key);
+    }
     for object in found {
         all.records.entry(object.key()).or_insert_with(|| Record::present(object));
     }
     Cow::Owned(all)
+}
+
+fn is_lost(key: &ObjectKey, record: &Record, observed: &Observed) -> bool {
+    let Object::Seed(_) = record.object else { return false };
+    let facts = record.object.facts();
+    !observed.objects.get(key).is_some_and(|seen| ["path", "content"].iter().all(|it| seen.get(*it) == facts.get(*it)))
 }
 
 fn objects(desired: &Desired, key: &ObjectKey, facts: &Facts) -> Vec<Object> {
@@ -33,6 +48,7 @@ fn objects(desired: &Desired, key: &ObjectKey, facts: &Facts) -> Vec<Object> {
         ObjectKind::Bridge => bridge(key, facts).map(Object::Bridge).into_iter().collect(),
         ObjectKind::HostEntry => host_entry(key, facts).map(Object::HostEntry).into_iter().collect(),
         ObjectKind::Disk => disk(desired, key, facts).unwrap_or_default(),
+        ObjectKind::Seed => seed(key, facts).map(Object::Seed).into_iter().collect(),
         ObjectKind::Firewall | ObjectKind::Dhcp | ObjectKind::Base | ObjectKind::Domain => Vec::new(),
     }
 }
@@ -67,6 +83,16 @@ fn host_entry(key: &ObjectKey, facts: &Facts) -> Option<HostEntry> {
     })
 }
 
+fn seed(key: &ObjectKey, facts: &Facts) -> Option<Seed> {
+    let datasource = facts.get("datasource")?;
+    Some(Seed {
+        server: key.id.parse().ok()?,
+        path: facts.get("path")?.into(),
+        datasource: Datasource::ALL.into_iter().find(|it| it.as_str() == datasource)?,
+        image: Sealed::known_by(facts.get("sha256")?.parse().ok()?),
+    })
+}
+
 /// The disk of a server that is still wanted, taken to be of the image that the spec names, and the base that it lies over.
 fn disk(desired: &Desired, key: &ObjectKey, facts: &Facts) -> Option<Vec<Object>> {
     let server = desired.servers.get(key.id.as_str())?;
@@ -76,6 +102,7 @@ fn disk(desired: &Desired, key: &ObjectKey, facts: &Facts) -> Option<Vec<Object>
         path: facts.get("path")?.into(),
         base: None,
         size: facts.get("size")?.clone().try_into().ok()?,
+        user_data: None,
     };
     let path = PathBuf::from(facts.get("base")?);
     if !path.is_absolute() {

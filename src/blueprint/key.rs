@@ -22,14 +22,16 @@ pub enum ObjectKind {
     Base,
     /// The root disk of a server.
     Disk,
+    /// What the cloud-init of a server is told: a small medium.
+    Seed,
     /// A libvirt domain.
     Domain,
 }
 
 impl ObjectKind {
     /// Every kind, in order.
-    pub const ALL: [Self; 7] =
-        [Self::Firewall, Self::Bridge, Self::Dhcp, Self::HostEntry, Self::Base, Self::Disk, Self::Domain];
+    pub const ALL: [Self; 8] =
+        [Self::Firewall, Self::Bridge, Self::Dhcp, Self::HostEntry, Self::Base, Self::Disk, Self::Seed, Self::Domain];
 
     /// The word that plans and errors use.
     pub const fn as_str(self) -> &'static str {
@@ -40,6 +42,7 @@ impl ObjectKind {
             Self::HostEntry => "host entry",
             Self::Base => "base image",
             Self::Disk => "disk",
+            Self::Seed => "seed",
             Self::Domain => "domain",
         }
     }
@@ -59,7 +62,7 @@ impl fmt::Display for ObjectKind {
 /// | bridge, dhcp | the network: `private` |
 /// | host entry | the port: server and network, `web/private`, or its own name, `vip` |
 /// | base image | the id of its content, a file name in the cache |
-/// | disk, domain | the server: `web` |
+/// | disk, seed, domain | the server: `web` |
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ObjectKey {
     /// What kind of thing it is.
@@ -114,6 +117,11 @@ pub fn base_key(id: &str) -> ObjectKey {
 /// The key of the root disk of a server.
 pub fn disk_key(server: &Name) -> ObjectKey {
     ObjectKey::new(ObjectKind::Disk, server.as_str())
+}
+
+/// The key of the seed of a server.
+pub fn seed_key(server: &Name) -> ObjectKey {
+    ObjectKey::new(ObjectKind::Seed, server.as_str())
 }
 
 /// The key of the domain of a server.

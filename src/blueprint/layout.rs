@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use crate::address::Name;
 use crate::blueprint::object::BaseRole;
+use crate::value::Sha256;
 
 /// Where the files of a project are on a host. All lies under one directory that is ours alone.
 ///
 /// ```text
 /// <data_dir>/<project>/base/<id>               cached images, mode 0444
-/// <data_dir>/<project>/instances/<server>/     disk.qcow2, console.log
+/// <data_dir>/<project>/instances/<server>/     disk.qcow2, seed-<digest>.img, console.log
 /// <data_dir>/<project>/networks/<network>/     hosts/, leases, pid, log, dhcp.json
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +45,11 @@ impl Layout {
     /// A server's root disk.
     pub fn disk(&self, server: &str) -> PathBuf {
         self.instance(server).join("disk.qcow2")
+    }
+
+    /// What a server's cloud-init is told, by the digest of the image.
+    pub fn seed(&self, server: &str, digest: &Sha256) -> PathBuf {
+        self.instance(server).join(format!("seed-{}.img", digest.short()))
     }
 
     /// A server's console log.

@@ -3,8 +3,9 @@
 //! Every address, MAC, UUID, device name and path is chosen here, so that a plan can show them. Choices that were made
 //! before are read back from the records and kept.
 //!
-//! [`object`], [`dhcp`], [`key`], [`facts`] and [`guest`] have the vocabulary; [`identity`] and [`ipam`] make the choices, and [`found`] tells of those
-//! that no record holds any more; [`network`], [`image`] and [`server`] lower one kind of resource each; [`capacity`] proves
+//! [`object`], [`dhcp`], [`key`], [`facts`] and [`guest`] have the vocabulary; [`identity`] and [`ipam`] make the choices, and
+//! [`found`] tells of those that no record holds any more; [`network`], [`image`], [`server`] and [`seed`] lower one kind of
+//! thing each; [`capacity`] proves
 //! that it all fits, and [`usage`] tells what is left of a network.
 
 pub mod capacity;
@@ -19,6 +20,7 @@ pub mod key;
 pub mod layout;
 pub mod network;
 pub mod object;
+pub mod seed;
 pub mod server;
 pub mod usage;
 

@@ -15,8 +15,9 @@ use uuid::Uuid;
 use crate::address::{Address, Name, PortId, ResourceKind};
 use crate::blueprint::dhcp::{Assignment, DhcpOption, IpVersion, Record, Route};
 use crate::blueprint::key::{
-    ObjectKey, ObjectKind, base_key, bridge_key, dhcp_key, disk_key, domain_key, firewall_key, host_entry_key,
+    ObjectKey, ObjectKind, base_key, bridge_key, dhcp_key, disk_key, domain_key, firewall_key, host_entry_key, seed_key,
 };
+use crate::blueprint::seed::volume::Sealed;
 use crate::value::{ByteSize, Mac, Sha256};
 
 /// Something of which a host has only one, so that two objects cannot both have it.
@@ -336,6 +337,54 @@ pub struct Disk {
     pub base: Option<BaseRef>,
     /// Its virtual size.
     pub size: ByteSize,
+    /// A digest of the user data that it was made with, where there were any. Only where a server is to be rebuilt does it
+    /// matter that these are others now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_data: Option<String>,
+}
+
+/// In which way the cloud-init of a guest finds what it is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Datasource {
+    /// A few files on a medium with the label `cidata`.
+    NoCloud,
+    /// OpenStack's tree of files, on one with the label `config-2`.
+    ConfigDrive,
+}
+
+impl Datasource {
+    /// Both of them.
+    pub const ALL: [Self; 2] = [Self::NoCloud, Self::ConfigDrive];
+
+    /// The word in plans.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NoCloud => "NoCloud",
+            Self::ConfigDrive => "config drive",
+        }
+    }
+
+    /// The label that cloud-init knows the medium by.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::NoCloud => "cidata",
+            Self::ConfigDrive => "config-2",
+        }
+    }
+}
+
+/// What the cloud-init of a server is told, as a FAT image that its domain has in a CD-ROM drive (reference F1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seed {
+    /// The server that is told.
+    pub server: Name,
+    /// Where it is kept, named by its content: another content is another file.
+    pub path: PathBuf,
+    /// In which way it is told.
+    pub datasource: Datasource,
+    /// The image. What is in it may be secret.
+    pub image: Sealed,
 }
 
 /// How a domain is run.
@@ -462,6 +511,9 @@ pub struct Domain {
     pub nics: Vec<Nic>,
     /// The kernel to boot, where the image has one.
     pub boot: Option<DirectBoot>,
+    /// What is in its CD-ROM drive, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<PathBuf>,
     /// The file its console is logged to.
     pub console_log: PathBuf,
     /// Whether it is to run.
@@ -492,6 +544,7 @@ impl Domain {
         definition.power = Power::On;
         definition.depends_on.clear();
         definition.shutdown_timeout = 0;
+        definition.seed = None;
         for nic in &mut definition.nics {
             nic.bridge.clear();
             nic.mtu = 0;
@@ -522,6 +575,8 @@ pub enum Object {
     Base(Base),
     /// A root disk.
     Disk(Disk),
+    /// What a server's cloud-init is told.
+    Seed(Seed),
     /// A libvirt domain.
     Domain(Domain),
 }
@@ -536,6 +591,7 @@ impl Object {
             Self::HostEntry(_) => ObjectKind::HostEntry,
             Self::Base(_) => ObjectKind::Base,
             Self::Disk(_) => ObjectKind::Disk,
+            Self::Seed(_) => ObjectKind::Seed,
             Self::Domain(_) => ObjectKind::Domain,
         }
     }
@@ -549,6 +605,7 @@ impl Object {
             Self::HostEntry(it) => host_entry_key(&it.port),
             Self::Base(it) => base_key(&it.id),
             Self::Disk(it) => disk_key(&it.server),
+            Self::Seed(it) => seed_key(&it.server),
             Self::Domain(it) => domain_key(&it.server),
         }
     }
@@ -562,6 +619,7 @@ impl Object {
             Self::Dhcp(it) => (ResourceKind::Network, &it.network),
             Self::Base(it) => (ResourceKind::Image, &it.image),
             Self::Disk(it) => (ResourceKind::Server, &it.server),
+            Self::Seed(it) => (ResourceKind::Server, &it.server),
             Self::Domain(it) => (ResourceKind::Server, &it.server),
         };
         Address::new(kind, name.clone())
@@ -570,13 +628,14 @@ impl Object {
     /// The objects that must be there before this one is made, and as long as it is.
     pub fn needs(&self) -> Vec<ObjectKey> {
         match self {
-            Self::Firewall(_) | Self::Bridge(_) | Self::Base(_) => Vec::new(),
+            Self::Firewall(_) | Self::Bridge(_) | Self::Base(_) | Self::Seed(_) => Vec::new(),
             Self::Dhcp(it) => vec![bridge_key(&it.network)],
             Self::HostEntry(it) => vec![dhcp_key(&it.network)],
             Self::Disk(it) => it.base.iter().map(|base| base_key(&base.id)).collect(),
             Self::Domain(it) => {
                 let mut needs = vec![firewall_key(&it.project), disk_key(&it.server)];
                 needs.extend(it.base.iter().map(|base| base_key(&base.id)));
+                needs.extend(it.seed.iter().map(|_| seed_key(&it.server)));
                 if let Some(boot) = &it.boot {
                     needs.push(base_key(&boot.kernel.0));
                     needs.extend(boot.initrd.iter().map(|initrd| base_key(&initrd.0)));
@@ -602,7 +661,9 @@ impl Object {
     pub fn claims(&self) -> Vec<Claim> {
         match self {
             // Addresses change hands when a DHCP server reads all of its host entries anew.
-            Self::Firewall(_) | Self::Dhcp(_) | Self::HostEntry(_) | Self::Base(_) | Self::Disk(_) => Vec::new(),
+            Self::Firewall(_) | Self::Dhcp(_) | Self::HostEntry(_) | Self::Base(_) | Self::Disk(_) | Self::Seed(_) => {
+                Vec::new()
+            }
             Self::Bridge(it) => vec![Claim::Link(it.device.clone())],
             Self::Domain(it) => {
                 let mut claims = vec![Claim::DomainName(it.name.clone()), Claim::DomainUuid(it.uuid)];

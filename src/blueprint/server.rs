@@ -7,10 +7,10 @@ use crate::blueprint::ipam::Ipam;
 use crate::blueprint::key::{base_key, disk_key, domain_key};
 use crate::blueprint::network::Plugs;
 use crate::blueprint::object::{BaseRef, BaseRole, DirectBoot, Disk, Domain, Nic, Object, VirtType};
-use crate::blueprint::{Blueprint, Layout};
+use crate::blueprint::{Blueprint, Layout, seed};
 use crate::desired::{Desired, Image, Port, Server};
 use crate::plan::world::Recorded;
-use crate::spec::values::VirtTypeSpec;
+use crate::spec::values::{OnUserDataChange, VirtTypeSpec};
 
 /// All that the choices for a server depend on.
 pub(super) struct Context<'a> {
@@ -54,12 +54,15 @@ pub(super) fn lower(server: &Server, context: &Context<'_>, plugs: &Plugs, bluep
         path: layout.disk(name.as_str()),
         base: base.clone(),
         size: flavor.disk,
+        user_data: made_with(server, context),
     }));
+    let uuid = context.identity.resource(&Address::new(ResourceKind::Server, name.clone()));
+    let seed = seed::lower(server, uuid, context, blueprint);
     blueprint.add(Object::Domain(Domain {
         server: name.clone(),
         project: desired.project.clone(),
         name: format!("{}.{name}", desired.project),
-        uuid: context.identity.resource(&Address::new(ResourceKind::Server, name.clone())),
+        uuid,
         virt_type: virt_type(server, context),
         vcpus: flavor.vcpus,
         memory: flavor.ram,
@@ -67,6 +70,7 @@ pub(super) fn lower(server: &Server, context: &Context<'_>, plugs: &Plugs, bluep
         base,
         nics,
         boot: direct_boot(image, layout),
+        seed,
         console_log: layout.console_log(name.as_str()),
         power: server.power,
         depends_on: server.depends_on.clone(),
@@ -105,6 +109,20 @@ fn root_base(server: &Server, image: &Image, context: &Context<'_>, blueprint: &
     let (file, format) = image.disk.as_ref()?;
     let base = base(&image.name, file, BaseRole::Disk(*format), context.layout);
     Some(BaseRef { id: base.id, path: base.path, format: *format })
+}
+
+/// The user data that a server's disk is to have been made with. Only a server that is to be rebuilt asks for those of now;
+/// any other keeps its disk.
+fn made_with(server: &Server, context: &Context<'_>) -> Option<String> {
+    let made = context.recorded.records.get(&disk_key(&server.name)).map(|record| &record.object);
+    match made {
+        Some(Object::Disk(disk))
+            if server.cloud_init.on_change != OnUserDataChange::Rebuild && disk.image == server.image =>
+        {
+            disk.user_data.clone()
+        }
+        _ => seed::user_data_digest(&server.cloud_init),
+    }
 }
 
 fn direct_boot(image: &Image, layout: &Layout) -> Option<DirectBoot> {

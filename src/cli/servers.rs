@@ -227,6 +227,7 @@ mod tests {
             power: Power::On,
             shutdown_timeout: 60,
             depends_on: Default::default(),
+            seed: None,
         };
         let records = objects.into_iter().map(|object| (object.key(), Record::present(object))).collect();
         let places = places(&Recorded { serial: 1, records }, &domain);

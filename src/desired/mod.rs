@@ -4,11 +4,13 @@
 //! concerns several.
 
 pub mod checks;
+pub mod cloud_init;
 pub mod dhcp_option;
 pub mod dns_record;
 pub mod flavor;
 pub mod host;
 pub mod image;
+pub mod keypair;
 pub mod network;
 pub mod port;
 pub mod server;
@@ -20,6 +22,7 @@ use crate::address::{Address, Name, PortId, ResourceKind};
 use crate::diagnostic::{Diagnostic, did_you_mean, has_errors};
 use crate::spec::{Source, Spec};
 
+pub use cloud_init::CloudInit;
 pub use dns_record::DnsRecord;
 pub use flavor::Flavor;
 pub use host::HostConfig;
@@ -64,7 +67,9 @@ pub fn resolve(spec: &Spec, source: &Source) -> (Option<Desired>, Vec<Diagnostic
     let flavors = flavor::resolve(spec, &mut problems);
     dns_record::resolve(spec, &mut networks, &mut problems);
     let mut ports = port::resolve(spec, &networks, &mut problems);
-    let servers = server::resolve(spec, &networks, &images, &flavors, &mut ports, &mut problems);
+    let keypairs = keypair::resolve(spec, &mut problems);
+    let known = server::Known { networks: &networks, images: &images, flavors: &flavors, keypairs: &keypairs };
+    let servers = server::resolve(spec, &known, &mut ports, &mut problems);
     checks::subnets_do_not_overlap(&networks, &mut problems);
     checks::bridges_are_unique(&networks, &mut problems);
     checks::mtu_suits_ipv6(&networks, &mut problems);

@@ -3,6 +3,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use petgraph::algo::kosaraju_scc;
 use petgraph::graph::{DiGraph, NodeIndex};
@@ -11,7 +12,7 @@ use crate::address::{Address, Name, PortId, ResourceKind};
 use crate::blueprint::dhcp::IpVersion;
 use crate::blueprint::object::Power;
 use crate::desired::port::{Declared, Request, Wanted, address_is_possible, has_subnet, port, usual};
-use crate::desired::{Flavor, Image, Network, Port, Ports, Problems};
+use crate::desired::{CloudInit, Flavor, Image, Network, Port, Ports, Problems, cloud_init};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::spec::Spec;
 use crate::spec::schema::{PortSpec, ServerSpec};
@@ -36,6 +37,16 @@ pub struct Server {
     pub depends_on: Vec<Name>,
     /// How long it may take to shut down, in seconds.
     pub shutdown_timeout: u32,
+    /// What the cloud-init of its guest is told. Servers of one table share it.
+    pub cloud_init: Arc<CloudInit>,
+}
+
+/// What a server may refer to.
+pub(super) struct Known<'a> {
+    pub networks: &'a BTreeMap<Name, Network>,
+    pub images: &'a BTreeMap<Name, Image>,
+    pub flavors: &'a BTreeMap<Name, Flavor>,
+    pub keypairs: &'a BTreeMap<Name, Option<String>>,
 }
 
 /// Nova's `shutdown_timeout`.
@@ -46,12 +57,11 @@ const MAX_SERVERS: usize = 100_000;
 
 pub(super) fn resolve(
     spec: &Spec,
-    networks: &BTreeMap<Name, Network>,
-    images: &BTreeMap<Name, Image>,
-    flavors: &BTreeMap<Name, Flavor>,
+    known: &Known<'_>,
     all_ports: &mut Ports,
     problems: &mut Problems<'_>,
 ) -> BTreeMap<Name, Server> {
+    let Known { networks, images, flavors, keypairs } = *known;
     let mut servers: BTreeMap<Name, Server> = BTreeMap::new();
     let depends_on = depends_on(spec, problems);
     for (name, written) in &spec.servers {
@@ -85,6 +95,7 @@ pub(super) fn resolve(
             Some(count) => numbered(name, count, &address, problems),
         };
         let ports = ports(&address, written, &names, (spec, networks), all_ports, problems);
+        let cloud_init = Arc::new(cloud_init::resolve(&address, written, keypairs, problems));
         let (Some(image), Some(flavor)) = (image, flavor) else { continue };
         for (name, ports) in names.into_iter().zip(ports) {
             let server = Server {
@@ -96,6 +107,7 @@ pub(super) fn resolve(
                 power: written.power.unwrap_or_default(),
                 depends_on: depends_on.get(&address.name).cloned().unwrap_or_default(),
                 shutdown_timeout: written.shutdown_timeout.unwrap_or(SHUTDOWN_TIMEOUT),
+                cloud_init: Arc::clone(&cloud_init),
             };
             if let Some(other) = servers.insert(name.clone(), server) {
                 problems.push(

@@ -31,8 +31,14 @@ const NAMESPACE: &str = "urn:novella:1";
 /// the source of randomness. The rest are for what is plugged in while the guest runs; of these, libvirt makes one by itself.
 const SLOTS: usize = 8;
 
+/// The name of the CD-ROM drive among the disks.
+const DRIVE: &str = "sda";
+
 /// What a fact says of a thing that ought to be in the XML and is not.
 const NONE: &str = "none";
+
+/// What the fact `seed` says of a CD-ROM drive without a medium.
+pub const EMPTY: &str = "empty";
 
 /// Why a domain cannot be written as XML.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -126,8 +132,12 @@ fn cpu(virt_type: VirtType) -> Element {
 }
 
 fn devices(domain: &Domain) -> Result<Element, Unwritable> {
-    let devices = Element::new("devices").child(disk(domain)?);
-    let ports = domain.nics.len() + SLOTS;
+    let mut devices = Element::new("devices").child(disk(domain)?);
+    if let Some(seed) = &domain.seed {
+        let controller = Element::new("controller").attribute("type", "scsi").attribute("index", "0");
+        devices = devices.child(drive(Some(seed))?).child(controller.attribute("model", "virtio-scsi"));
+    }
+    let ports = domain.nics.len() + SLOTS + usize::from(domain.seed.is_some());
     let devices = (1..=ports).fold(devices, |devices, index| {
         let port = Element::new("controller").attribute("type", "pci").attribute("index", index.to_string());
         devices.child(port.attribute("model", "pcie-root-port"))
@@ -185,6 +195,32 @@ fn disk(domain: &Domain) -> Result<Element, Unwritable> {
         .child(Element::new("source").attribute("file", utf8(&domain.disk)?))
         .child(backing)
         .child(Element::new("target").attribute("dev", "vda").attribute("bus", "virtio")))
+}
+
+/// The CD-ROM drive with what cloud-init is told. A guest that is booted anew by itself keeps its devices, and a disk could
+/// not be another then; the medium of a drive can be changed under a guest that runs.
+///
+/// On virtio-scsi, for the kernels of cloud images have no driver for SATA, and libvirt plugs in all interfaces first: so
+/// they keep their places, and with these their names, when a server gets a drive.
+fn drive(seed: Option<&Path>) -> Result<Element, Unwritable> {
+    let mut drive = Element::new("disk")
+        .attribute("type", "file")
+        .attribute("device", "cdrom")
+        .child(Element::new("driver").attribute("name", "qemu").attribute("type", "raw"));
+    if let Some(seed) = seed {
+        drive = drive.child(Element::new("source").attribute("file", utf8(seed)?));
+    }
+    Ok(drive
+        .child(Element::new("target").attribute("dev", DRIVE).attribute("bus", "scsi"))
+        .child(Element::new("readonly")))
+}
+
+/// The CD-ROM drive of a domain alone, with this in it or nothing, as `virDomainUpdateDeviceFlags` takes it.
+///
+/// # Errors
+/// When it holds text that XML cannot carry.
+pub fn write_drive(seed: Option<&Path>) -> Result<String, Unwritable> {
+    to_text(&drive(seed)?)
 }
 
 fn interface(nic: &Nic) -> Element {
@@ -365,7 +401,8 @@ fn read_mark(domain: Node, interfaces: &[Node]) -> Option<Marked> {
     put("type", domain.attribute("type"));
     put("vcpus", text(domain, &["vcpu"]));
     put("memory", memory(domain).map(|memory| memory.to_string()).as_deref());
-    put("disk", root_disk(domain));
+    put("disk", disk_of(domain, "vda").and_then(|disk| value(disk, &["source"], "file")));
+    put("seed", disk_of(domain, DRIVE).map(|drive| value(drive, &["source"], "file").unwrap_or(EMPTY)));
     put("console_log", value(domain, &["devices", "serial", "log"], "file"));
     put("shutdown_timeout", shutdown_timeout.map(|seconds: u32| format!("{seconds} s")).as_deref());
     put("definition", mark.attribute("definition"));
@@ -425,12 +462,9 @@ fn memory(domain: Node) -> Option<ByteSize> {
     kib.checked_mul(1024).map(ByteSize)
 }
 
-fn root_disk<'a>(domain: Node<'a, '_>) -> Option<&'a str> {
-    let devices = at(domain, &["devices"])?;
-    let disk = devices
-        .children()
-        .find(|node| node.has_tag_name("disk") && value(*node, &["target"], "dev").is_some_and(|dev| dev == "vda"))?;
-    value(disk, &["source"], "file")
+fn disk_of<'a, 'i>(domain: Node<'a, 'i>, name: &str) -> Option<Node<'a, 'i>> {
+    let is_it = |node: &Node| node.has_tag_name("disk") && value(*node, &["target"], "dev") == Some(name);
+    at(domain, &["devices"])?.children().find(is_it)
 }
 
 /// The first element at a path of names.

@@ -1,12 +1,12 @@
 //! The real host: routes each kind of object to its adapter.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use crate::address::{Name, PortId};
 use crate::blueprint::facts::Disruption;
 use crate::blueprint::key::{ObjectKey, ObjectKind};
-use crate::blueprint::object::{Domain, Object, VirtType};
+use crate::blueprint::object::{Domain, Object, Seed, VirtType};
 use crate::blueprint::{HostFacts, Layout};
 use crate::desired::Desired;
 use crate::host::dhcp::{Dnsmasq, Lease};
@@ -96,6 +96,7 @@ impl Machine {
 
     fn ensure_domain(&self, domain: &Domain, most: Disruption) -> Result<(), HostError> {
         let taps = self.hypervisor.ensure_within(domain, most, &|| self.forget_guest(domain))?;
+        self.sweep_seeds(&domain.server, domain.seed.as_deref())?;
         self.plug(domain, &taps)
     }
 
@@ -122,6 +123,24 @@ impl Machine {
             self.links.plug(&nic.tap, &nic.bridge, nic.mtu)?;
         }
         Ok(())
+    }
+}
+
+impl Machine {
+    fn ensure_seed(&self, seed: &Seed) -> Result<(), HostError> {
+        self.images.ensure_seed(seed)?;
+        self.sweep_seeds(&seed.server, Some(&seed.path))
+    }
+
+    /// Takes away the seeds of a server that no domain has any more, and that are not the wanted one.
+    fn sweep_seeds(&self, server: &Name, wanted: Option<&Path>) -> Result<(), HostError> {
+        let mut old = self.images.seeds_but(server, wanted)?;
+        if old.is_empty() {
+            return Ok(());
+        }
+        let used = self.hypervisor.seeds_of(server.as_str())?;
+        old.retain(|path| !used.contains(path));
+        self.images.remove_seeds(&old)
     }
 }
 
@@ -161,6 +180,7 @@ impl Host for Machine {
             Object::HostEntry(it) => self.dhcp.ensure_host(it),
             Object::Base(it) => self.images.ensure_base(it),
             Object::Disk(it) => self.images.ensure_disk_under(it, &|disk| self.hypervisor.grow_disk(disk)),
+            Object::Seed(it) => self.ensure_seed(it),
             Object::Domain(it) => self.ensure_domain(it, most),
         }
     }
@@ -176,6 +196,7 @@ impl Host for Machine {
             },
             ObjectKind::Base => self.images.remove_base(&key.id),
             ObjectKind::Disk => self.images.remove_disk(&key.id),
+            ObjectKind::Seed => self.images.remove_seed(&key.id),
             ObjectKind::Domain => self.hypervisor.remove(&key.id),
         }
     }

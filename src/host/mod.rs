@@ -8,7 +8,7 @@
 //! | bridge | [`links`] | rtnetlink |
 //! | firewall | [`firewall`] | `nft` |
 //! | dhcp, host entry | [`dhcp`] | `dnsmasq` |
-//! | base image, disk | [`images`] | files, http(s), `qemu-img` |
+//! | base image, disk, seed | [`images`] | files, http(s), `qemu-img` |
 //! | domain | [`hypervisor`] | libvirt |
 
 pub mod command;

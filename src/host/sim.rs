@@ -17,7 +17,7 @@ use crate::address::Name;
 use crate::blueprint::HostFacts;
 use crate::blueprint::facts::Disruption;
 use crate::blueprint::guest::{self, Guest};
-use crate::blueprint::key::{ObjectKey, ObjectKind, bridge_key, dhcp_key, domain_key};
+use crate::blueprint::key::{ObjectKey, ObjectKind, bridge_key, dhcp_key, domain_key, seed_key};
 use crate::blueprint::object::{Claim, Domain, HostEntry, Object, Power, VirtType};
 use crate::host::{Host, HostError};
 use crate::plan::world::Observed;
@@ -333,6 +333,12 @@ impl World {
             self.tell(&key);
         }
         if let Object::Domain(domain) = object {
+            if let Some(path) = &domain.seed {
+                match self.objects.get(&seed_key(&domain.server)) {
+                    Some(Object::Seed(seed)) if seed.path == *path => {}
+                    _ => return refuse(format!("there is no seed `{}`", path.display())),
+                }
+            }
             for nic in &domain.nics {
                 match self.objects.get(&bridge_key(&nic.network)) {
                     Some(Object::Bridge(bridge)) if bridge.device == nic.bridge => {}
@@ -378,11 +384,12 @@ impl World {
         }
         (guest.power, guest.shutdown_timeout) = (domain.power, domain.shutdown_timeout);
         guest.depends_on.clone_from(&domain.depends_on);
+        guest.seed.clone_from(&domain.seed);
     }
 
     fn remove(&mut self, key: &ObjectKey) -> Result<(), HostError> {
         // A kernel takes a bridge from under its taps, and a dnsmasq forgets a host that has a lease. The rest is in use.
-        if matches!(key.kind, ObjectKind::Disk | ObjectKind::Base | ObjectKind::Dhcp)
+        if matches!(key.kind, ObjectKind::Disk | ObjectKind::Seed | ObjectKind::Base | ObjectKind::Dhcp)
             && self.objects.contains_key(key)
             && let Some((user, _)) = self.objects.iter().find(|(_, object)| object.needs().contains(key))
         {
@@ -445,6 +452,10 @@ impl Host for SimHost {
                 // That is written down on no real host.
                 facts.remove("depends_on");
                 observed.guests.extend(guest.map(|guest| (key.clone(), seen(guest, domain))));
+            }
+            if key.kind == ObjectKind::Disk {
+                // No disk tells what it was made with.
+                facts.remove("user_data");
             }
             observed.objects.insert(key.clone(), facts);
         }

@@ -256,7 +256,7 @@ fn change(
         (Some(_), Some(_), None) if intended => (Action::Create, Reason::Unfinished, Vec::new()),
         (Some(_), Some(_), None) => (Action::Create, Reason::Vanished, Vec::new()),
         (Some(object), made, Some(seen)) => {
-            let fields = fields(key.kind, object, made.as_ref().map(|record| &record.object), seen, guest);
+            let fields = fields(key.kind, object, made.as_ref(), seen, guest);
             let why = |otherwise| match made {
                 None => Reason::Found,
                 Some(_) if intended => Reason::Unfinished,
@@ -293,13 +293,17 @@ fn change(
 }
 
 /// The attributes in which an object is to differ from what was made, or differs from what is there.
+///
+/// What replaces an object and cannot be seen on it may stand there yet as it was before an edit that was begun and not
+/// finished. To replace it once more loses nothing: nobody uses it before it is recorded as made.
 fn fields(
     kind: ObjectKind,
     want: &Object,
-    made: Option<&Object>,
+    record: Option<&Record>,
     seen: &Facts,
     guest: Option<&Guest>,
 ) -> Vec<FieldChange> {
+    let made = record.map(|record| &record.object);
     let nics = match (want, made) {
         (Object::Domain(want), Some(Object::Domain(made))) => {
             let is_as_made = seen.get("definition").is_none_or(|seen| *seen == made.definition());
@@ -310,10 +314,15 @@ fn fields(
     };
     let after = want.facts();
     let before = made.filter(|made| *made != want).map(Object::facts);
-    let names: BTreeSet<&Cow<'static, str>> = after.keys().chain(before.iter().flat_map(Facts::keys)).collect();
+    let unfinished: Vec<Facts> = record.iter().flat_map(|record| &record.previous).map(Object::facts).collect();
+    let names: BTreeSet<&Cow<'static, str>> =
+        after.keys().chain(before.iter().chain(&unfinished).flat_map(Facts::keys)).collect();
     let mut changes = Vec::new();
     for name in names {
-        let (after, made, seen) = (after.get(name), before.as_ref().map(|before| before.get(name)), seen.get(name));
+        let (after, mut made, seen) = (after.get(name), before.as_ref().map(|before| before.get(name)), seen.get(name));
+        if seen.is_none() && kind.replaces(name) && made.is_none_or(|made| made == after) {
+            made = unfinished.iter().map(|before| before.get(name)).find(|before| *before != after).or(made);
+        }
         let edited = made.is_some_and(|made| made != after);
         // What others do with a guest is their business.
         let is_free = name == "power" && after.is_some_and(|power| power == Power::Unmanaged.as_str());

@@ -61,7 +61,7 @@ fn one(diagnostic: &Diagnostic, span: Option<Span>, source: &Source, renderer: &
         if let Some(label) = &diagnostic.label {
             primary = primary.label(clean(label));
         }
-        let mut snippet = snippet(file).annotation(primary);
+        let mut snippet = snippet(source, span.file).annotation(primary);
         match related {
             Some((other, label)) if other.file == span.file => {
                 snippet = snippet.annotation(AnnotationKind::Context.span(within(file, &other)).label(clean(label)));
@@ -71,7 +71,7 @@ fn one(diagnostic: &Diagnostic, span: Option<Span>, source: &Source, renderer: &
                 group = group.element(snippet);
                 if let Some(file) = source.files.get(other.file) {
                     let context = AnnotationKind::Context.span(within(file, &other)).label(clean(label));
-                    group = group.element(self::snippet(file).annotation(context));
+                    group = group.element(self::snippet(source, other.file).annotation(context));
                 }
             }
             None => group = group.element(snippet),
@@ -85,8 +85,32 @@ fn one(diagnostic: &Diagnostic, span: Option<Span>, source: &Source, renderer: &
     renderer.render(&[group])
 }
 
-fn snippet<'a>(file: &'a SourceFile) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
-    Snippet::source(clean_source(&file.text)).path(clean_line(&file.path.to_string_lossy()).into_owned())
+fn snippet(source: &Source, number: usize) -> Snippet<'_, annotate_snippets::Annotation<'_>> {
+    let (text, path) = source
+        .files
+        .get(number)
+        .map_or(("", Cow::Borrowed("")), |file| (file.text.as_str(), file.path.to_string_lossy()));
+    let hidden = source.hidden.iter().filter(|span| span.file == number).map(|span| span.bytes.clone());
+    let text = match without(text, hidden) {
+        Cow::Borrowed(text) => clean_source(text),
+        Cow::Owned(text) => Cow::Owned(clean_source(&text).into_owned()),
+    };
+    Snippet::source(text).path(clean_line(&path).into_owned())
+}
+
+/// A text in which nothing has moved, with asterisks in these places.
+fn without(text: &str, places: impl Iterator<Item = std::ops::Range<usize>>) -> Cow<'_, str> {
+    let mut bytes = Cow::Borrowed(text.as_bytes());
+    for place in places {
+        for byte in bytes.to_mut().get_mut(place).into_iter().flatten().filter(|byte| **byte != b'\n') {
+            *byte = b'*';
+        }
+    }
+    match bytes {
+        Cow::Borrowed(_) => Cow::Borrowed(text),
+        // A value is whole characters.
+        Cow::Owned(bytes) => Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()),
+    }
 }
 
 /// A text in which nothing has moved, without what the renderer lets through: it replaces most of what is hostile itself.

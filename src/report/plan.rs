@@ -259,6 +259,7 @@ fn object(text: &mut String, change: &Change, most: Option<Disruption>) {
                     note: match (field.replaces, field.drifted) {
                         (true, _) => "  # forces replacement",
                         (false, true) => "  # changed on the host",
+                        (false, false) if is_read_at_boot(change, field) => "  # takes effect at its next boot",
                         (false, false) => "",
                     },
                 }),
@@ -305,6 +306,9 @@ fn attributes<'a>(text: &mut String, attributes: impl Iterator<Item = Attribute<
 /// Whether an attribute tells a person something about a new object: the rest is the same for all of its kind, or only
 /// there to be compared.
 fn is_news(name: &str, value: &str) -> bool {
+    if name == "seed" {
+        return value != "none";
+    }
     if name == "ip6_forward" || name.starts_with("nic.") && name.ends_with(".link") {
         return !matches!(value, "off" | "up");
     }
@@ -324,6 +328,11 @@ fn is_news(name: &str, value: &str) -> bool {
             | "records"
             | "subnets"
     )
+}
+
+/// Whether a guest goes on with what it read when it was booted.
+fn is_read_at_boot(change: &Change, field: &FieldChange) -> bool {
+    change.key.kind == ObjectKind::Domain && field.name == "seed" && change.disruption == Disruption::Live
 }
 
 fn symbol(action: Action) -> (&'static str, Style) {

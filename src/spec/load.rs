@@ -72,6 +72,7 @@ pub fn load(directory: &Path) -> Loaded {
             }
         }
     }
+    read_named(&mut loaded);
     loaded
 }
 
@@ -84,7 +85,38 @@ pub fn load_texts<'a>(texts: impl IntoIterator<Item = (&'a str, &'a str)>) -> Lo
         loaded.source.files.push(SourceFile { path: path.into(), text: text.to_owned() });
         Reader { file, loaded: &mut loaded }.document(text);
     }
+    read_named(&mut loaded);
     loaded
+}
+
+/// Reads the files that the spec names, so that nothing later need touch the disk for them.
+fn read_named(loaded: &mut Loaded) {
+    let mut named: Vec<(String, &str)> = Vec::new();
+    for (name, server) in &loaded.spec.servers {
+        named.extend(server.user_data_file.iter().map(|path| (format!("server.{name}.user_data_file"), path.as_str())));
+        for (index, file) in server.files.iter().flatten().enumerate() {
+            named
+                .extend(file.source.iter().map(|path| (format!("server.{name}.files[{index}].source"), path.as_str())));
+        }
+    }
+    for (key, path) in named {
+        if loaded.source.contents.contains_key(path) {
+            continue;
+        }
+        match read_bytes(&loaded.source.base.join(path)) {
+            Ok(bytes) => {
+                loaded.source.contents.insert(path.to_owned(), bytes.into());
+            }
+            Err(why) => loaded.diagnostics.push(
+                Diagnostic {
+                    place: Place::Key(key),
+                    ..Diagnostic::error(format!("cannot read `{}`: {why}", path.escape_debug()))
+                }
+                .code("unreadable-file")
+                .help("write a path from the directory of the spec"),
+            ),
+        }
+    }
 }
 
 fn list(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
@@ -101,6 +133,11 @@ fn list(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
 }
 
 fn read(path: &Path) -> Result<String, String> {
+    let text = String::from_utf8(read_bytes(path)?);
+    text.map_err(|error| format!("it is not UTF-8 at byte {}", error.utf8_error().valid_up_to()))
+}
+
+fn read_bytes(path: &Path) -> Result<Vec<u8>, String> {
     // A named pipe must not make us wait for a writer.
     let mut options = fs::OpenOptions::new();
     let file = options.read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(|error| error.to_string())?;
@@ -116,7 +153,7 @@ fn read(path: &Path) -> Result<String, String> {
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err("it is larger than 1 MiB; split it into several files".into());
     }
-    String::from_utf8(bytes).map_err(|error| format!("it is not UTF-8 at byte {}", error.utf8_error().valid_up_to()))
+    Ok(bytes)
 }
 
 /// A table as it stands in a file, with its place.
@@ -215,6 +252,7 @@ impl Reader<'_> {
                 ResourceKind::Port => self.resource(|spec| &mut spec.ports, name, table, &address),
                 ResourceKind::Image => self.resource(|spec| &mut spec.images, name, table, &address),
                 ResourceKind::Flavor => self.resource(|spec| &mut spec.flavors, name, table, &address),
+                ResourceKind::Keypair => self.resource(|spec| &mut spec.keypairs, name, table, &address),
                 ResourceKind::Server => self.resource(|spec| &mut spec.servers, name, table, &address),
             }
         }
@@ -273,10 +311,11 @@ impl Reader<'_> {
         for (key, value) in &table {
             let word = key.get_ref().as_ref();
             if known.contains(&word) {
-                self.note(format!("{address}.{word}"), value);
+                self.note(format!("{address}.{word}"), word, value);
             } else {
                 let error = Diagnostic::error(format!("unknown key `{word}` in `{address}`")).at(self.span(key.span()));
                 self.report(suggest(error, word, known.iter().copied()));
+                self.hide(word, value);
                 unknown.push(key.clone());
             }
         }
@@ -310,23 +349,33 @@ impl Reader<'_> {
         }
     }
 
-    /// Notes where a value stands, and all that is in it.
-    fn note(&mut self, key: String, value: &Spanned<DeValue<'_>>) {
+    /// Notes where a value stands, and all that is in it. `word` is the last of its key.
+    fn note(&mut self, key: String, word: &str, value: &Spanned<DeValue<'_>>) {
         match value.get_ref() {
             DeValue::Array(items) => {
                 for (index, item) in items.iter().enumerate() {
-                    self.note(format!("{key}[{index}]"), item);
+                    self.note(format!("{key}[{index}]"), word, item);
                 }
             }
             DeValue::Table(table) => {
                 for (word, item) in table {
-                    self.note(format!("{key}.{}", word.get_ref()), item);
+                    self.note(format!("{key}.{}", word.get_ref()), word.get_ref(), item);
                 }
             }
             _ => {}
         }
+        self.hide(word, value);
         let span = self.span(value.span());
         self.loaded.source.note(key, span);
+    }
+
+    /// Notes that a value is not to be shown, if it is that of a key which may hold a secret.
+    fn hide(&mut self, word: &str, value: &Spanned<DeValue<'_>>) {
+        // Also of one that is misspelt.
+        if alias(word, &HIDDEN).or_else(|| did_you_mean(word, HIDDEN)).is_some() {
+            let span = self.span(value.span());
+            self.loaded.source.hidden.push(span);
+        }
     }
 
     fn span(&self, bytes: std::ops::Range<usize>) -> Span {
@@ -338,8 +387,11 @@ impl Reader<'_> {
     }
 }
 
+/// The keys whose values are not shown. In the place of a public key, a private one may stand by mistake.
+const HIDDEN: [&str; 3] = ["user_data", "content", "public_key"];
+
 /// What people used to other tools write, and what it is called here.
-const ALIASES: [(&str, &str); 34] = [
+const ALIASES: [(&str, &str); 42] = [
     ("memory", "ram"),
     ("mem", "ram"),
     ("cpus", "vcpus"),
@@ -374,6 +426,14 @@ const ALIASES: [(&str, &str); 34] = [
     ("path", "source"),
     ("disk_format", "format"),
     ("checksum", "sha256"),
+    ("userdata", "user_data"),
+    ("cloud_init", "user_data"),
+    ("key_name", "key_pairs"),
+    ("keypairs", "key_pairs"),
+    ("ssh_keys", "key_pairs"),
+    ("meta", "metadata"),
+    ("personality", "files"),
+    ("permissions", "mode"),
 ];
 
 fn alias(word: &str, known: &[&str]) -> Option<&'static str> {

@@ -7,10 +7,10 @@ use serde::Deserialize;
 use crate::address::Name;
 use crate::blueprint::object::{DiskFormat, Power};
 use crate::spec::values::{
-    Cidr, DhcpOptSpec, FixedIpSpec, Forward, GatewaySpec, HostRouteSpec, Ip, Ipv6Mode, Lifetime, Pool, PortRef,
-    RecordType, Size, VirtTypeSpec,
+    Cidr, DhcpOptSpec, FileSpec, FixedIpSpec, Forward, GatewaySpec, HostRouteSpec, Ip, Ipv6Mode, Lifetime,
+    OnUserDataChange, Pool, PortRef, RecordType, Size, VirtTypeSpec,
 };
-use crate::value::{Mac, Sha256};
+use crate::value::{Mac, Secret, Sha256};
 
 /// All that the files of a spec say.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -31,6 +31,8 @@ pub struct Spec {
     pub images: BTreeMap<Name, ImageSpec>,
     /// `[flavor.NAME]`.
     pub flavors: BTreeMap<Name, FlavorSpec>,
+    /// `[keypair.NAME]`.
+    pub keypairs: BTreeMap<Name, KeypairSpec>,
     /// `[server.NAME]`.
     pub servers: BTreeMap<Name, ServerSpec>,
 }
@@ -176,6 +178,13 @@ pub struct FlavorSpec {
     pub disk: Option<Size>,
 }
 
+/// `[keypair.NAME]`: a public key, with which somebody may log in.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct KeypairSpec {
+    /// The line in `id_ed25519.pub`. Needed.
+    pub public_key: Option<String>,
+}
+
 /// `[server.NAME]`: a virtual machine.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct ServerSpec {
@@ -197,6 +206,20 @@ pub struct ServerSpec {
     pub autostart: Option<toml::Value>,
     /// How many seconds it may take to shut down before it is forced off. Default 60.
     pub shutdown_timeout: Option<u32>,
+    /// What cloud-init is told to do: its text.
+    pub user_data: Option<Secret>,
+    /// The file that holds that text, as a path from the directory of the spec.
+    pub user_data_file: Option<String>,
+    /// The keys with which one may log in.
+    pub key_pairs: Option<Vec<Name>>,
+    /// What the guest is told about itself.
+    pub metadata: Option<BTreeMap<String, String>>,
+    /// Files that are put into the guest.
+    pub files: Option<Vec<FileSpec>>,
+    /// Whether all that is told in the way of OpenStack, and not by a NoCloud seed. Default `false`.
+    pub config_drive: Option<bool>,
+    /// What becomes of a guest when that changes. Default `next_boot`.
+    pub on_user_data_change: Option<OnUserDataChange>,
     /// Makes so many of it, named `NAME-1` and on.
     pub count: Option<u32>,
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use crate::diagnostic::{Place, Span};
+use crate::value::Secret;
 
 /// One file of a spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +22,10 @@ pub struct Source {
     pub base: PathBuf,
     /// The files, in the order of their names.
     pub files: Vec<SourceFile>,
+    /// What is in the files that a spec names, by their paths as written. Those that cannot be read are missing.
+    pub contents: HashMap<String, Secret>,
+    /// The values that are not to be shown, for they may be secrets.
+    pub hidden: Vec<Span>,
     keys: HashMap<String, Span>,
 }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::Name;
 use crate::spec::schema::PortSpec;
-use crate::value::{ByteSize, InvalidSize, ip_number, parse_span};
+use crate::value::{ByteSize, InvalidSize, Secret, ip_number, parse_span};
 
 /// Reads a field that is written as a string, by its `FromStr`.
 struct Text<T>(&'static str, std::marker::PhantomData<T>);
@@ -335,6 +335,35 @@ impl<'de> Deserialize<'de> for PortRef {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(TextOrTableVisitor(std::marker::PhantomData))
     }
+}
+
+/// A file that is put into a guest (Nova's injected files).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileSpec {
+    /// Where it is put.
+    pub path: String,
+    /// What it holds.
+    pub content: Option<Secret>,
+    /// The file that holds that, as a path from the directory of the spec.
+    pub source: Option<String>,
+    /// Its mode in octal digits. Default `0644`.
+    pub mode: Option<String>,
+    /// Its user and group. Default `root:root`.
+    pub owner: Option<String>,
+}
+
+/// What becomes of a guest when what its cloud-init was told changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnUserDataChange {
+    /// Nothing: it keeps what it was made with.
+    Ignore,
+    /// It goes on, and cloud-init takes the next boot for the first of a new instance.
+    #[default]
+    NextBoot,
+    /// The same, but with other user data it gets a new root disk.
+    Rebuild,
 }
 
 /// The types of records that the DNS of a network can have beside those of ports.

@@ -106,6 +106,57 @@ flavor = "small"
 ports = [{ network = "lab", dns_name = "redis" }]
 "#;
 
+/// What [`BASE`] has not: servers whose guests are told something, each with another policy, and one that must be.
+pub const SEEDS: &str = r#"
+[keypair.me]
+public_key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ8y3qTrmSCEUiq9oCzfbbNyYZ1VX3YCVqGCkqRfwN1t me@here"
+
+[network.told]
+[subnet.told-v4]
+network = "told"
+cidr = "10.50.0.0/24"
+dhcp = false
+
+[server.many]
+image = "debian"
+flavor = "small"
+networks = ["private"]
+count = 3
+key_pairs = ["me"]
+metadata = { role = "web" }
+config_drive = true
+
+[server.fixed]
+image = "tiny"
+flavor = "small"
+networks = ["told", "private"]
+fixed_ip = "10.50.0.9"
+
+[server.next]
+image = "tiny"
+flavor = "small"
+networks = ["private"]
+user_data = """
+#cloud-config
+password: hunter2
+"""
+files = [{ path = "/etc/secret", content = "hunter2", mode = "0600" }]
+
+[server.same]
+image = "tiny"
+flavor = "small"
+networks = ["private"]
+user_data = "hunter2"
+on_user_data_change = "ignore"
+
+[server.anew]
+image = "debian"
+flavor = "small"
+networks = ["private"]
+user_data = "hunter2"
+on_user_data_change = "rebuild"
+"#;
+
 /// The spec as novella understands it. Panics with the diagnostics if it is not valid.
 pub fn desired(text: &str) -> Desired {
     let loaded = spec::load::load_texts([("test.toml", text)]);

@@ -85,6 +85,7 @@ impl Lab {
                 },
             }),
             size,
+            user_data: None,
         }
     }
 

@@ -1,4 +1,4 @@
-//! The image cache and the disks over it, on real files, with a real (and often bad) web server and the real qemu-img.
+//! The image cache, the disks over it and the seeds beside them, on real files, with a real (and often bad) web server and the real qemu-img.
 
 #![allow(clippy::print_stdout, reason = "a skipped test says so")]
 
@@ -7,4 +7,5 @@ mod fetch;
 mod header;
 mod lab;
 mod observe;
+mod seeds;
 mod server;

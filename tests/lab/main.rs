@@ -23,4 +23,5 @@ mod looking;
 mod ports;
 mod quickstart;
 mod recycle;
+mod seeds;
 mod verbs;

@@ -72,6 +72,7 @@ impl Bench {
             power: Power::On,
             depends_on: Vec::new(),
             shutdown_timeout: 5,
+            seed: None,
         }
     }
 

@@ -43,9 +43,9 @@ fn domain(bench: &Bench) -> impl Strategy<Value = Domain> + use<> {
     });
     (
         (1..255u32, 1..1_000_000u64, path(), any::<u128>(), prop::bool::ANY, prop::bool::ANY, 0..1000u32),
-        (prop::option::of(base), nics(), prop::option::of(boot)),
+        (prop::option::of(base), nics(), prop::option::of(boot), prop::option::of(path())),
     )
-        .prop_map(move |((vcpus, mib, disk, uuid, kvm, on, shutdown_timeout), (base, nics, boot))| Domain {
+        .prop_map(move |((vcpus, mib, disk, uuid, kvm, on, shutdown_timeout), (base, nics, boot, seed))| Domain {
             uuid: Uuid::from_u128(uuid),
             virt_type: if kvm { VirtType::Kvm } else { VirtType::Qemu },
             vcpus,
@@ -54,6 +54,7 @@ fn domain(bench: &Bench) -> impl Strategy<Value = Domain> + use<> {
             base,
             nics,
             boot,
+            seed,
             power: if on { Power::On } else { Power::Off },
             shutdown_timeout,
             ..template.clone()

@@ -14,7 +14,7 @@ mod guest;
 mod power;
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -246,6 +246,7 @@ impl Hypervisor {
         {
             devices::mark(domain, wanted)?;
         }
+        self.change_medium(domain, wanted)?;
         self.plug_cables(domain, wanted)?;
         Ok(live.taps)
     }
@@ -297,6 +298,48 @@ impl Hypervisor {
                     .map_err(|error| failed(format!("cannot resize the disk of running domain `{name}`"), error));
             }
             Ok(false)
+        })
+    }
+
+    /// Puts the wanted seed into the drive of a running guest, so that it finds it also when it reboots by itself. One that
+    /// was started without a drive has it at its next start.
+    fn change_medium(&self, domain: &Domain, wanted: &object::Domain) -> Result<(), HostError> {
+        let name = &wanted.name;
+        let deed = || format!("cannot change what is in the drive of domain `{name}`");
+        let live = read(domain, 0).map_err(|error| failed(deed(), error))?;
+        let is = live.marked.as_ref().and_then(|live| live.facts.get("seed")).map_or("none", String::as_str);
+        let seed = wanted.seed.as_ref().map(|seed| seed.to_string_lossy());
+        if is == "none" || is == seed.as_deref().unwrap_or(domain_xml::EMPTY) {
+            return Ok(());
+        }
+        let xml = domain_xml::write_drive(wanted.seed.as_deref()).map_err(|error| HostError::new(deed(), error))?;
+        tracing::debug!(domain = name, "changing what is in its drive");
+        // Also while the guest holds the drive shut: who reads it just then reads it again.
+        let flags = sys::VIR_DOMAIN_AFFECT_LIVE | sys::VIR_DOMAIN_DEVICE_MODIFY_FORCE;
+        match domain.update_device_flags(&xml, flags) {
+            Err(error) if is_unsupported(&error) => {
+                tracing::warn!(domain = name, "its drive cannot be changed while it runs: it is at its next start");
+                Ok(())
+            }
+            outcome => outcome.map(drop).map_err(|error| failed(deed(), error)),
+        }
+    }
+
+    /// The seeds that the domain of a server has, by its definition or as it runs.
+    ///
+    /// # Errors
+    /// When libvirt cannot be reached, or does not answer.
+    pub fn seeds_of(&self, server: &str) -> Result<BTreeSet<PathBuf>, HostError> {
+        self.connection.run(|connect| {
+            let mut seeds = BTreeSet::new();
+            for (name, domain, _) in self.ours(connect, server)? {
+                for flags in [0, sys::VIR_DOMAIN_XML_INACTIVE] {
+                    let look = |error| failed(format!("cannot look at domain `{name}`"), error);
+                    let read = found(read(&domain, flags)).map_err(look)?.unwrap_or_default();
+                    seeds.extend(read.marked.and_then(|it| it.facts.get("seed").map(PathBuf::from)));
+                }
+            }
+            Ok(seeds)
         })
     }
 
@@ -459,6 +502,10 @@ fn agrees(wanted: &object::Domain, facts: &Facts, which: impl Fn(&str) -> bool) 
         .iter()
         .filter(|(fact, _)| !matches!(fact.as_ref(), "power" | "depends_on") && which(fact))
         .all(|(fact, value)| facts.get(fact) == Some(value))
+}
+
+fn is_unsupported(error: &Error) -> bool {
+    is(error, &[ErrorNumber::NoSupport, ErrorNumber::OperationUnsupported, ErrorNumber::ArgumentUnsupported])
 }
 
 /// Nothing where there is no such domain.

@@ -9,7 +9,7 @@ use std::process::Command;
 use crate::address::Name;
 use crate::blueprint::object::{BaseRef, BaseRole, Disk};
 use crate::host::images::base::{Lock, Place};
-use crate::host::images::{Images, content, header, names_in};
+use crate::host::images::{Images, content, header, names_in, seed};
 use crate::host::qcow2::Header;
 use crate::host::{HostError, command, files};
 use crate::value::ByteSize;
@@ -96,6 +96,8 @@ impl Images {
             }
         }
         match fs::remove_dir(&directory) {
+            // Its seed goes by itself, and stays where only the disk is made anew.
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty && has_only_seeds(&directory)? => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
                 tracing::warn!(directory = %directory.display(), "not removed: something in it is not ours");
                 Ok(())
@@ -104,6 +106,11 @@ impl Images {
             _ => Ok(()),
         }
     }
+}
+
+fn has_only_seeds(directory: &Path) -> Result<bool, HostError> {
+    let names = names_in(directory)?;
+    Ok(names.iter().all(|name| seed::is_seed(name.to_string_lossy().trim_start_matches('.').trim_end_matches(".tmp"))))
 }
 
 fn part(path: &Path) -> PathBuf {

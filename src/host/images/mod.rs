@@ -6,6 +6,7 @@
 //! | `fetch.rs` | the bytes of one image, from a file or a web server into a `.part` |
 //! | `content.rs` | what may be a disk image at all |
 //! | `disk.rs` | a server's root disk: a qcow2 overlay over a base |
+//! | `seed.rs` | what its cloud-init is told |
 //!
 //! ```text
 //! base/<id>             the image, mode 0444, never changed again
@@ -19,6 +20,7 @@ mod base;
 mod content;
 mod disk;
 mod fetch;
+mod seed;
 
 use std::borrow::Cow;
 use std::ffi::OsString;
@@ -31,14 +33,14 @@ use std::time::Duration;
 use crate::address::Name;
 use crate::blueprint::Layout;
 use crate::blueprint::facts::Facts;
-use crate::blueprint::key::{base_key, disk_key};
+use crate::blueprint::key::{base_key, disk_key, seed_key};
 use crate::host::images::base::Place;
 use crate::host::qcow2::Header;
 use crate::host::{HostError, OnProgress, files};
 use crate::plan::world::Observed;
 use crate::value::ByteSize;
 
-/// The adapter for base images and disks. Called from many threads at once; locks are held per image.
+/// The adapter for base images, disks and seeds. Called from many threads at once; locks are held per image.
 pub struct Images {
     layout: Layout,
     on_progress: OnProgress,
@@ -67,7 +69,8 @@ impl Images {
         self
     }
 
-    /// Adds the cached images and the disks of the project to what was seen. Reads directories, sidecars and headers.
+    /// Adds the cached images, the disks and the seeds of the project to what was seen. Reads directories, sidecars, headers,
+    /// and seeds to their end, for these are small.
     ///
     /// # Errors
     /// When the directories cannot be read. A file that makes no sense is seen as `damaged` or `unknown`.
@@ -77,6 +80,11 @@ impl Images {
             let content = if place.whole().is_some() { "whole" } else { "damaged" };
             let facts = facts([("path", place.image.display().to_string()), ("content", content.into())]);
             into.objects.insert(base_key(&place.id), facts);
+        }
+        for server in self.servers()? {
+            if let Some(seen) = self.seed_facts(&server)? {
+                into.objects.insert(seed_key(&server), seen);
+            }
         }
         for (server, path) in self.disks()? {
             let mut disk = facts([("path", path.display().to_string())]);
@@ -98,16 +106,19 @@ impl Images {
 
     /// The servers that have a disk, and the disks.
     fn disks(&self) -> Result<Vec<(Name, PathBuf)>, HostError> {
-        let mut disks = Vec::new();
-        for name in names_in(&self.layout.instances())? {
-            let Some(server) = name.to_str().and_then(|name| name.parse::<Name>().ok()) else { continue };
+        let disks = self.servers()?.into_iter().map(|server| {
             let path = self.layout.disk(server.as_str());
-            if fs::symlink_metadata(&path).is_ok() {
-                disks.push((server, path));
-            }
-        }
-        disks.sort();
-        Ok(disks)
+            (server, path)
+        });
+        Ok(disks.filter(|(_, path)| fs::symlink_metadata(path).is_ok()).collect())
+    }
+
+    /// The servers that have a directory.
+    fn servers(&self) -> Result<Vec<Name>, HostError> {
+        let names = names_in(&self.layout.instances())?;
+        let mut servers: Vec<Name> = names.iter().filter_map(|name| name.to_str()?.parse().ok()).collect();
+        servers.sort();
+        Ok(servers)
     }
 
     /// The servers whose disks lie over this file.
