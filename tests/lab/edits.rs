@@ -126,15 +126,10 @@ fn what_an_edit_does_to_a_guest_is_what_was_announced() {
     bench.edit(
         "another address",
         &[
-            "server.db -/+ host entry db/private # live",
+            "server.db ~ host entry db/private # live",
             "server.db -/+ domain # taken down while its host entry is changed, reboot",
         ],
-        &[
-            "server.db domain Replacing",
-            "server.db domain Replacing",
-            "server.db host entry db/private Replacing",
-            "server.db host entry db/private Replacing",
-        ],
+        &["server.db domain Replacing", "server.db domain Replacing", "server.db host entry db/private Modifying"],
         IsBootedAnew,
     );
     assert!(bench.said("eth0").starts_with("eth0 10.20.0.60/24 "), "{}", bench.said("eth0"));
@@ -223,15 +218,15 @@ fn addresses_are_exchanged_and_moved() {
 
     lab.spec(&[base(), servers("10.20.0.12", "10.20.0.11")].concat());
     let servers_plan = [
-        "server.db -/+ host entry db/private # live",
+        "server.db ~ host entry db/private # live",
         "server.db -/+ domain # taken down while its host entry is changed, reboot",
-        "server.web -/+ host entry web/private # live",
+        "server.web ~ host entry web/private # live",
         "server.web -/+ domain # taken down while its host entry is changed, reboot",
     ];
     let replaced = ["db", "web"].map(|name| {
         let domain = format!("server.{name} domain Replacing");
-        let entry = format!("server.{name} host entry {name}/private Replacing");
-        [domain.clone(), domain, entry.clone(), entry]
+        let entry = format!("server.{name} host entry {name}/private Modifying");
+        [domain.clone(), domain, entry]
     });
     let servers_steps: Vec<&str> = replaced.as_flattened().iter().map(String::as_str).collect();
     lab.assert_repaired("exchanged", &servers_plan, &servers_steps);
