@@ -304,6 +304,9 @@ fn fields(
     guest: Option<&Guest>,
 ) -> Vec<FieldChange> {
     let made = record.map(|record| &record.object);
+    // Nobody resumes a guest that others have paused, and until then it takes nothing.
+    let paused = |want: &Domain| want.power == Power::Unmanaged && seen.get("power").is_some_and(|power| power != "on");
+    let guest = guest.filter(|_| !matches!(want, Object::Domain(want) if paused(want)));
     let nics = match (want, made) {
         (Object::Domain(want), Some(Object::Domain(made))) => {
             let is_as_made = seen.get("definition").is_none_or(|seen| *seen == made.definition());

@@ -219,7 +219,8 @@ impl Hypervisor {
     fn change_live(&self, domain: &Domain, wanted: &object::Domain) -> Result<Vec<String>, HostError> {
         let name = &wanted.name;
         let look = |error| failed(format!("cannot look at domain `{name}`"), error);
-        if wanted.power == Power::Off || power::state(domain).map_err(look)? == State::Off {
+        let state = power::state(domain).map_err(look)?;
+        if wanted.power == Power::Off || state == State::Off {
             return Ok(Vec::new());
         }
         let mut live = read(domain, 0).map_err(look)?;
@@ -230,7 +231,7 @@ impl Hypervisor {
             ..Guest::default()
         };
         let has = guest(&live);
-        if has.nics != nics && has.takes(&nics) {
+        if has.nics != nics && has.takes(&nics) && state == State::On {
             devices::exchange(domain, wanted, &live)?;
             live = read(domain, 0).map_err(look)?;
         }
