@@ -9,6 +9,7 @@
 mod lab;
 mod read;
 
+mod cloud;
 mod drift;
 mod edits;
 mod exposure;
