@@ -31,6 +31,13 @@ pub(super) struct Arguments {
     /// The most that a guest may notice; a plan with more is refused before anything is touched
     #[arg(long, value_name = "WHAT", value_parser = disruption())]
     max_disruption: Option<Disruption>,
+}
+
+/// What `apply` alone can be told.
+#[derive(Debug, clap::Args)]
+pub(super) struct ApplyArguments {
+    #[command(flatten)]
+    common: Arguments,
     /// Define what takes a reboot, and let the guests go on: `novella reboot --pending` reboots them later
     #[arg(long)]
     defer_reboots: bool,
@@ -53,20 +60,23 @@ pub(super) struct Errand {
     pub operation: &'static str,
     /// Makes the plan.
     pub plan: fn(&Desired, Recorded, &dyn Host) -> Result<Plan, PlanError>,
+    /// Whether what takes a reboot waits until it is asked for.
+    pub defer_reboots: bool,
     /// Asked before acting.
     pub question: &'static str,
     /// Said at the end.
     pub complete: &'static str,
 }
 
-pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
+pub(super) fn run(global: &Global, arguments: &ApplyArguments) -> Result<(), Stop> {
     let errand = Errand {
         operation: "apply",
         plan: reconcile::plan,
+        defer_reboots: arguments.defer_reboots,
         question: "Do you want to perform these actions?\n  Novella will perform the actions described above.",
         complete: "Apply complete!",
     };
-    carry_out(global, arguments, &errand)
+    carry_out(global, &arguments.common, &errand)
 }
 
 pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand) -> Result<(), Stop> {
@@ -76,7 +86,7 @@ pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand)
     let target = Target::open(global, &desired, progress.sink())?;
     let plan =
         (errand.plan)(&desired, store.load()?, target.host()).map_err(|error| session::no_plan(&error, &source))?;
-    let plan = if arguments.defer_reboots { plan.defer_reboots() } else { plan };
+    let plan = if errand.defer_reboots { plan.defer_reboots() } else { plan };
     report::diagnostics::print(&plan.warnings, &source);
     report::out(report::plan::render_within(&plan, arguments.max_disruption));
     session::refuse_conflicts(&plan)?;

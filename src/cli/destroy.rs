@@ -8,6 +8,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
     let errand = Errand {
         operation: "destroy",
         plan: reconcile::plan_destroy,
+        defer_reboots: false,
         question: "Do you really want to destroy all resources?\n  Novella will destroy all that it made, as shown above. \
                    There is no undo.",
         complete: "Destroy complete!",

@@ -84,7 +84,7 @@ enum Verb {
     /// Show what `apply` would do, with every address; touches nothing
     Plan(plan::Arguments),
     /// Make the host what the spec says
-    Apply(apply::Arguments),
+    Apply(apply::ApplyArguments),
     /// Take away everything that was made
     Destroy(apply::Arguments),
     /// Shut servers down and start them again, one after the other

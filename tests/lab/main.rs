@@ -9,6 +9,7 @@
 mod lab;
 mod read;
 
+mod cloud;
 mod disruption;
 mod drift;
 mod edits;

@@ -1,6 +1,6 @@
 //! What the cloud-init of a guest is told, on a small medium of its own: a NoCloud seed or an OpenStack config drive.
 //!
-//! [`volume`] makes the medium; `network` tells how interfaces are set up. All of it may hold secrets: an object has it under
+//! [`mod@volume`] makes the medium; `network` tells how interfaces are set up. All of it may hold secrets: an object has it under
 //! seal, and no record has it at all.
 
 mod network;
