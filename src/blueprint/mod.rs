@@ -62,6 +62,17 @@ impl Blueprint {
     }
 }
 
+/// All that the choices for a server depend on.
+struct Context<'a> {
+    desired: &'a Desired,
+    recorded: &'a Recorded,
+    identity: &'a Identity,
+    layout: &'a Layout,
+    ipam: &'a Ipam,
+    /// What works on this host.
+    virt_type: VirtType,
+}
+
 /// Lowers a valid spec to the objects of this host.
 ///
 /// # Errors
@@ -77,14 +88,8 @@ pub fn lower(desired: &Desired, recorded: &Recorded, host: &HostFacts) -> Result
     let mut blueprint = Blueprint { warnings: problems, ..Blueprint::default() };
     let networks = network::lower(desired, &ipam, &identity, &layout, &mut blueprint);
     image::lower(desired, &layout, &mut blueprint);
-    let context = server::Context {
-        desired,
-        recorded,
-        identity: &identity,
-        layout: &layout,
-        ipam: &ipam,
-        virt_type: host.virt_type,
-    };
+    let context =
+        Context { desired, recorded, identity: &identity, layout: &layout, ipam: &ipam, virt_type: host.virt_type };
     network::lower_ports(desired, &ipam, &mut blueprint);
     for server in desired.servers.values() {
         server::lower(server, &context, &networks, &mut blueprint);

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -13,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::address::{Address, Name, PortId, ResourceKind};
-use crate::blueprint::dhcp::{Assignment, DhcpOption, IpVersion, Record, Route};
+pub use crate::blueprint::dhcp::{Dhcp, DhcpRange, HostEntry, PortAddress};
 use crate::blueprint::key::{
     ObjectKey, ObjectKind, base_key, bridge_key, dhcp_key, disk_key, domain_key, firewall_key, host_entry_key, seed_key,
 };
@@ -118,104 +117,6 @@ impl Firewall {
     pub fn ruleset_digest<'a>(marks: impl IntoIterator<Item = &'a str>) -> String {
         let joined: Vec<&str> = marks.into_iter().collect();
         Sha256::of(joined.join("\n").as_bytes()).short().to_owned()
-    }
-}
-
-/// What a dnsmasq tells the ports of one subnet.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DhcpRange {
-    /// The subnet.
-    pub subnet: Name,
-    /// Its addresses.
-    pub cidr: IpNet,
-    /// How guests get theirs.
-    pub assignment: Assignment,
-    /// The router to announce, if there is one: DHCPv4 option 3; with IPv6, whether router advertisements name the host.
-    pub router: Option<IpAddr>,
-    /// The DNS servers to announce (DHCPv4 option 6, DHCPv6 option 23, RFC 8106); none stands for the dnsmasq itself.
-    pub dns: Vec<IpAddr>,
-    /// More routes to announce (DHCPv4 option 121).
-    pub routes: Vec<Route>,
-    /// The DNS domain of its addresses, where it is not that of the network.
-    pub domain: Option<String>,
-    /// How long a lease lasts, in seconds.
-    pub lease_seconds: u32,
-}
-
-/// One dnsmasq process serving one bridge (reference D5).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Dhcp {
-    /// The network it serves.
-    pub network: Name,
-    /// The bridge it is bound to, and to nothing else.
-    pub bridge: String,
-    /// The directory of its files: `hosts/`, `names/`, `options/`, `leases`, `pid`, `log`.
-    pub dir: PathBuf,
-    /// What it serves, by subnet. Addresses are handed out only by host entry.
-    pub ranges: Vec<DhcpRange>,
-    /// The MTU to announce (option 26; RFC 4861, 4.6.4), in bytes.
-    pub mtu: u32,
-    /// The DNS domain of the guests.
-    pub domain: String,
-    /// What its DNS knows beside the ports, each under the name of its table.
-    pub records: BTreeMap<Name, Vec<Record>>,
-}
-
-/// An address of a port.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PortAddress {
-    /// The address.
-    pub address: IpAddr,
-    /// How the guest gets it.
-    pub assignment: Assignment,
-    /// The DNS domain in which it has its name.
-    pub domain: String,
-}
-
-/// What the dnsmasq of a network knows of one port: its addresses, its name, its options.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HostEntry {
-    /// The port.
-    pub port: PortId,
-    /// The network the port is on.
-    pub network: Name,
-    /// The port's MAC address.
-    pub mac: Mac,
-    /// The port's addresses, in the order of the request.
-    pub addresses: Vec<PortAddress>,
-    /// The name the guest is told, and is known by in DNS.
-    pub hostname: String,
-    /// What it alone is told.
-    pub options: Vec<DhcpOption>,
-}
-
-impl HostEntry {
-    /// The addresses that DHCP hands out: the first of IPv4, for dnsmasq gives a MAC one, and all of IPv6.
-    pub fn served(&self) -> Vec<IpAddr> {
-        let by_dhcp = || self.addresses.iter().filter(|it| it.assignment == Assignment::Dhcp).map(|it| it.address);
-        by_dhcp().filter(IpAddr::is_ipv4).take(1).chain(by_dhcp().filter(IpAddr::is_ipv6)).collect()
-    }
-
-    /// Its full names in DNS, each with an address.
-    pub fn names(&self) -> impl Iterator<Item = (IpAddr, String)> {
-        self.addresses.iter().map(|it| (it.address, format!("{}.{}", self.hostname, it.domain)))
-    }
-
-    /// Whether a DHCP server could not believe in both: it knows a guest by its MAC, and gives an address to one.
-    pub fn collides(&self, other: &Self) -> bool {
-        let (ours, theirs) = (self.served(), other.served());
-        self.network == other.network && (self.mac == other.mac || ours.iter().any(|it| theirs.contains(it)))
-    }
-
-    /// Whether a guest that has its addresses as `before` says must give one up for another. It would keep the old one until
-    /// half of its lease is over. One that is only added, or only taken away, it may go on with.
-    pub fn readdresses(&self, before: &Self) -> bool {
-        let (was, is) = (before.served(), self.served());
-        [IpVersion::V4, IpVersion::V6].into_iter().any(|version| {
-            let lost = was.iter().any(|it| IpVersion::of(*it) == version && !is.contains(it));
-            let gained = is.iter().any(|it| IpVersion::of(*it) == version && !was.contains(it));
-            lost && gained
-        })
     }
 }
 

@@ -3,25 +3,12 @@
 use crate::address::{Address, PortId, ResourceKind};
 use crate::blueprint::identity::Identity;
 use crate::blueprint::image::base;
-use crate::blueprint::ipam::Ipam;
 use crate::blueprint::key::{base_key, disk_key, domain_key};
 use crate::blueprint::network::Plugs;
 use crate::blueprint::object::{BaseRef, BaseRole, DirectBoot, Disk, Domain, Nic, Object, VirtType};
-use crate::blueprint::{Blueprint, Layout, seed};
-use crate::desired::{Desired, Image, Port, Server};
-use crate::plan::world::Recorded;
+use crate::blueprint::{Blueprint, Context, Layout, seed};
+use crate::desired::{Image, Port, Server};
 use crate::spec::values::{OnUserDataChange, VirtTypeSpec};
-
-/// All that the choices for a server depend on.
-pub(super) struct Context<'a> {
-    pub desired: &'a Desired,
-    pub recorded: &'a Recorded,
-    pub identity: &'a Identity,
-    pub layout: &'a Layout,
-    pub ipam: &'a Ipam,
-    /// What works on this host.
-    pub virt_type: VirtType,
-}
 
 pub(super) fn lower(server: &Server, context: &Context<'_>, plugs: &Plugs, blueprint: &mut Blueprint) {
     let Context { desired, layout, .. } = context;

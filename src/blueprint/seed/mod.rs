@@ -13,13 +13,12 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use crate::blueprint::Blueprint;
 use crate::blueprint::identity::Identity;
 use crate::blueprint::key::{host_entry_key, seed_key};
 use crate::blueprint::object::{Datasource, Object, Seed};
 use crate::blueprint::seed::network::Interface;
 use crate::blueprint::seed::volume::{Sealed, Volume};
-use crate::blueprint::server::Context;
+use crate::blueprint::{Blueprint, Context};
 use crate::desired::Server;
 use crate::desired::cloud_init::{CloudInit, InjectedFile};
 use crate::spec::values::OnUserDataChange;

@@ -13,8 +13,9 @@ use crate::address::{Name, PortId};
 use crate::blueprint::Layout;
 use crate::blueprint::object::{Dhcp, HostEntry};
 use crate::host::HostError;
-use crate::host::dhcp::arguments::{is_label, port_options, read_port_options, subnet_options, tags};
+use crate::host::dhcp::checks::is_label;
 use crate::host::dhcp::leases::{Client, Lease};
+use crate::host::dhcp::options::{port_options, read_port_options, subnet_options, tags};
 use crate::host::files::{PASSABLE, make_dir, make_project_dir};
 use crate::value::Mac;
 

@@ -10,9 +10,11 @@
 //! next one. The directory `networks/` of the project is our mark.
 
 mod arguments;
+mod checks;
 mod files;
 mod leases;
 mod observe;
+mod options;
 mod process;
 mod release;
 
@@ -79,7 +81,7 @@ impl Dnsmasq {
         let network = dhcp.network.as_str();
         let deed = || format!("cannot start the DHCP server of network `{network}`");
         let failed = |error: io::Error| HostError::new(deed(), error);
-        arguments::check(dhcp).map_err(|error| HostError::new(deed(), error))?;
+        checks::check(dhcp).map_err(|error| HostError::new(deed(), error))?;
         let files = self.files(network);
         if dhcp.dir != files.dir() {
             let reason = format!("its directory is not `{}`", files.dir().display());
@@ -156,7 +158,7 @@ impl Dnsmasq {
         let network = entry.network.as_str();
         let deed = || format!("cannot write the host entry of port `{}` on network `{network}`", entry.port);
         let failed = |error: io::Error| HostError::new(deed(), error);
-        arguments::check_entry(entry).map_err(|error| HostError::new(deed(), error))?;
+        checks::check_entry(entry).map_err(|error| HostError::new(deed(), error))?;
         let files = self.files(network);
         self.locked(network, || {
             if !files.are_there() {
