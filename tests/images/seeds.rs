@@ -72,6 +72,21 @@ fn a_seed_is_only_written_where_it_belongs() {
 }
 
 #[test]
+fn a_seed_is_not_looked_for_through_a_link() {
+    let lab = Lab::new();
+    let seed = seed(&lab, "web", b"");
+    lab.images().ensure_seed(&seed).expect("made");
+    symlink(lab.layout.instance("web"), lab.layout.instance("link")).expect("planted");
+    fs::write(lab.layout.instance("file"), "x").expect("writable");
+    let key = Object::Seed(seed.clone()).key();
+    assert_eq!(lab.observed().objects.into_keys().collect::<Vec<_>>(), [key]);
+    for other in ["link", "file"] {
+        lab.images().remove_seed(other).expect("nothing to remove");
+    }
+    assert!(seed.path.exists());
+}
+
+#[test]
 fn old_seeds_are_told_from_what_is_not_ours() {
     let lab = Lab::new();
     let (one, two) = (seed(&lab, "web", b"1"), seed(&lab, "web", b"2"));

@@ -113,7 +113,7 @@ impl Images {
         Ok(disks.filter(|(_, path)| fs::symlink_metadata(path).is_ok()).collect())
     }
 
-    /// The servers that have a directory.
+    /// The servers that have a directory, or something else in its place.
     fn servers(&self) -> Result<Vec<Name>, HostError> {
         let names = names_in(&self.layout.instances())?;
         let mut servers: Vec<Name> = names.iter().filter_map(|name| name.to_str()?.parse().ok()).collect();

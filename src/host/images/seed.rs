@@ -1,5 +1,6 @@
 //! What a server's cloud-init is told: a small image beside its disk, named by its content.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -70,7 +71,7 @@ impl Images {
             .map_err(|_| HostError::refused(format!("`{}` is not the name of a server", server.escape_debug())))?;
         self.remove_seeds(&self.seeds(&server)?)?;
         let directory = self.layout.instance(server.as_str());
-        for name in names_in(&directory)? {
+        for name in self.names_of(&server)? {
             // Of one that was cut off while it was written.
             if is_seed(name.to_string_lossy().trim_start_matches('.').trim_end_matches(".tmp")) {
                 files::remove(&directory.join(name))
@@ -107,11 +108,18 @@ impl Images {
 
     fn seeds(&self, server: &Name) -> Result<Vec<PathBuf>, HostError> {
         let directory = self.layout.instance(server.as_str());
-        let names = names_in(&directory)?;
+        let names = self.names_of(server)?;
         let mut seeds: Vec<PathBuf> =
             names.iter().filter(|name| name.to_str().is_some_and(is_seed)).map(|name| directory.join(name)).collect();
         seeds.sort();
         Ok(seeds)
+    }
+
+    /// What is in the directory of a server, if it is one. Nobody else's is looked into through a link.
+    fn names_of(&self, server: &Name) -> Result<Vec<OsString>, HostError> {
+        let directory = self.layout.instance(server.as_str());
+        let is_dir = fs::symlink_metadata(&directory).is_ok_and(|found| found.is_dir());
+        if is_dir { names_in(&directory) } else { Ok(Vec::new()) }
     }
 }
 
