@@ -234,8 +234,8 @@ fn each_rule_of_a_spec_has_a_name_and_a_place() {
         ),
         (
             "host-route",
-            "{ destination = \"10.9.0.0/16\", nexthop = \"10.1.0.9\" }",
-            "cidr = \"10.1.0.0/24\" => cidr = \"10.1.0.0/24\"\ndhcp = false\nhost_routes = [{ destination = \"10.9.0.0/16\", nexthop = \"10.1.0.9\" }]",
+            "{ destination = \"10.9.0.0/16\", nexthop = \"fd02::9\" }",
+            "ipv6_mode = \"dhcpv6-stateful\" => dhcp = false\nhost_routes = [{ destination = \"fd09::/64\", nexthop = \"fd02::9\" }, { destination = \"10.9.0.0/16\", nexthop = \"fd02::9\" }]",
         ),
         // Ports and servers.
         (

@@ -240,7 +240,8 @@ fn pools(subnet: &Subnet, written: Option<&[Pool]>, address: &Address, problems:
     sorted.into_iter().map(|(_, pool)| pool).collect()
 }
 
-/// DHCP tells them by option 121 (RFC 3442); router advertisements could (RFC 4191), but dnsmasq's do not.
+/// DHCP tells them by option 121 (RFC 3442), and where there is none, the seed of a guest; router advertisements could (RFC
+/// 4191), but dnsmasq's do not.
 fn routes(subnet: &Subnet, written: &SubnetSpec, address: &Address, problems: &mut Problems<'_>) -> Vec<Route> {
     let mut routes: Vec<Route> = Vec::new();
     for (index, route) in written.host_routes.iter().flatten().enumerate() {
@@ -249,17 +250,15 @@ fn routes(subnet: &Subnet, written: &SubnetSpec, address: &Address, problems: &m
         let mut wrong = |message: String, help: &str| {
             problems.push(Diagnostic::error(message).code("host-route").on(address, &key).help(help));
         };
-        if !subnet.is_ipv4() {
+        if !subnet.is_ipv4() && subnet.assignment != Assignment::Static {
             wrong(
-                "guests cannot be told of routes on an IPv6 subnet".into(),
+                "router advertisements tell guests of no routes here".into(),
                 "put them on an IPv4 subnet of the network, or into the guests",
             );
-        } else if subnet.assignment == Assignment::Static {
-            wrong("without DHCP nobody tells the guests of routes".into(), "leave `dhcp = false` or the route out");
-        } else if !route.destination.addr().is_ipv4() {
+        } else if IpVersion::of(route.destination.addr()) != subnet.version() {
             wrong(
-                format!("{} is not an IPv4 network, as the subnet is", route.destination),
-                "write an IPv4 network such as `10.99.0.0/16`",
+                format!("{} is not an {} network, as the subnet is", route.destination, subnet.version()),
+                "put it on a subnet of its own IP version",
             );
         } else if !subnet.is_host(route.nexthop) {
             wrong(

@@ -249,6 +249,7 @@ mod tests {
         network = "fixed"
         cidr = "10.1.0.0/24"
         dhcp = false
+        host_routes = [{ destination = "10.9.0.0/16", nexthop = "10.1.0.254" }]
         [subnet.fixed-v6]
         network = "fixed"
         cidr = "fd01::/64"
@@ -354,7 +355,7 @@ mod tests {
         assert_eq!(other["addresses"], json!(["10.1.0.2/24", "fd01::2/64"]));
         assert_eq!((&other["dhcp4"], &other["dhcp6"]), (&json!(false), &json!(false)));
         // The first interface has the way out already.
-        assert!(other.get("routes").is_none(), "{other}");
+        assert_eq!(other["routes"], json!([{ "to": "10.9.0.0/16", "via": "10.1.0.254" }]));
         assert_eq!(
             other["nameservers"],
             json!({ "addresses": ["10.1.0.1", "fd09::53"], "search": ["novella.internal"] })
@@ -363,6 +364,7 @@ mod tests {
         let alone = json(&told("networks = [\"fixed\"]\n").expect("a seed"), "network-config");
         let routes = json!([
             { "to": "0.0.0.0/0", "via": "10.1.0.1" },
+            { "to": "10.9.0.0/16", "via": "10.1.0.254" },
             { "to": "::/0", "via": "fd01::1" },
         ]);
         assert_eq!(alone["ethernets"]["nic0"]["routes"], routes);

@@ -99,6 +99,7 @@ fn interface(
             ways_out.push(subnet.version());
             it.routes.push(Route { destination: everywhere(nexthop), nexthop });
         }
+        add(&mut it.routes, &subnet.routes);
         let its_own = ipam.host.get(&subnet.name).and_then(|held| held.first());
         add(&mut it.dns, if subnet.dns.is_empty() { its_own.map_or(&[], std::slice::from_ref) } else { &subnet.dns });
         add(&mut it.search, std::slice::from_ref(&address.domain));
