@@ -81,6 +81,13 @@ impl Diagnostic {
         self
     }
 
+    /// The same, at this place.
+    #[must_use]
+    pub fn placed(mut self, place: Place) -> Self {
+        self.place = place;
+        self
+    }
+
     /// The same, at this span.
     #[must_use]
     pub fn at(mut self, span: Span) -> Self {

@@ -204,11 +204,8 @@ fn macs(network: &Network, claimants: &mut [Claimant], identity: &Identity, prob
                 claimant.port.id.address(),
                 network.name
             ));
-            problems.push(
-                Diagnostic { place, ..error }
-                    .code("mac-exhausted")
-                    .help("give the port a `mac_address`, or another name"),
-            );
+            problems
+                .push(error.placed(place).code("mac-exhausted").help("give the port a `mac_address`, or another name"));
         }
     }
 }
@@ -318,7 +315,8 @@ fn take(spaces: &mut [Space], address: IpAddr) -> bool {
 fn in_use(what: impl std::fmt::Display, code: &str, holder: &Port, place: &Place) -> Diagnostic {
     let resource = holder.id.address();
     let error = Diagnostic::error(format!("{what} is in use by `{resource}`"));
-    Diagnostic { place: place.clone(), ..error }
+    error
+        .placed(place.clone())
         .code(code)
         .related(holder.declared.place(""), "has it since it was made")
         .help(format!("choose a free address, or first give `{resource}` another one of its own choice"))
@@ -357,7 +355,7 @@ fn exhausted(network: &Network, left_out: &[(&Port, &Request)], claimants: &[Cla
     ));
     let subnet = spaces.first().map(|space| Address::new(ResourceKind::Subnet, space.subnet.name.clone()));
     let related = subnet.map_or(Place::Nowhere, |subnet| Place::of(&subnet, "pools"));
-    let error = Diagnostic { place: request.place.clone(), ..error };
+    let error = error.placed(request.place.clone());
     Some(
         error
             .code("pool-exhausted")

@@ -80,7 +80,8 @@ pub(super) fn addresses_and_macs_are_unique(ports: &Ports, problems: &mut Proble
             one.0.id.address()
         ));
         problems.push(
-            Diagnostic { place: one.1.clone(), ..error }
+            error
+                .placed(one.1.clone())
                 .code(code)
                 .related(other.1.clone(), "taken here")
                 .help("give one of them another address"),
@@ -125,7 +126,8 @@ pub(super) fn names_are_unique(ports: &Ports, problems: &mut Problems<'_>) {
             port.network
         ));
         problems.push(
-            Diagnostic { place: key(port), ..error }
+            error
+                .placed(key(port))
                 .code("dns-name-taken")
                 .related(key(other), "called so too")
                 .help("give one of them another `dns_name`"),

@@ -114,7 +114,8 @@ pub(super) fn has_subnet(network: &Network, spec: &Spec, declared: &Declared, pr
         let error = format!("`network.{name}` has no subnet, so there is no address for `{}`", declared.resource);
         let place = declared.place(if declared.key.is_empty() { "network" } else { "" });
         problems.push(
-            Diagnostic { place, ..Diagnostic::error(error) }
+            Diagnostic::error(error)
+                .placed(place)
                 .code("network-without-subnet")
                 .help(format!("add a `[subnet.NAME]` with `network = \"{name}\"` and a `cidr`")),
         );
@@ -132,7 +133,7 @@ pub(super) fn port(
 ) -> Port {
     let mut wrong = |key: &str, code: &str, message: String, help: String| {
         let place = declared.place(key);
-        problems.push(Diagnostic { place, ..Diagnostic::error(message) }.code(code).help(help));
+        problems.push(Diagnostic::error(message).placed(place).code(code).help(help));
     };
     for (key, is_written) in [
         ("security_groups", written.security_groups.is_some()),
@@ -224,7 +225,7 @@ fn fixed_ips(
 ) -> Vec<Request> {
     let mut requests: Vec<Request> = Vec::new();
     let error = |place: &Place, code: &str, message: String, help: String| {
-        Diagnostic { place: place.clone(), ..Diagnostic::error(message) }.code(code).help(help)
+        Diagnostic::error(message).placed(place.clone()).code(code).help(help)
     };
     if written.len() > MAX_FIXED_IPS {
         problems.push(error(
@@ -234,30 +235,13 @@ fn fixed_ips(
             "spread them over several ports".into(),
         ));
     }
-    let mut is_served = false;
     for (index, fixed) in written.iter().enumerate() {
         let place = declared.place(&format!("fixed_ips[{index}]"));
         let found = match &fixed.subnet {
             None => None,
-            Some(name) => match network.subnets.iter().find(|subnet| subnet.name == *name) {
+            Some(name) => match subnet_of(network, name, spec, &place, problems) {
                 Some(subnet) => Some(subnet),
-                None => {
-                    let (known, wrong): (Vec<String>, bool) = (
-                        network.subnets.iter().map(|subnet| format!("`{}`", subnet.name)).collect(),
-                        spec.subnets.get(name).is_some_and(|other| other.network.as_ref() == Some(&network.name)),
-                    );
-                    // One of this network that is not there has mistakes of its own.
-                    if !wrong {
-                        let is = if spec.subnets.contains_key(name) { "is not on" } else { "is no subnet of" };
-                        problems.push(error(
-                            &place,
-                            "subnet-not-on-network",
-                            format!("`subnet.{name}` {is} `network.{}`", network.name),
-                            format!("its subnets are {}", known.join(", ")),
-                        ));
-                    }
-                    continue;
-                }
+                None => continue,
             },
         };
         let wanted = match (found, fixed.ip_address) {
@@ -288,27 +272,52 @@ fn fixed_ips(
                 "leave it out".into(),
             ));
         }
-        let home = network.subnets.iter().find(|subnet| match &wanted {
-            Wanted::Address(address) => subnet.cidr.contains(address),
-            Wanted::Subnet(name) => subnet.name == *name,
-            Wanted::Any(_) => false,
-        });
-        if home.is_some_and(|subnet| subnet.is_ipv4() && subnet.assignment == Assignment::Dhcp) {
-            if is_served {
-                problems.push(
-                    Diagnostic {
-                        place: place.clone(),
-                        ..Diagnostic::warning("DHCP hands out the first IPv4 address alone")
-                    }
-                    .code("not-handed-out")
-                    .help("this one is kept free for the port, and its guest sets it up by itself"),
-                );
-            }
-            is_served = true;
-        }
         requests.push(Request { wanted, place });
     }
+    // What DHCP gives a MAC of IPv4 is one address.
+    let is_by_dhcp = |request: &&Request| {
+        network.subnets.iter().any(|subnet| {
+            subnet.is_ipv4()
+                && subnet.assignment == Assignment::Dhcp
+                && match &request.wanted {
+                    Wanted::Address(address) => subnet.cidr.contains(address),
+                    Wanted::Subnet(name) => subnet.name == *name,
+                    Wanted::Any(_) => false,
+                }
+        })
+    };
+    for request in requests.iter().filter(is_by_dhcp).skip(1) {
+        problems.push(
+            Diagnostic::warning("DHCP hands out the first IPv4 address alone")
+                .code("not-handed-out")
+                .placed(request.place.clone())
+                .help("this one is kept free for the port, and its guest sets it up by itself"),
+        );
+    }
     requests
+}
+
+/// The subnet of a network by its name. One that is not there for its own mistakes is no problem here.
+fn subnet_of<'n>(
+    network: &'n Network,
+    name: &Name,
+    spec: &Spec,
+    place: &Place,
+    problems: &mut Problems<'_>,
+) -> Option<&'n Subnet> {
+    let found = network.subnets.iter().find(|subnet| subnet.name == *name);
+    let written = spec.subnets.get(name);
+    if found.is_none() && written.is_none_or(|it| it.network.as_ref() != Some(&network.name)) {
+        let is = if written.is_some() { "is not on" } else { "is no subnet of" };
+        let known: Vec<String> = network.subnets.iter().map(|subnet| format!("`{}`", subnet.name)).collect();
+        problems.push(
+            Diagnostic::error(format!("`subnet.{name}` {is} `network.{}`", network.name))
+                .code("subnet-not-on-network")
+                .placed(place.clone())
+                .help(format!("its subnets are {}", known.join(", "))),
+        );
+    }
+    found
 }
 
 /// Reference C7: an address lies in a subnet of the network, the named one if one is named; a host may have it, and nobody
@@ -321,7 +330,7 @@ pub(super) fn address_is_possible(
     problems: &mut Problems<'_>,
 ) -> bool {
     let mut wrong = |code: &str, message: String, help: String| {
-        problems.push(Diagnostic { place: place.clone(), ..Diagnostic::error(message) }.code(code).help(help));
+        problems.push(Diagnostic::error(message).placed(place.clone()).code(code).help(help));
         false
     };
     if let Some(subnet) = named

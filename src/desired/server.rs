@@ -156,7 +156,7 @@ fn depends_on<'s>(spec: &'s Spec, problems: &mut Problems<'_>) -> BTreeMap<&'s N
             1 => format!("`server.{}` depends on itself", graph[circle[0]]),
             _ => format!("servers depend on each other in a circle: {}", way.join(" → ")),
         };
-        let error = Diagnostic { place: places[0].clone(), ..Diagnostic::error(message) }.code("dependency-circle");
+        let error = Diagnostic::error(message).placed(places[0].clone()).code("dependency-circle");
         let error = places[1..].iter().take(1).fold(error, |error, place| error.related(place.clone(), "and this"));
         problems.push(error.help("none could be the first to start; take one of the names out"));
     }
@@ -375,11 +375,7 @@ fn own_port(
 
 fn one_only(place: &Place, what: &str, problems: &mut Problems<'_>) {
     let error = Diagnostic::error(format!("{what} can belong to one server only"));
-    problems.push(
-        Diagnostic { place: place.clone(), ..error }
-            .code("one-server-only")
-            .help("leave `count` out, or take it out here"),
-    );
+    problems.push(error.placed(place.clone()).code("one-server-only").help("leave `count` out, or take it out here"));
 }
 
 /// The short way to one fixed address: it goes to the port on whose network it lies, which has of the other IP version what
