@@ -1,14 +1,19 @@
-//! Devices that come and go while a guest runs.
+//! What a guest takes while it runs: interfaces that come and go, what is in its drive, cables.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use virt::domain::Domain;
+use virt::error::{Error, ErrorNumber};
 use virt::sys;
 
-use super::connection::{LibvirtError, failed};
-use super::read;
-use crate::blueprint::object::{self, Nic};
+use super::connection::{LibvirtError, failed, is};
+use super::power::{self, State};
+use super::{agrees, read};
+use crate::blueprint::facts::{Disruption, Facts};
+use crate::blueprint::guest::Guest;
+use crate::blueprint::key::ObjectKind;
+use crate::blueprint::object::{self, Nic, Object, Power};
 use crate::host::HostError;
 use crate::host::domain_xml::{self, Read};
 
@@ -21,8 +26,48 @@ const LET_GO_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two requests. A guest that is still booting does not hear the first.
 const ASK_EVERY: Duration = Duration::from_secs(6);
 
+/// Gives a running guest what it can take as it runs. Gives the host sides of the interfaces that it has then.
+pub(super) fn change(domain: &Domain, wanted: &object::Domain) -> Result<Vec<String>, HostError> {
+    let name = &wanted.name;
+    let look = |error| failed(format!("cannot look at domain `{name}`"), error);
+    let state = power::state(domain).map_err(look)?;
+    if wanted.power == Power::Off || state == State::Off {
+        return Ok(Vec::new());
+    }
+    let mut live = read(domain, 0).map_err(look)?;
+    let nics = wanted.nic_facts();
+    let guest = |live: &Read| Guest {
+        nics: live.nics.iter().map(|(fact, _)| fact.clone()).collect(),
+        free_slots: live.free_slots,
+        ..Guest::default()
+    };
+    let has = guest(&live);
+    if has.nics != nics && has.takes(&nics) && state == State::On {
+        exchange(domain, wanted, &live)?;
+        live = read(domain, 0).map_err(look)?;
+    }
+    // The mark of the guest tells of what it was started with, and now it is the same as what is defined.
+    if let Some(marked) = &live.marked
+        && agrees(wanted, &marked.facts, |fact| {
+            fact != "definition"
+                && !fact.starts_with("nic.")
+                && ObjectKind::Domain.disruption(fact) >= Disruption::Reboot
+        })
+        && guest(&live).nics == nics
+        && marked.facts.get("definition") != Some(&wanted.definition())
+    {
+        mark(domain, wanted)?;
+        // The mark also tells which interface is whose.
+        live = read(domain, 0).map_err(look)?;
+    }
+    let facts = live.marked.map(|marked| marked.facts).unwrap_or_default();
+    change_medium(domain, wanted, &facts)?;
+    plug_cables(domain, wanted, &facts)?;
+    Ok(live.taps)
+}
+
 /// Takes the interfaces that are not wanted from a running guest, and gives it those that it lacks, in their order.
-pub(super) fn exchange(domain: &Domain, wanted: &object::Domain, live: &Read) -> Result<(), HostError> {
+fn exchange(domain: &Domain, wanted: &object::Domain, live: &Read) -> Result<(), HostError> {
     let nics = wanted.nic_facts();
     for (fact, xml) in live.nics.iter().filter(|(fact, _)| !nics.contains(fact)) {
         detach(domain, &wanted.name, fact, xml)?;
@@ -67,10 +112,62 @@ fn detach(domain: &Domain, name: &str, nic: &str, xml: &str) -> Result<(), HostE
 }
 
 /// Makes the mark of a running guest that of its definition.
-pub(super) fn mark(domain: &Domain, wanted: &object::Domain) -> Result<(), HostError> {
+fn mark(domain: &Domain, wanted: &object::Domain) -> Result<(), HostError> {
     let deed = || format!("cannot mark running domain `{}`", wanted.name);
     let [key, namespace, mark] = domain_xml::write_mark(wanted).map_err(|error| HostError::new(deed(), error))?;
     let element = sys::VIR_DOMAIN_METADATA_ELEMENT.cast_signed();
     let live = sys::VIR_DOMAIN_AFFECT_LIVE;
     domain.set_metadata(element, Some(&mark), Some(&key), Some(&namespace), live).map_err(|error| failed(deed(), error))
+}
+
+/// Puts the wanted seed into the drive of a running guest, so that it finds it also when it reboots by itself. One that
+/// was started without a drive has it at its next start.
+fn change_medium(domain: &Domain, wanted: &object::Domain, live: &Facts) -> Result<(), HostError> {
+    let name = &wanted.name;
+    let deed = || format!("cannot change what is in the drive of domain `{name}`");
+    let is = live.get("seed").map_or("none", String::as_str);
+    let seed = wanted.seed.as_ref().map(|seed| seed.to_string_lossy());
+    if is == "none" || is == seed.as_deref().unwrap_or(domain_xml::EMPTY) {
+        return Ok(());
+    }
+    let xml = domain_xml::write_drive(wanted.seed.as_deref()).map_err(|error| HostError::new(deed(), error))?;
+    tracing::debug!(domain = name, "changing what is in its drive");
+    // Also while the guest holds the drive shut: who reads it just then reads it again.
+    let flags = sys::VIR_DOMAIN_AFFECT_LIVE | sys::VIR_DOMAIN_DEVICE_MODIFY_FORCE;
+    match domain.update_device_flags(&xml, flags) {
+        Err(error) if is_unsupported(&error) => {
+            tracing::warn!(domain = name, "its drive cannot be changed while it runs: it is at its next start");
+            Ok(())
+        }
+        outcome => outcome.map(drop).map_err(|error| failed(deed(), error)),
+    }
+}
+
+/// Plugs the cables of a running guest in or pulls them, where they are not as they should be.
+fn plug_cables(domain: &Domain, wanted: &object::Domain, live: &Facts) -> Result<(), HostError> {
+    let name = &wanted.name;
+    let facts = Object::Domain(wanted.clone()).facts();
+    for nic in &wanted.nics {
+        let link = format!("nic.{}.link", nic.label());
+        let is = live.get(link.as_str());
+        if is.is_none() || is == facts.get(link.as_str()) {
+            continue;
+        }
+        let deed = || format!("cannot set the link state of `{}` of domain `{name}`", nic.tap);
+        // As it was started: neither the MTU nor, once that is gone, the bridge can be changed by this.
+        let started = |fact: &str| live.get(format!("nic.{}.{fact}", nic.label()).as_str());
+        let nic = &Nic {
+            bridge: started("bridge").unwrap_or(&nic.bridge).clone(),
+            mtu: started("mtu").and_then(|mtu| mtu.parse().ok()).unwrap_or(nic.mtu),
+            ..nic.clone()
+        };
+        let xml = domain_xml::write_interface(nic).map_err(|error| HostError::new(deed(), error))?;
+        tracing::debug!(domain = name, tap = nic.tap, unplugged = nic.unplugged, "setting the link state");
+        domain.update_device_flags(&xml, sys::VIR_DOMAIN_AFFECT_LIVE).map_err(|error| failed(deed(), error))?;
+    }
+    Ok(())
+}
+
+fn is_unsupported(error: &Error) -> bool {
+    is(error, &[ErrorNumber::NoSupport, ErrorNumber::OperationUnsupported, ErrorNumber::ArgumentUnsupported])
 }

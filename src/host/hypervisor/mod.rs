@@ -1,7 +1,7 @@
 //! Domains, through libvirt (reference F).
 //!
 //! - `connection`: the one connection that all threads share.
-//! - `devices`: interfaces that come and go while the guest runs.
+//! - `devices`: what a guest takes while it runs: interfaces that come and go, what is in its drive, cables.
 //! - `power`: starting, shutting down, forcing off.
 //! - `guest`: what people do to one guest by hand.
 //! - here: what is there, making it what it is to be, and taking it away.
@@ -32,7 +32,7 @@ use self::power::State;
 use crate::blueprint::facts::{Disruption, Facts};
 use crate::blueprint::guest::{Guest, pending};
 use crate::blueprint::key::{ObjectKind, domain_key};
-use crate::blueprint::object::{self, Claim, Nic, Object, Power};
+use crate::blueprint::object::{self, Claim, Object, Power};
 use crate::blueprint::{Capacity, Layout};
 use crate::host::domain_xml::{self, Marked};
 use crate::host::files;
@@ -211,45 +211,8 @@ impl Hypervisor {
         self.connection.run(|connect| {
             let domain = self.define(connect, wanted, &xml)?;
             power::settle(&domain, wanted, most >= Disruption::Reboot, before_start)?;
-            self.change_live(&domain, wanted)
+            devices::change(&domain, wanted)
         })
-    }
-
-    /// Gives a running guest what it can take as it runs. Gives the host sides of the interfaces that it has then.
-    fn change_live(&self, domain: &Domain, wanted: &object::Domain) -> Result<Vec<String>, HostError> {
-        let name = &wanted.name;
-        let look = |error| failed(format!("cannot look at domain `{name}`"), error);
-        let state = power::state(domain).map_err(look)?;
-        if wanted.power == Power::Off || state == State::Off {
-            return Ok(Vec::new());
-        }
-        let mut live = read(domain, 0).map_err(look)?;
-        let nics = wanted.nic_facts();
-        let guest = |live: &Read| Guest {
-            nics: live.nics.iter().map(|(fact, _)| fact.clone()).collect(),
-            free_slots: live.free_slots,
-            ..Guest::default()
-        };
-        let has = guest(&live);
-        if has.nics != nics && has.takes(&nics) && state == State::On {
-            devices::exchange(domain, wanted, &live)?;
-            live = read(domain, 0).map_err(look)?;
-        }
-        // The mark of the guest tells of what it was started with, and now it is the same as what is defined.
-        if let Some(marked) = &live.marked
-            && agrees(wanted, &marked.facts, |fact| {
-                fact != "definition"
-                    && !fact.starts_with("nic.")
-                    && ObjectKind::Domain.disruption(fact) >= Disruption::Reboot
-            })
-            && guest(&live).nics == nics
-            && marked.facts.get("definition") != Some(&wanted.definition())
-        {
-            devices::mark(domain, wanted)?;
-        }
-        self.change_medium(domain, wanted)?;
-        self.plug_cables(domain, wanted)?;
-        Ok(live.taps)
     }
 
     /// Shuts the guest of a domain down, by force once its time is over, and starts it again as it is defined now. Gives
@@ -274,7 +237,7 @@ impl Hypervisor {
             }
             let on = object::Domain { power: Power::On, ..wanted.clone() };
             power::settle(&domain, &on, false, before_start)?;
-            self.change_live(&domain, &on)
+            devices::change(&domain, &on)
         })
     }
 
@@ -302,30 +265,6 @@ impl Hypervisor {
         })
     }
 
-    /// Puts the wanted seed into the drive of a running guest, so that it finds it also when it reboots by itself. One that
-    /// was started without a drive has it at its next start.
-    fn change_medium(&self, domain: &Domain, wanted: &object::Domain) -> Result<(), HostError> {
-        let name = &wanted.name;
-        let deed = || format!("cannot change what is in the drive of domain `{name}`");
-        let live = read(domain, 0).map_err(|error| failed(deed(), error))?;
-        let is = live.marked.as_ref().and_then(|live| live.facts.get("seed")).map_or("none", String::as_str);
-        let seed = wanted.seed.as_ref().map(|seed| seed.to_string_lossy());
-        if is == "none" || is == seed.as_deref().unwrap_or(domain_xml::EMPTY) {
-            return Ok(());
-        }
-        let xml = domain_xml::write_drive(wanted.seed.as_deref()).map_err(|error| HostError::new(deed(), error))?;
-        tracing::debug!(domain = name, "changing what is in its drive");
-        // Also while the guest holds the drive shut: who reads it just then reads it again.
-        let flags = sys::VIR_DOMAIN_AFFECT_LIVE | sys::VIR_DOMAIN_DEVICE_MODIFY_FORCE;
-        match domain.update_device_flags(&xml, flags) {
-            Err(error) if is_unsupported(&error) => {
-                tracing::warn!(domain = name, "its drive cannot be changed while it runs: it is at its next start");
-                Ok(())
-            }
-            outcome => outcome.map(drop).map_err(|error| failed(deed(), error)),
-        }
-    }
-
     /// The seeds that the domain of a server has, by its definition or as it runs.
     ///
     /// # Errors
@@ -342,33 +281,6 @@ impl Hypervisor {
             }
             Ok(seeds)
         })
-    }
-
-    /// Plugs the cables of a running guest in or pulls them, where they are not as they should be.
-    fn plug_cables(&self, domain: &Domain, wanted: &object::Domain) -> Result<(), HostError> {
-        let name = &wanted.name;
-        let look = |error| failed(format!("cannot look at domain `{name}`"), error);
-        let live = read_live(domain).map_err(look)?.map(|marked| marked.facts).unwrap_or_default();
-        let facts = Object::Domain(wanted.clone()).facts();
-        for nic in &wanted.nics {
-            let link = format!("nic.{}.link", nic.label());
-            let is = live.get(link.as_str());
-            if is.is_none() || is == facts.get(link.as_str()) {
-                continue;
-            }
-            let deed = || format!("cannot set the link state of `{}` of domain `{name}`", nic.tap);
-            // As it was started: neither the MTU nor, once that is gone, the bridge can be changed by this.
-            let started = |fact: &str| live.get(format!("nic.{}.{fact}", nic.label()).as_str());
-            let nic = &Nic {
-                bridge: started("bridge").unwrap_or(&nic.bridge).clone(),
-                mtu: started("mtu").and_then(|mtu| mtu.parse().ok()).unwrap_or(nic.mtu),
-                ..nic.clone()
-            };
-            let xml = domain_xml::write_interface(nic).map_err(|error| HostError::new(deed(), error))?;
-            tracing::debug!(domain = name, tap = nic.tap, unplugged = nic.unplugged, "setting the link state");
-            domain.update_device_flags(&xml, sys::VIR_DOMAIN_AFFECT_LIVE).map_err(|error| failed(deed(), error))?;
-        }
-        Ok(())
     }
 
     /// Takes the domain of a server away: shuts it down as its mark says, and undefines it with all that libvirt keeps of
@@ -471,8 +383,10 @@ fn look(connect: &Connect) -> Result<Vec<Seen>, HostError> {
             Some(_) if not_running.contains(&uuid) => power::state(&domain).map_err(cannot)?,
             Some(_) => State::On,
         };
+        // What others run is not looked into.
         let live = match state {
             State::Off => None,
+            _ if read.marked.is_none() => None,
             _ => found(self::read(&domain, 0)).map_err(cannot)?,
         };
         seen.push(Seen { persistent: !transient.contains(&uuid), name, uuid, read, live, state });
@@ -483,11 +397,6 @@ fn look(connect: &Connect) -> Result<Vec<Seen>, HostError> {
 /// What the XML of a domain tells; nothing if it is no XML at all, as that of no domain of ours is.
 fn read(domain: &Domain, flags: sys::virDomainXMLFlags) -> Result<Read, Error> {
     Ok(domain_xml::read(&domain.xml_desc(flags)?).unwrap_or_default())
-}
-
-/// What a running guest was started with, and has been given since.
-fn read_live(domain: &Domain) -> Result<Option<Marked>, Error> {
-    Ok(read(domain, 0)?.marked)
 }
 
 /// Whether a running guest must be started again to become what is wanted. `live` is the definition that it runs with.
@@ -503,10 +412,6 @@ fn agrees(wanted: &object::Domain, facts: &Facts, which: impl Fn(&str) -> bool) 
         .iter()
         .filter(|(fact, _)| !matches!(fact.as_ref(), "power" | "depends_on") && which(fact))
         .all(|(fact, value)| facts.get(fact) == Some(value))
-}
-
-fn is_unsupported(error: &Error) -> bool {
-    is(error, &[ErrorNumber::NoSupport, ErrorNumber::OperationUnsupported, ErrorNumber::ArgumentUnsupported])
 }
 
 /// Nothing where there is no such domain.
