@@ -331,6 +331,15 @@ fn what_a_guest_is_told_is_checked() {
     }
 }
 
+#[test]
+fn a_maximum_is_no_less_than_what_a_server_starts_with() {
+    let flavor = |more: &str| resolved(&format!("[flavor.f]\nvcpus = 2\nram = \"128 MiB\"\ndisk = \"1 GiB\"\n{more}"));
+    assert_eq!(flavor("max_vcpus = 2\nmax_ram = \"128 MiB\""), []);
+    for (place, more) in [("1", "max_vcpus = 1"), ("\"64 MiB\"", "max_ram = \"64 MiB\"")] {
+        assert_eq!(flavor(more), [("maximum-below-size".to_owned(), place.to_owned())]);
+    }
+}
+
 /// What a plan says of the spec where one has been applied before.
 fn planned(before: &str, after: &str) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
     let (host, store) = (SimHost::new(), MemoryStore::default());

@@ -91,6 +91,22 @@ fn cases() -> Vec<(&'static str, Vec<Change>)> {
         ("a server more", vec![Edit(&[("count = 2", "count = 4")])]),
         ("servers less", vec![Edit(&[("count = 2", "count = 0")])]),
         ("more memory", vec![Edit(&[("128 MiB", "256 MiB")])]),
+        (
+            "a size that running guests can take",
+            vec![
+                Edit(&[("ram = \"128 MiB\"", "vcpus = 1\nmax_vcpus = 4\nmax_ram = \"1 GiB\"\nram = \"128 MiB\"")]),
+                Edit(&[("vcpus = 1", "vcpus = 3"), ("ram = \"128 MiB\"", "ram = \"96 MiB\"")]),
+            ],
+        ),
+        (
+            "a size that running guests can take, and what they cannot",
+            vec![
+                Edit(&[("ram = \"128 MiB\"", "vcpus = 1\nmax_vcpus = 4\nmax_ram = \"1 GiB\"\nram = \"128 MiB\"")]),
+                Edit(&[("vcpus = 1", "vcpus = 3"), ("ram = \"128 MiB\"", "ram = \"256 MiB\"")]),
+                Edit(&[("vcpus = 3", "vcpus = 2"), ("ram = \"256 MiB\"", "ram = \"128 MiB\"")]),
+                Edit(&[("max_vcpus = 4", "max_vcpus = 8"), ("vcpus = 2", "vcpus = 5")]),
+            ],
+        ),
         ("a larger disk", vec![Edit(&[("disk = \"1 GiB\"", "disk = \"2 GiB\"")])]),
         ("another image", vec![Edit(&[("image = \"debian\"", "image = \"tiny\"")])]),
         ("a new kernel", vec![Edit(&[("/images/vmlinuz", "/images/vmlinuz-2")])]),

@@ -61,7 +61,9 @@ fn domain(power: Power, virt_type: VirtType) -> Object {
         uuid: "6ba7b810-9dad-51d1-80b4-00c04fd430c8".parse().expect("a UUID"),
         virt_type,
         vcpus: 2,
+        max_vcpus: None,
         memory: ByteSize::mib(512),
+        max_memory: None,
         disk: "/var/lib/novella/default/instances/web/disk.qcow2".into(),
         base: Some(base_ref()),
         nics: vec![Nic {

@@ -2,6 +2,7 @@
 
 use crate::address::Address;
 use crate::desired::Desired;
+use crate::desired::flavor::Flavor;
 use crate::diagnostic::Diagnostic;
 use crate::value::ByteSize;
 
@@ -21,8 +22,10 @@ pub fn check(desired: &Desired, capacity: Option<Capacity>) -> Vec<Diagnostic> {
     let Some(capacity) = capacity else { return Vec::new() };
     let host = &desired.host;
     let flavors = || desired.servers.values().filter_map(|server| desired.flavors.get(&server.flavor));
-    let needs_vcpus = flavors().map(|flavor| u64::from(flavor.vcpus)).sum();
-    let needs_ram = flavors().fold(0, |sum: u64, flavor| sum.saturating_add(flavor.ram.bytes()));
+    // What a guest can be brought to must be there when it is.
+    let needs_vcpus = flavors().map(|flavor| u64::from(flavor.max_vcpus.unwrap_or(flavor.vcpus))).sum();
+    let most_ram = |flavor: &Flavor| flavor.max_ram.unwrap_or(flavor.ram).bytes();
+    let needs_ram = flavors().fold(0, |sum: u64, flavor| sum.saturating_add(most_ram(flavor)));
     let needs_disk = flavors().fold(0, |sum: u64, flavor| sum.saturating_add(flavor.disk.bytes()));
     let count: fn(u64) -> String = |count| count.to_string();
     let claims = [

@@ -162,7 +162,13 @@ impl Object {
                 put("uuid", it.uuid.to_string());
                 put("type", it.virt_type.as_str().into());
                 put("vcpus", it.vcpus.to_string());
+                if let Some(most) = it.max_vcpus {
+                    put("max_vcpus", most.to_string());
+                }
                 put("memory", it.memory.to_string());
+                if let Some(most) = it.max_memory {
+                    put("max_memory", most.to_string());
+                }
                 put("disk", it.disk.display().to_string());
                 put("power", it.power.as_str().into());
                 if !it.depends_on.is_empty() {

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use crate::blueprint::facts::{Disruption, Facts};
 use crate::blueprint::key::ObjectKind;
+use crate::blueprint::object::Domain;
 
 /// What a running guest runs with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,6 +35,21 @@ impl Guest {
                 let mut has = self.nics.iter();
                 nics.iter().all(|nic| has.any(|its| its == nic))
             }
+        }
+    }
+
+    /// Whether it can be brought to the wanted size, by this fact, as it runs: to more processors, and to more or less
+    /// memory, up to the maximum that it was started with. It does not give a processor back that it booted with.
+    pub fn resizes(&self, fact: &str, wanted: &Domain) -> bool {
+        let was_started_with = |name, most: String| self.facts.get(name) == Some(&most);
+        match fact {
+            "vcpus" => {
+                let has: Option<u32> = self.facts.get("vcpus").and_then(|has| has.parse().ok());
+                wanted.max_vcpus.is_some_and(|most| was_started_with("max_vcpus", most.to_string()))
+                    && has.is_some_and(|has| has <= wanted.vcpus)
+            }
+            "memory" => wanted.max_memory.is_some_and(|most| was_started_with("max_memory", most.to_string())),
+            _ => false,
         }
     }
 }

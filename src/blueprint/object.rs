@@ -402,8 +402,14 @@ pub struct Domain {
     pub virt_type: VirtType,
     /// How many processors it has.
     pub vcpus: u32,
+    /// How many it can be brought to while it runs, where that is declared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_vcpus: Option<u32>,
     /// How much memory it has.
     pub memory: ByteSize,
+    /// How much it can be brought to while it runs, where that is declared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_memory: Option<ByteSize>,
     /// Its root disk.
     pub disk: PathBuf,
     /// What the root disk lies over: written into the domain, so that QEMU never reads a chain from a disk.
@@ -446,6 +452,12 @@ impl Domain {
         definition.depends_on.clear();
         definition.shutdown_timeout = 0;
         definition.seed = None;
+        if definition.max_vcpus.is_some() {
+            definition.vcpus = 0;
+        }
+        if definition.max_memory.is_some() {
+            definition.memory = ByteSize(0);
+        }
         for nic in &mut definition.nics {
             nic.bridge.clear();
             nic.mtu = 0;

@@ -15,8 +15,12 @@ pub struct Flavor {
     pub name: Name,
     /// Processors.
     pub vcpus: u32,
+    /// How many a running server can be brought to, where that is declared.
+    pub max_vcpus: Option<u32>,
     /// Memory.
     pub ram: ByteSize,
+    /// How much a running server can be brought to, where that is declared.
+    pub max_ram: Option<ByteSize>,
     /// The size of the root disk.
     pub disk: ByteSize,
 }
@@ -43,14 +47,32 @@ pub(super) fn resolve(spec: &Spec, problems: &mut Problems<'_>) -> BTreeMap<Name
         };
         let ram = size("ram", &written.ram, "\"512 MiB\"");
         let disk = size("disk", &written.disk, "\"10 GiB\"");
-        if ram.bytes() % ByteSize::mib(1).bytes() != 0 {
-            problems.push(
-                Diagnostic::error(format!("a server cannot have {ram} of memory"))
-                    .on(&address, "ram")
-                    .help("libvirt counts memory in whole MiB"),
-            );
+        let max_ram = written.max_ram.map(|size| size.0);
+        for (key, ram) in [("ram", Some(ram)), ("max_ram", max_ram)] {
+            if let Some(ram) = ram.filter(|ram| ram.bytes() % ByteSize::mib(1).bytes() != 0) {
+                problems.push(
+                    Diagnostic::error(format!("a server cannot have {ram} of memory"))
+                        .on(&address, key)
+                        .help("libvirt counts memory in whole MiB"),
+                );
+            }
         }
-        flavors.insert(name.clone(), Flavor { name: name.clone(), vcpus, ram, disk });
+        let max_vcpus = written.max_vcpus;
+        let mut at_least = |key: &str, of: &str, too_small: Option<(String, String)>| {
+            if let Some((most, has)) = too_small {
+                problems.push(
+                    Diagnostic::error(format!("`{key}` is {most}, and `{of}` is {has}"))
+                        .code("maximum-below-size")
+                        .on(&address, key)
+                        .help("the maximum is what a running server can be brought to: at least what it starts with"),
+                );
+            }
+        };
+        let too_few = max_vcpus.filter(|most| *most < vcpus).map(|most| (most.to_string(), vcpus.to_string()));
+        at_least("max_vcpus", "vcpus", too_few);
+        let too_little = max_ram.filter(|most| *most < ram).map(|most| (most.to_string(), ram.to_string()));
+        at_least("max_ram", "ram", too_little);
+        flavors.insert(name.clone(), Flavor { name: name.clone(), vcpus, max_vcpus, ram, max_ram, disk });
     }
     flavors
 }

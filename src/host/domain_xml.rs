@@ -67,16 +67,18 @@ pub enum Unwritable {
 /// # Errors
 /// When it holds text that XML cannot carry, or memory that libvirt would round.
 pub fn write(domain: &Domain) -> Result<String, Unwritable> {
-    if !domain.memory.bytes().is_multiple_of(1 << 20) {
-        return Err(Unwritable::Memory(domain.memory));
+    for memory in domain.max_memory.iter().chain([&domain.memory]) {
+        if !memory.bytes().is_multiple_of(1 << 20) {
+            return Err(Unwritable::Memory(*memory));
+        }
     }
     let root = Element::new("domain")
         .attribute("type", domain.virt_type.as_str())
         .child(Element::new("name").text(&domain.name))
         .child(Element::new("uuid").text(domain.uuid.to_string()))
         .child(Element::new("metadata").child(mark(domain)))
-        .child(Element::new("memory").attribute("unit", "KiB").text((domain.memory.bytes() >> 10).to_string()))
-        .child(Element::new("vcpu").text(domain.vcpus.to_string()))
+        .children(memory(domain))
+        .child(vcpu(domain))
         .child(os(domain)?)
         .child(Element::new("features").child(Element::new("acpi")).child(Element::new("apic")))
         .child(cpu(domain.virt_type))
@@ -104,6 +106,24 @@ fn mark(domain: &Domain) -> Element {
         };
         mark.child(its.attribute("mac", nic.mac.to_string()))
     })
+}
+
+/// The memory that the machine has. Where it has more than the guest is to have, the guest's balloon holds the rest.
+fn memory(domain: &Domain) -> Vec<Element> {
+    let amount =
+        |name, memory: ByteSize| Element::new(name).attribute("unit", "KiB").text((memory.bytes() >> 10).to_string());
+    match domain.max_memory {
+        Some(most) => vec![amount("memory", most), amount("currentMemory", domain.memory)],
+        None => vec![amount("memory", domain.memory)],
+    }
+}
+
+fn vcpu(domain: &Domain) -> Element {
+    let vcpu = Element::new("vcpu");
+    match domain.max_vcpus {
+        Some(most) => vcpu.attribute("current", domain.vcpus.to_string()).text(most.to_string()),
+        None => vcpu.text(domain.vcpus.to_string()),
+    }
 }
 
 fn os(domain: &Domain) -> Result<Element, Unwritable> {
@@ -291,6 +311,11 @@ impl Element {
         self
     }
 
+    fn children(mut self, children: Vec<Self>) -> Self {
+        self.children.extend(children);
+        self
+    }
+
     fn write(&self, writer: &mut Writer<Vec<u8>>) -> Result<(), Unwritable> {
         for (_, value) in &self.attributes {
             carriable(value)?;
@@ -399,8 +424,10 @@ fn read_mark(domain: Node, interfaces: &[Node]) -> Option<Marked> {
     put("name", text(domain, &["name"]));
     put("uuid", Some(&uuid.to_string()));
     put("type", domain.attribute("type"));
-    put("vcpus", text(domain, &["vcpu"]));
-    put("memory", memory(domain).map(|memory| memory.to_string()).as_deref());
+    put("vcpus", value(domain, &["vcpu"], "current").or(text(domain, &["vcpu"])));
+    put("max_vcpus", text(domain, &["vcpu"]));
+    put("memory", amount(domain, "currentMemory").or(amount(domain, "memory")).as_deref());
+    put("max_memory", amount(domain, "memory").as_deref());
     put("disk", disk_of(domain, "vda").and_then(|disk| value(disk, &["source"], "file")));
     put("seed", disk_of(domain, DRIVE).map(|drive| value(drive, &["source"], "file").unwrap_or(EMPTY)));
     put("console_log", value(domain, &["devices", "serial", "log"], "file"));
@@ -457,9 +484,9 @@ fn free_slots(domain: Node) -> usize {
 }
 
 /// libvirt gives memory in KiB, whatever unit it was defined in.
-fn memory(domain: Node) -> Option<ByteSize> {
-    let kib: u64 = text(domain, &["memory"])?.parse().ok()?;
-    kib.checked_mul(1024).map(ByteSize)
+fn amount(domain: Node, name: &str) -> Option<String> {
+    let kib: u64 = text(domain, &[name])?.parse().ok()?;
+    Some(ByteSize(kib.checked_mul(1024)?).to_string())
 }
 
 fn disk_of<'a, 'i>(domain: Node<'a, 'i>, name: &str) -> Option<Node<'a, 'i>> {

@@ -370,6 +370,13 @@ impl World {
             return;
         }
         let has = seen(guest, domain);
+        if has.resizes("vcpus", domain) {
+            guest.vcpus = domain.vcpus;
+        }
+        if has.resizes("memory", domain) {
+            guest.memory = domain.memory;
+        }
+        let has = seen(guest, domain);
         if domain.power == Power::On && most >= Disruption::Reboot && !has.pending.is_empty() {
             self.start(domain);
             return;

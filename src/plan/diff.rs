@@ -307,13 +307,13 @@ fn fields(
     // Nobody resumes a guest that others have paused, and until then it takes nothing.
     let paused = |want: &Domain| want.power == Power::Unmanaged && seen.get("power").is_some_and(|power| power != "on");
     let guest = guest.filter(|_| !matches!(want, Object::Domain(want) if paused(want)));
-    let nics = match (want, made) {
+    let takes = match (want, made) {
         (Object::Domain(want), Some(Object::Domain(made))) => {
             let is_as_made = seen.get("definition").is_none_or(|seen| *seen == made.definition());
-            NicChange::new(want, Some(made).filter(|_| is_as_made), guest)
+            GuestChange::new(want, Some(made).filter(|_| is_as_made), guest)
         }
-        (Object::Domain(want), _) => NicChange::new(want, None, guest),
-        _ => NicChange::default(),
+        (Object::Domain(want), _) => GuestChange::new(want, None, guest),
+        _ => GuestChange::default(),
     };
     let after = want.facts();
     let before = made.filter(|made| *made != want).map(Object::facts);
@@ -338,28 +338,32 @@ fn fields(
                 after: after.cloned(),
                 drifted: drifted && !edited,
                 replaces: kind.replaces(name),
-                disruption: disruption(kind, name, (before, after), &nics),
+                disruption: disruption(kind, name, (before, after), &takes),
             });
         }
     }
     changes
 }
 
-/// How a domain comes to other interfaces.
+/// How a domain comes to what its guest may be able to take as it runs.
 #[derive(Default)]
-struct NicChange {
-    /// Whether nothing else of its definition changes that has no fact of its own.
-    nothing_else: bool,
-    /// What a running guest notices.
-    disruption: Disruption,
+struct GuestChange {
+    /// Whether nothing but its interfaces changes of its definition that has no fact of its own.
+    only_nics: bool,
+    /// What a running guest notices of other interfaces.
+    nics: Disruption,
+    /// What it can be resized in as it runs, as names of facts.
+    resizes: Vec<&'static str>,
 }
 
-impl NicChange {
+impl GuestChange {
     fn new(want: &Domain, made: Option<&Domain>, guest: Option<&Guest>) -> Self {
         let takes = guest.is_some_and(|guest| guest.takes(&want.nic_facts()));
+        let resizes = |fact: &&str| guest.is_some_and(|guest| guest.resizes(fact, want));
         Self {
-            nothing_else: made.is_some_and(|made| made.differs_in_nics_only(want)),
-            disruption: if takes { Disruption::Live } else { Disruption::Reboot },
+            only_nics: made.is_some_and(|made| made.differs_in_nics_only(want)),
+            nics: if takes { Disruption::Live } else { Disruption::Reboot },
+            resizes: ["vcpus", "memory"].into_iter().filter(resizes).collect(),
         }
     }
 }
@@ -369,7 +373,7 @@ fn disruption(
     kind: ObjectKind,
     name: &str,
     (before, after): (Option<&String>, Option<&String>),
-    nics: &NicChange,
+    takes: &GuestChange,
 ) -> Disruption {
     let (before, after) = (before.map(String::as_str), after.map(String::as_str));
     match (kind, name) {
@@ -379,10 +383,11 @@ fn disruption(
             Some("on") if !is_ending(before) => Disruption::Live,
             _ => kind.disruption(name),
         },
-        (ObjectKind::Domain, "definition") if nics.nothing_else => nics.disruption,
+        (ObjectKind::Domain, "definition") if takes.only_nics => takes.nics,
+        (ObjectKind::Domain, _) if takes.resizes.contains(&name) => Disruption::Live,
         (ObjectKind::Domain, _) if name.starts_with("nic.") => {
             let attribute = before.is_some() && after.is_some() && kind.disruption(name) == Disruption::Live;
-            if attribute { Disruption::Live } else { nics.disruption }
+            if attribute { Disruption::Live } else { takes.nics }
         }
         _ => kind.disruption(name),
     }
@@ -403,11 +408,11 @@ fn behind(want: Option<&Object>, made: Option<&Record>, guest: Option<&Guest>) -
         false => name == "power" || guest.facts.get(name) == after.get(name),
     };
     let differs = |before: &Domain| {
-        let nics = NicChange::new(wanted, Some(before), Some(guest));
+        let takes = GuestChange::new(wanted, Some(before), Some(guest));
         let before = Object::Domain(before.clone()).facts();
         let names: BTreeSet<&Cow<'static, str>> = after.keys().chain(before.keys()).collect();
         let names = names.into_iter().filter(|name| before.get(*name) != after.get(*name) && !catches_up(name));
-        names.map(|name| disruption(ObjectKind::Domain, name, (before.get(name), after.get(name)), &nics)).max()
+        names.map(|name| disruption(ObjectKind::Domain, name, (before.get(name), after.get(name)), &takes)).max()
     };
     let previous = made.previous.iter().filter_map(|it| match it {
         Object::Domain(before) => Some(before),

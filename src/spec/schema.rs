@@ -172,8 +172,12 @@ pub struct ImageSpec {
 pub struct FlavorSpec {
     /// Processors. Default 1.
     pub vcpus: Option<u32>,
+    /// How many processors a running server can be brought to. Default `vcpus`.
+    pub max_vcpus: Option<u32>,
     /// Memory. Needed.
     pub ram: Option<Size>,
+    /// How much memory a running server can be brought to. Default `ram`.
+    pub max_ram: Option<Size>,
     /// The size of the root disk. Needed.
     pub disk: Option<Size>,
 }

@@ -22,6 +22,7 @@ impl Guest {
             "[flavor.ram]\nram = \"128 MiB\"\ndisk = \"64 MiB\"\n",
             "[flavor.vcpus]\nvcpus = 2\nram = \"128 MiB\"\ndisk = \"64 MiB\"\n",
             "[flavor.disk]\nvcpus = 2\nram = \"128 MiB\"\ndisk = \"96 MiB\"\n",
+            "[flavor.most]\nvcpus = 1\nmax_vcpus = 3\nram = \"128 MiB\"\nmax_ram = \"192 MiB\"\ndisk = \"64 MiB\"\n",
             "[port.front]\nnetwork = \"private\"\nfixed_ips = [\"10.20.0.50\"]\n",
             "[port.vip]\nnetwork = \"back\"\n",
             "[port.more]\nnetwork = \"back\"\n",
@@ -90,6 +91,21 @@ impl Guest {
         String::from_utf8_lossy(&said.stdout).into_owned()
     }
 
+    /// How many processors the guest has, and how much memory in KiB: as it says once that is `right`, or after 10 s.
+    fn size(&self, right: impl Fn(u32, u32) -> bool) -> (u32, u32) {
+        let begun = Instant::now();
+        loop {
+            let said = self.ask("/cgi-bin/size");
+            let mut numbers = said.lines().last().unwrap_or_default().split(' ').map(str::parse);
+            let (Some(Ok(cpus)), Some(Ok(memory))) = (numbers.next(), numbers.next()) else {
+                panic!("no size: {said}");
+            };
+            if right(cpus, memory) || begun.elapsed().as_secs() >= 10 {
+                return (cpus, memory);
+            }
+        }
+    }
+
     fn virsh(&self, command: &str) -> String {
         self.lab.sh(&format!("virsh -q {command}"))
     }
@@ -137,6 +153,36 @@ fn each_field_does_to_a_guest_what_is_announced() {
     guest.measure("mac_address", ("[port.front]", "[port.front]\nmac_address = \"fa:16:3e:00:00:50\""), "reboot");
     guest.measure("fixed_ips", ("10.20.0.50", "10.20.0.50\", \"10.20.0.51"), "live");
     guest.measure("depends_on", ("shutdown_timeout", "depends_on = []\nshutdown_timeout"), "none");
+}
+
+#[test]
+fn a_guest_changes_its_size_up_to_the_maximum_that_it_was_started_with() {
+    let Some(mut guest) = Guest::new("size") else { return };
+    guest.measure("flavor.max_vcpus, max_ram", ("flavor = \"small\"", "flavor = \"most\""), "reboot");
+    let (cpus, memory) = guest.size(|cpus, _| cpus == 1);
+    assert_eq!(cpus, 1, "it has what it may be brought to");
+
+    guest.measure("flavor.vcpus (more, to the maximum)", ("vcpus = 1\nmax", "vcpus = 3\nmax"), "live");
+    assert_eq!(guest.size(|cpus, _| cpus == 3).0, 3, "the guest does not see its processors");
+    guest.measure("flavor.ram (more, within the maximum)", ("\"128 MiB\"\nmax", "\"176 MiB\"\nmax"), "live");
+    let more = guest.size(|_, it| it > memory).1;
+    assert!((40 << 10..56 << 10).contains(&more.saturating_sub(memory)), "from {memory} to {more} KiB");
+    guest.measure("flavor.ram (less, with a maximum)", ("\"176 MiB\"\nmax", "\"112 MiB\"\nmax"), "live");
+    let less = guest.size(|_, it| it < memory).1;
+    assert!((8 << 10..24 << 10).contains(&memory.saturating_sub(less)), "from {memory} to {less} KiB");
+
+    guest.measure("flavor.vcpus (less)", ("vcpus = 3\nmax", "vcpus = 2\nmax"), "reboot");
+    guest.measure("flavor.max_vcpus", ("max_vcpus = 3", "max_vcpus = 4"), "reboot");
+    guest.measure("flavor.max_ram", ("max_ram = \"192 MiB\"", "max_ram = \"208 MiB\""), "reboot");
+    assert_eq!(guest.size(|cpus, _| cpus == 2).0, 2);
+
+    // By hand it is drift, and is put right as it runs.
+    guest.virsh("setmem default.db 128M --live --config");
+    let plan = guest.lab.novella(&["plan"]).success().out;
+    assert!(plan.contains("memory") && Guest::announced(&plan) == "live", "{plan}");
+    guest.lab.apply();
+    assert_eq!(guest.lab.boot_of(DB), guest.boot, "it was booted anew");
+    guest.lab.assert_settled("memory by hand");
 }
 
 #[test]

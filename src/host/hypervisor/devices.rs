@@ -9,10 +9,9 @@ use virt::sys;
 
 use super::connection::{LibvirtError, failed, is};
 use super::power::{self, State};
-use super::{agrees, read};
-use crate::blueprint::facts::{Disruption, Facts};
+use super::{differs_but_for, guest, read};
+use crate::blueprint::facts::Facts;
 use crate::blueprint::guest::Guest;
-use crate::blueprint::key::ObjectKind;
 use crate::blueprint::object::{self, Nic, Object, Power};
 use crate::host::HostError;
 use crate::host::domain_xml::{self, Read};
@@ -22,6 +21,9 @@ const POLL: Duration = Duration::from_millis(50);
 
 /// How long a guest may take to let go of an interface. One that is still booting does so when its kernel is up.
 const LET_GO_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long is waited for a guest to take or give back memory. It goes on with it after that.
+const BALLOON_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Between two requests. A guest that is still booting does not hear the first.
 const ASK_EVERY: Duration = Duration::from_secs(6);
@@ -36,23 +38,17 @@ pub(super) fn change(domain: &Domain, wanted: &object::Domain) -> Result<Vec<Str
     }
     let mut live = read(domain, 0).map_err(look)?;
     let nics = wanted.nic_facts();
-    let guest = |live: &Read| Guest {
-        nics: live.nics.iter().map(|(fact, _)| fact.clone()).collect(),
-        free_slots: live.free_slots,
-        ..Guest::default()
-    };
     let has = guest(&live);
+    if state == State::On {
+        resize(domain, wanted, &has)?;
+    }
     if has.nics != nics && has.takes(&nics) && state == State::On {
         exchange(domain, wanted, &live)?;
         live = read(domain, 0).map_err(look)?;
     }
     // The mark of the guest tells of what it was started with, and now it is the same as what is defined.
     if let Some(marked) = &live.marked
-        && agrees(wanted, &marked.facts, |fact| {
-            fact != "definition"
-                && !fact.starts_with("nic.")
-                && ObjectKind::Domain.disruption(fact) >= Disruption::Reboot
-        })
+        && !differs_but_for(wanted, &live, |fact| fact == "definition" || fact.starts_with("nic."))
         && guest(&live).nics == nics
         && marked.facts.get("definition") != Some(&wanted.definition())
     {
@@ -64,6 +60,41 @@ pub(super) fn change(domain: &Domain, wanted: &object::Domain) -> Result<Vec<Str
     change_medium(domain, wanted, &facts)?;
     plug_cables(domain, wanted, &facts)?;
     Ok(live.taps)
+}
+
+/// Brings a running guest to the processors and the memory that are wanted, as far as it can be.
+fn resize(domain: &Domain, wanted: &object::Domain, guest: &Guest) -> Result<(), HostError> {
+    let name = &wanted.name;
+    let lacks = |fact: &str, amount: &str| {
+        guest.resizes(fact, wanted) && guest.facts.get(fact).is_some_and(|has| has != amount)
+    };
+    if lacks("vcpus", &wanted.vcpus.to_string()) {
+        tracing::debug!(domain = name, vcpus = wanted.vcpus, "plugging processors in");
+        domain
+            .set_vcpus_flags(wanted.vcpus, sys::VIR_DOMAIN_AFFECT_LIVE)
+            .map_err(|error| failed(format!("cannot plug processors into running domain `{name}`"), error))?;
+    }
+    let memory = wanted.memory.to_string();
+    if lacks("memory", &memory) {
+        let look = |error| failed(format!("cannot look at domain `{name}`"), error);
+        tracing::debug!(domain = name, memory, "changing what its balloon holds");
+        domain
+            .set_memory_flags(wanted.memory.bytes() >> 10, sys::VIR_DOMAIN_AFFECT_LIVE)
+            .map_err(|error| failed(format!("cannot change the memory of running domain `{name}`"), error))?;
+        let begun = Instant::now();
+        while self::guest(&read(domain, 0).map_err(look)?).facts.get("memory") != Some(&memory) {
+            if begun.elapsed() >= BALLOON_TIMEOUT {
+                tracing::warn!(
+                    domain = name,
+                    memory,
+                    "its guest is slow to change its memory, or has no balloon driver"
+                );
+                break;
+            }
+            thread::sleep(POLL);
+        }
+    }
+    Ok(())
 }
 
 /// Takes the interfaces that are not wanted from a running guest, and gives it those that it lacks, in their order.

@@ -156,14 +156,10 @@ impl Hypervisor {
                     let power =
                         if seen.persistent { seen.state.to_string() } else { format!("{} (undefined)", seen.state) };
                     facts.insert("power".into(), power);
-                    if let Some(live) = seen.live
-                        && let Some(as_started) = live.marked
-                    {
-                        let facts_of = |nics: Vec<(String, String)>| nics.into_iter().map(|(fact, _)| fact).collect();
-                        let (nics, defined): (Vec<String>, Vec<String>) =
-                            (facts_of(live.nics), facts_of(seen.read.nics));
-                        let pending = pending(&as_started.facts, &nics, &facts, &defined);
-                        let guest = Guest { facts: as_started.facts, nics, free_slots: live.free_slots, pending };
+                    if let Some(live) = seen.live.filter(|live| live.marked.is_some()) {
+                        let defined: Vec<String> = seen.read.nics.into_iter().map(|(fact, _)| fact).collect();
+                        let mut guest = guest(&live);
+                        guest.pending = pending(&guest.facts, &guest.nics, &facts, &defined);
                         into.guests.insert(domain_key(&marked.server), guest);
                     }
                     into.objects.insert(domain_key(&marked.server), facts);
@@ -399,10 +395,28 @@ fn read(domain: &Domain, flags: sys::virDomainXMLFlags) -> Result<Read, Error> {
     Ok(domain_xml::read(&domain.xml_desc(flags)?).unwrap_or_default())
 }
 
+/// What a guest runs with, by the XML of its running domain, but for what waits.
+fn guest(live: &Read) -> Guest {
+    Guest {
+        facts: live.marked.as_ref().map(|marked| marked.facts.clone()).unwrap_or_default(),
+        nics: live.nics.iter().map(|(fact, _)| fact.clone()).collect(),
+        free_slots: live.free_slots,
+        pending: Vec::new(),
+    }
+}
+
 /// Whether a running guest must be started again to become what is wanted. `live` is the definition that it runs with.
 fn differs_from_guest(wanted: &object::Domain, live: &Read) -> bool {
-    let needs_reboot = |fact: &str| ObjectKind::Domain.disruption(fact) >= Disruption::Reboot;
-    !live.marked.as_ref().is_some_and(|live| agrees(wanted, &live.facts, needs_reboot))
+    differs_but_for(wanted, live, |_| false)
+}
+
+/// The same, without the facts that `spared` selects, and those that it can be given as it runs.
+fn differs_but_for(wanted: &object::Domain, live: &Read, spared: impl Fn(&str) -> bool) -> bool {
+    let guest = guest(live);
+    let needs_reboot = |fact: &str| {
+        ObjectKind::Domain.disruption(fact) >= Disruption::Reboot && !guest.resizes(fact, wanted) && !spared(fact)
+    };
+    live.marked.is_none() || !agrees(wanted, &guest.facts, needs_reboot)
 }
 
 /// Whether the facts of a definition are the wanted ones, as far as `which` selects them.
