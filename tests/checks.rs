@@ -332,12 +332,19 @@ fn what_a_guest_is_told_is_checked() {
 }
 
 #[test]
-fn a_maximum_is_no_less_than_what_a_server_starts_with() {
+fn machines_are_possible() {
     let flavor = |more: &str| resolved(&format!("[flavor.f]\nvcpus = 2\nram = \"128 MiB\"\ndisk = \"1 GiB\"\n{more}"));
     assert_eq!(flavor("max_vcpus = 2\nmax_ram = \"128 MiB\""), []);
-    for (place, more) in [("1", "max_vcpus = 1"), ("\"64 MiB\"", "max_ram = \"64 MiB\"")] {
-        assert_eq!(flavor(more), [("maximum-below-size".to_owned(), place.to_owned())]);
+    for (code, place, more) in [
+        ("cpu-model", "\"EPYC\"", "cpu_mode = \"maximum\"\ncpu_model = \"EPYC\""),
+        ("cpu-model", "\"<EPYC>\"", "cpu_model = \"<EPYC>\""),
+        ("maximum-below-size", "1", "max_vcpus = 1"),
+        ("maximum-below-size", "\"64 MiB\"", "max_ram = \"64 MiB\""),
+    ] {
+        assert_eq!(flavor(more), [(code.to_owned(), place.to_owned())]);
     }
+    let image = "[image.i]\nsource = \"/i\"\nformat = \"raw\"\nsecure_boot = true";
+    assert_eq!(resolved(image), [("secure-boot-without-uefi".to_owned(), "true".to_owned())]);
 }
 
 /// What a plan says of the spec where one has been applied before.

@@ -107,6 +107,13 @@ fn cases() -> Vec<(&'static str, Vec<Change>)> {
                 Edit(&[("max_vcpus = 4", "max_vcpus = 8"), ("vcpus = 2", "vcpus = 5")]),
             ],
         ),
+        (
+            "another machine",
+            vec![
+                Edit(&[("[image.debian]", "[image.debian]\nfirmware = \"uefi\"\ntpm = \"2.0\"")]),
+                Edit(&[("firmware = \"uefi\"", "firmware = \"uefi\"\nsecure_boot = true"), ("tpm = \"2.0\"", "")]),
+            ],
+        ),
         ("a larger disk", vec![Edit(&[("disk = \"1 GiB\"", "disk = \"2 GiB\"")])]),
         ("another image", vec![Edit(&[("image = \"debian\"", "image = \"tiny\"")])]),
         ("a new kernel", vec![Edit(&[("/images/vmlinuz", "/images/vmlinuz-2")])]),

@@ -10,6 +10,7 @@ use novella::address::{Name, PortId};
 use novella::blueprint::dhcp::{
     Assignment, DhcpOption, IpVersion, OptionValue, Record as DnsRecord, RecordData, Route,
 };
+use novella::blueprint::hardware::{CpuModel, Firmware, Hardware};
 use novella::blueprint::key::{ObjectKey, ObjectKind};
 use novella::blueprint::object::{
     Base, BaseRef, BaseRole, Bridge, Datasource, Dhcp, DhcpRange, DirectBoot, Disk, DiskFormat, Domain, Firewall,
@@ -64,6 +65,7 @@ fn domain(power: Power, virt_type: VirtType) -> Object {
         max_vcpus: None,
         memory: ByteSize::mib(512),
         max_memory: None,
+        hardware: Default::default(),
         disk: "/var/lib/novella/default/instances/web/disk.qcow2".into(),
         base: Some(base_ref()),
         nics: vec![Nic {
@@ -109,9 +111,37 @@ fn samples_of(version: u32) -> Vec<Record> {
             Object::Base(_) | Object::Seed(_) => {}
         }
     }
+    if version >= 3 {
+        use_all_of_machines(&mut samples);
+    }
     let seed = Record::intended(seed(Datasource::NoCloud), Some(&Record::present(seed(Datasource::ConfigDrive))));
     samples.insert(samples.len() - 1, seed);
     samples
+}
+
+/// A domain that was another machine before.
+fn use_all_of_machines(samples: &mut [Record]) {
+    let machines = [
+        (Firmware::Uefi, CpuModel::HostPassthrough),
+        (Firmware::Bios, CpuModel::HostModel),
+        (Firmware::Bios, CpuModel::Maximum),
+        (Firmware::SecureBoot, CpuModel::Named("EPYC".into())),
+    ];
+    for record in samples {
+        let Object::Domain(domain) = &mut record.object else { continue };
+        domain.max_vcpus = Some(4);
+        domain.max_memory = Some(ByteSize::gib(1));
+        let machine = |(firmware, cpu)| Hardware {
+            firmware,
+            nvram: Some("/var/lib/novella/default/instances/web/nvram-uefi.fd".into()),
+            tpm: firmware == Firmware::SecureBoot,
+            cpu: Some(cpu),
+        };
+        let [first, others @ ..] = machines.clone().map(machine);
+        domain.hardware = first;
+        let was = domain.clone();
+        record.previous.extend(others.map(|hardware| Object::Domain(Domain { hardware, ..was.clone() })));
+    }
 }
 
 fn seed(datasource: Datasource) -> Object {

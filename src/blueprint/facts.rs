@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::PortId;
 use crate::blueprint::dhcp::{Assignment, IpVersion};
+use crate::blueprint::hardware::Firmware;
 use crate::blueprint::key::ObjectKind;
 use crate::blueprint::object::{Firewall, Object, Rule};
 use crate::value::span;
@@ -168,6 +169,18 @@ impl Object {
                 put("memory", it.memory.to_string());
                 if let Some(most) = it.max_memory {
                     put("max_memory", most.to_string());
+                }
+                if it.hardware.firmware != Firmware::Bios {
+                    put("firmware", it.hardware.firmware.as_str().into());
+                }
+                if let Some(nvram) = &it.hardware.nvram {
+                    put("nvram", nvram.display().to_string());
+                }
+                if it.hardware.tpm {
+                    put("tpm", "2.0".into());
+                }
+                if let Some(cpu) = &it.hardware.cpu {
+                    put("cpu", cpu.to_string());
                 }
                 put("disk", it.disk.display().to_string());
                 put("power", it.power.as_str().into());

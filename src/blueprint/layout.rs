@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::address::Name;
+use crate::blueprint::hardware::Firmware;
 use crate::blueprint::object::BaseRole;
 use crate::value::Sha256;
 
@@ -10,7 +11,7 @@ use crate::value::Sha256;
 ///
 /// ```text
 /// <data_dir>/<project>/base/<id>               cached images, mode 0444
-/// <data_dir>/<project>/instances/<server>/     disk.qcow2, seed-<digest>.img, console.log
+/// <data_dir>/<project>/instances/<server>/     disk.qcow2, seed-<digest>.img, nvram-<kind>.fd, console.log
 /// <data_dir>/<project>/networks/<network>/     hosts/, leases, pid, log, dhcp.json
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +51,16 @@ impl Layout {
     /// What a server's cloud-init is told, by the digest of the image.
     pub fn seed(&self, server: &str, digest: &Sha256) -> PathBuf {
         self.instance(server).join(format!("seed-{}.img", digest.short()))
+    }
+
+    /// Where the firmware of a server keeps what it is to remember; nowhere where it is a BIOS.
+    pub fn nvram(&self, server: &str, firmware: Firmware) -> Option<PathBuf> {
+        let kind = match firmware {
+            Firmware::Bios => return None,
+            Firmware::Uefi => "uefi",
+            Firmware::SecureBoot => "secure-boot",
+        };
+        Some(self.instance(server).join(format!("nvram-{kind}.fd")))
     }
 
     /// A server's console log.

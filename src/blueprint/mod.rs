@@ -6,13 +6,14 @@
 //! [`object`], [`dhcp`], [`key`], [`facts`] and [`guest`] have the vocabulary; [`identity`] and [`ipam`] make the choices, and
 //! [`found`] tells of those that no record holds any more; [`network`], [`image`], [`server`] and [`seed`] lower one kind of
 //! thing each; [`capacity`] proves
-//! that it all fits, and [`usage`] tells what is left of a network.
+//! that it all fits, [`hardware`] that the host can be such machines, and [`usage`] tells what is left of a network.
 
 pub mod capacity;
 pub mod dhcp;
 pub mod facts;
 pub mod found;
 pub mod guest;
+pub mod hardware;
 pub mod identity;
 pub mod image;
 pub mod ipam;
@@ -35,6 +36,7 @@ use crate::diagnostic::{Diagnostic, has_errors};
 use crate::plan::world::Recorded;
 
 pub use capacity::Capacity;
+pub use hardware::Abilities;
 pub use layout::Layout;
 
 /// What a host can do and has room for, as far as choices depend on it.
@@ -44,6 +46,8 @@ pub struct HostFacts {
     pub virt_type: VirtType,
     /// What there is to share out; none where that is unknown, as on the simulated host.
     pub capacity: Option<Capacity>,
+    /// What its hypervisor can do; none where nothing asks for it, or it is unknown.
+    pub abilities: Option<Abilities>,
 }
 
 /// All that a host must hold.
@@ -69,8 +73,7 @@ struct Context<'a> {
     identity: &'a Identity,
     layout: &'a Layout,
     ipam: &'a Ipam,
-    /// What works on this host.
-    virt_type: VirtType,
+    host: &'a HostFacts,
 }
 
 /// Lowers a valid spec to the objects of this host.
@@ -79,6 +82,7 @@ struct Context<'a> {
 /// When the addresses or the host's capacity do not suffice, or an address is asked for that another server holds.
 pub fn lower(desired: &Desired, recorded: &Recorded, host: &HostFacts) -> Result<Blueprint, Vec<Diagnostic>> {
     let mut problems = capacity::check(desired, host.capacity);
+    problems.extend(hardware::check(desired, recorded, host));
     let identity = Identity::new(&desired.project);
     let layout = Layout::new(&desired.host.data_dir, &desired.project);
     let ipam = Ipam::allocate(desired, recorded, &identity, &mut problems);
@@ -88,8 +92,7 @@ pub fn lower(desired: &Desired, recorded: &Recorded, host: &HostFacts) -> Result
     let mut blueprint = Blueprint { warnings: problems, ..Blueprint::default() };
     let networks = network::lower(desired, &ipam, &identity, &layout, &mut blueprint);
     image::lower(desired, &layout, &mut blueprint);
-    let context =
-        Context { desired, recorded, identity: &identity, layout: &layout, ipam: &ipam, virt_type: host.virt_type };
+    let context = Context { desired, recorded, identity: &identity, layout: &layout, ipam: &ipam, host };
     network::lower_ports(desired, &ipam, &mut blueprint);
     for server in desired.servers.values() {
         server::lower(server, &context, &networks, &mut blueprint);

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::address::{Address, Name, PortId, ResourceKind};
 pub use crate::blueprint::dhcp::{Dhcp, DhcpRange, HostEntry, PortAddress};
+use crate::blueprint::hardware::Hardware;
 use crate::blueprint::key::{
     ObjectKey, ObjectKind, base_key, bridge_key, dhcp_key, disk_key, domain_key, firewall_key, host_entry_key, seed_key,
 };
@@ -410,6 +411,9 @@ pub struct Domain {
     /// How much it can be brought to while it runs, where that is declared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_memory: Option<ByteSize>,
+    /// What kind of machine it is.
+    #[serde(default, skip_serializing_if = "Hardware::is_usual")]
+    pub hardware: Hardware,
     /// Its root disk.
     pub disk: PathBuf,
     /// What the root disk lies over: written into the domain, so that QEMU never reads a chain from a disk.

@@ -1,13 +1,16 @@
 //! Servers become disks and domains.
 
 use crate::address::{Address, PortId, ResourceKind};
+use crate::blueprint::hardware::Hardware;
 use crate::blueprint::identity::Identity;
 use crate::blueprint::image::base;
 use crate::blueprint::key::{base_key, disk_key, domain_key};
 use crate::blueprint::network::Plugs;
 use crate::blueprint::object::{BaseRef, BaseRole, DirectBoot, Disk, Domain, Nic, Object, VirtType};
-use crate::blueprint::{Blueprint, Context, Layout, seed};
+use crate::blueprint::{Blueprint, Context, HostFacts, Layout, seed};
+use crate::desired::Desired;
 use crate::desired::{Image, Port, Server};
+use crate::plan::world::Recorded;
 use crate::spec::values::{OnUserDataChange, VirtTypeSpec};
 
 pub(super) fn lower(server: &Server, context: &Context<'_>, plugs: &Plugs, blueprint: &mut Blueprint) {
@@ -50,11 +53,17 @@ pub(super) fn lower(server: &Server, context: &Context<'_>, plugs: &Plugs, bluep
         project: desired.project.clone(),
         name: format!("{}.{name}", desired.project),
         uuid,
-        virt_type: virt_type(server, context),
+        virt_type: virt_type(server, desired, context.recorded, context.host),
         vcpus: flavor.vcpus,
         max_vcpus: flavor.max_vcpus,
         memory: flavor.ram,
         max_memory: flavor.max_ram,
+        hardware: Hardware {
+            firmware: image.firmware,
+            nvram: layout.nvram(name.as_str(), image.firmware),
+            tpm: image.tpm,
+            cpu: flavor.cpu.clone(),
+        },
         disk: layout.disk(name.as_str()),
         base,
         nics,
@@ -68,13 +77,13 @@ pub(super) fn lower(server: &Server, context: &Context<'_>, plugs: &Plugs, bluep
 }
 
 /// How a server is run. `auto` means what works when the server is made; a guest is not restarted because that changes.
-fn virt_type(server: &Server, context: &Context<'_>) -> VirtType {
-    let made = context.recorded.records.get(&domain_key(&server.name)).map(|record| &record.object);
-    match (context.desired.host.virt_type, made) {
+pub(super) fn virt_type(server: &Server, desired: &Desired, recorded: &Recorded, host: &HostFacts) -> VirtType {
+    let made = recorded.records.get(&domain_key(&server.name)).map(|record| &record.object);
+    match (desired.host.virt_type, made) {
         (VirtTypeSpec::Kvm, _) => VirtType::Kvm,
         (VirtTypeSpec::Qemu, _) => VirtType::Qemu,
         (VirtTypeSpec::Auto, Some(Object::Domain(made))) => made.virt_type,
-        (VirtTypeSpec::Auto, _) => context.virt_type,
+        (VirtTypeSpec::Auto, _) => host.virt_type,
     }
 }
 

@@ -221,6 +221,7 @@ mod tests {
             max_vcpus: None,
             memory: ByteSize::mib(64),
             max_memory: None,
+            hardware: Default::default(),
             disk: "/disk".into(),
             base: None,
             nics,

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 
 use crate::address::{Address, Name, ResourceKind};
+use crate::blueprint::hardware::CpuModel;
 use crate::desired::Problems;
 use crate::diagnostic::Diagnostic;
 use crate::spec::Spec;
+use crate::spec::schema::FlavorSpec;
+use crate::spec::values::CpuMode;
 use crate::value::ByteSize;
 
 /// A size.
@@ -23,6 +26,8 @@ pub struct Flavor {
     pub max_ram: Option<ByteSize>,
     /// The size of the root disk.
     pub disk: ByteSize,
+    /// Its processor; the usual one where nothing is said.
+    pub cpu: Option<CpuModel>,
 }
 
 pub(super) fn resolve(spec: &Spec, problems: &mut Problems<'_>) -> BTreeMap<Name, Flavor> {
@@ -72,7 +77,31 @@ pub(super) fn resolve(spec: &Spec, problems: &mut Problems<'_>) -> BTreeMap<Name
         at_least("max_vcpus", "vcpus", too_few);
         let too_little = max_ram.filter(|most| *most < ram).map(|most| (most.to_string(), ram.to_string()));
         at_least("max_ram", "ram", too_little);
-        flavors.insert(name.clone(), Flavor { name: name.clone(), vcpus, max_vcpus, ram, max_ram, disk });
+        let cpu = cpu(&address, written, problems);
+        flavors.insert(name.clone(), Flavor { name: name.clone(), vcpus, max_vcpus, ram, max_ram, disk, cpu });
     }
     flavors
+}
+
+fn cpu(address: &Address, written: &FlavorSpec, problems: &mut Problems<'_>) -> Option<CpuModel> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let problem = match (written.cpu_mode, &written.cpu_model) {
+        (mode, None) => {
+            return mode.map(|mode| match mode {
+                CpuMode::HostModel => CpuModel::HostModel,
+                CpuMode::HostPassthrough => CpuModel::HostPassthrough,
+                CpuMode::Maximum => CpuModel::Maximum,
+            });
+        }
+        (Some(_), Some(_)) => {
+            Diagnostic::error("`cpu_mode` and `cpu_model` both say which processor").help("leave one of them out")
+        }
+        (None, Some(name)) if name.is_empty() || !name.chars().all(plain) => {
+            Diagnostic::error("this is not the name of a processor")
+                .help("`virsh domcapabilities` lists them, as `EPYC` or `Skylake-Server`")
+        }
+        (None, Some(name)) => return Some(CpuModel::Named(name.clone())),
+    };
+    problems.push(problem.code("cpu-model").on(address, "cpu_model"));
+    None
 }

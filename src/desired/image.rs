@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::address::{Address, Name, ResourceKind};
+use crate::blueprint::hardware::Firmware;
 use crate::blueprint::object::{DiskFormat, Source};
 use crate::desired::Problems;
 use crate::desired::host::has_controls;
 use crate::diagnostic::Diagnostic;
 use crate::spec::Spec;
 use crate::spec::schema::ImageSpec;
+use crate::spec::values::{FirmwareSpec, HypervisorType};
 use crate::value::{ByteSize, Sha256};
 
 /// An image: a disk, a kernel, or both.
@@ -25,6 +27,12 @@ pub struct Image {
     pub initrd: Option<ImageFile>,
     /// The kernel's command line.
     pub cmdline: String,
+    /// What starts a server of it.
+    pub firmware: Firmware,
+    /// Whether it needs a TPM.
+    pub tpm: bool,
+    /// Whether it is made for KVM alone.
+    pub needs_kvm: bool,
     /// The least disk a flavor must have.
     pub min_disk: ByteSize,
     /// The least memory a flavor must have.
@@ -112,8 +120,28 @@ fn image(name: &Name, written: &ImageSpec, problems: &mut Problems<'_>) -> Image
         kernel,
         initrd,
         cmdline,
+        firmware: firmware(&address, written, problems),
+        tpm: written.tpm.is_some(),
+        needs_kvm: written.hypervisor_type == Some(HypervisorType::Kvm),
         min_disk: written.min_disk.map_or(ByteSize(0), |size| size.0),
         min_ram: written.min_ram.map_or(ByteSize(0), |size| size.0),
+    }
+}
+
+fn firmware(address: &Address, written: &ImageSpec, problems: &mut Problems<'_>) -> Firmware {
+    match (written.firmware, written.secure_boot) {
+        (None | Some(FirmwareSpec::Bios), Some(true)) => {
+            problems.push(
+                Diagnostic::error("secure boot takes UEFI")
+                    .code("secure-boot-without-uefi")
+                    .on(address, "secure_boot")
+                    .help("add `firmware = \"uefi\"`"),
+            );
+            Firmware::Bios
+        }
+        (Some(FirmwareSpec::Uefi), Some(true)) => Firmware::SecureBoot,
+        (Some(FirmwareSpec::Uefi), _) => Firmware::Uefi,
+        (None | Some(FirmwareSpec::Bios), _) => Firmware::Bios,
     }
 }
 

@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use crate::address::{Address, Name, ResourceKind};
 use crate::blueprint::facts::Facts;
+use crate::blueprint::hardware::{CpuModel, Firmware};
 use crate::blueprint::object::{Domain, Nic, VirtType};
 use crate::value::{ByteSize, Mac};
 
@@ -81,7 +82,7 @@ pub fn write(domain: &Domain) -> Result<String, Unwritable> {
         .child(vcpu(domain))
         .child(os(domain)?)
         .child(Element::new("features").child(Element::new("acpi")).child(Element::new("apic")))
-        .child(cpu(domain.virt_type))
+        .child(cpu(domain))
         .child(Element::new("clock").attribute("offset", "utc"))
         .child(Element::new("on_poweroff").text("destroy"))
         .child(Element::new("on_reboot").text("restart"))
@@ -98,6 +99,15 @@ fn mark(domain: &Domain) -> Element {
         .attribute("uuid", domain.uuid.to_string())
         .attribute("definition", domain.definition())
         .attribute("shutdown_timeout", domain.shutdown_timeout.to_string());
+    // libvirt leaves out a maximum that is what the domain has.
+    let maxima = [
+        ("max_vcpus", domain.max_vcpus.map(|most| most.to_string())),
+        ("max_memory", domain.max_memory.map(|most| most.to_string())),
+    ];
+    let mark = maxima.into_iter().fold(mark, |mark, (name, most)| match most {
+        Some(most) => mark.attribute(name, most),
+        None => mark,
+    });
     domain.nics.iter().fold(mark, |mark, nic| {
         let its = Element::new("novella:nic").attribute("network", nic.network.as_str());
         let its = match &nic.port {
@@ -129,8 +139,15 @@ fn vcpu(domain: &Domain) -> Element {
 fn os(domain: &Domain) -> Result<Element, Unwritable> {
     // q35 is PCIe and what Linux distributions test today; libvirt keeps the exact version it stands for at the time of
     // definition, so that a newer QEMU does not change the machine under a guest.
-    let mut os = Element::new("os")
-        .child(Element::new("type").attribute("arch", "x86_64").attribute("machine", "q35").text("hvm"));
+    let kind = Element::new("type").attribute("arch", "x86_64").attribute("machine", "q35").text("hvm");
+    let mut os = match domain.hardware.firmware {
+        Firmware::Bios => Element::new("os").child(kind),
+        Firmware::Uefi => uefi(kind, "no"),
+        Firmware::SecureBoot => uefi(kind, "yes"),
+    };
+    if let Some(nvram) = &domain.hardware.nvram {
+        os = os.child(Element::new("nvram").text(utf8(nvram)?));
+    }
     if let Some(boot) = &domain.boot {
         os = os.child(Element::new("kernel").text(utf8(&boot.kernel.1)?));
         if let Some((_, initrd)) = &boot.initrd {
@@ -141,14 +158,27 @@ fn os(domain: &Domain) -> Result<Element, Unwritable> {
     Ok(os.child(Element::new("boot").attribute("dev", "hd")))
 }
 
+/// UEFI, from the file that the host's descriptors name for it (<https://qemu.org/docs/master/interop/firmware.json>).
+fn uefi(kind: Element, secure: &str) -> Element {
+    let features = ["enrolled-keys", "secure-boot"];
+    let feature = |name: &str| Element::new("feature").attribute("enabled", secure).attribute("name", name);
+    let firmware = Element::new("firmware").children(features.into_iter().map(feature).collect());
+    Element::new("os").attribute("firmware", "efi").child(kind).child(firmware)
+}
+
 /// With KVM the host's own model, named and with its features listed, as Nova does. By emulation all that QEMU can emulate:
 /// its default, `qemu64`, lacks x86-64-v2, without which RHEL 9 and its kin do not start.
-fn cpu(virt_type: VirtType) -> Element {
-    let mode = match virt_type {
-        VirtType::Kvm => "host-model",
-        VirtType::Qemu => "maximum",
-    };
-    Element::new("cpu").attribute("mode", mode)
+fn cpu(domain: &Domain) -> Element {
+    let cpu = Element::new("cpu");
+    match (&domain.hardware.cpu, domain.virt_type) {
+        (Some(CpuModel::HostModel), _) | (None, VirtType::Kvm) => cpu.attribute("mode", "host-model"),
+        (Some(CpuModel::HostPassthrough), _) => cpu.attribute("mode", "host-passthrough"),
+        (Some(CpuModel::Maximum), _) | (None, VirtType::Qemu) => cpu.attribute("mode", "maximum"),
+        (Some(CpuModel::Named(name)), _) => {
+            let model = Element::new("model").attribute("fallback", "forbid").text(name);
+            cpu.attribute("mode", "custom").attribute("match", "exact").child(model)
+        }
+    }
 }
 
 fn devices(domain: &Domain) -> Result<Element, Unwritable> {
@@ -163,6 +193,10 @@ fn devices(domain: &Domain) -> Result<Element, Unwritable> {
         devices.child(port.attribute("model", "pcie-root-port"))
     });
     let devices = domain.nics.iter().fold(devices, |devices, nic| devices.child(interface(nic)));
+    let devices = match domain.hardware.tpm {
+        true => devices.child(tpm()),
+        false => devices,
+    };
     let log = Element::new("log").attribute("file", utf8(&domain.console_log)?).attribute("append", "on");
     Ok(devices
         .child(Element::new("serial").attribute("type", "pty").child(log))
@@ -183,6 +217,12 @@ fn devices(domain: &Domain) -> Result<Element, Unwritable> {
                 .attribute("model", "virtio")
                 .child(Element::new("backend").attribute("model", "random").text("/dev/urandom")),
         ))
+}
+
+/// A TPM 2.0 of its own, by swtpm; libvirt keeps what is in it for as long as the domain is defined.
+fn tpm() -> Element {
+    let backend = Element::new("backend").attribute("type", "emulator").attribute("version", "2.0");
+    Element::new("tpm").attribute("model", "tpm-crb").child(backend)
 }
 
 /// The root disk with its whole chain written out and closed. QEMU then opens what is named here and nothing that a disk's
@@ -425,9 +465,27 @@ fn read_mark(domain: Node, interfaces: &[Node]) -> Option<Marked> {
     put("uuid", Some(&uuid.to_string()));
     put("type", domain.attribute("type"));
     put("vcpus", value(domain, &["vcpu"], "current").or(text(domain, &["vcpu"])));
-    put("max_vcpus", text(domain, &["vcpu"]));
-    put("memory", amount(domain, "currentMemory").or(amount(domain, "memory")).as_deref());
-    put("max_memory", amount(domain, "memory").as_deref());
+    if mark.has_attribute("max_vcpus") {
+        put("max_vcpus", text(domain, &["vcpu"]));
+    }
+    // Without a maximum the guest has what the machine has, unless somebody fills its balloon.
+    let most = amount(domain, "memory");
+    if mark.has_attribute("max_memory") {
+        put("memory", amount(domain, "currentMemory").or(most.clone()).as_deref());
+        put("max_memory", most.as_deref());
+    } else {
+        put("memory", most.as_deref());
+    }
+    match firmware(domain) {
+        Firmware::Bios => {}
+        firmware @ (Firmware::Uefi | Firmware::SecureBoot) => {
+            put("firmware", Some(firmware.as_str()));
+            put("nvram", text(domain, &["os", "nvram"]));
+        }
+    }
+    if let Some(version) = value(domain, &["devices", "tpm", "backend"], "version") {
+        put("tpm", Some(version));
+    }
     put("disk", disk_of(domain, "vda").and_then(|disk| value(disk, &["source"], "file")));
     put("seed", disk_of(domain, DRIVE).map(|drive| value(drive, &["source"], "file").unwrap_or(EMPTY)));
     put("console_log", value(domain, &["devices", "serial", "log"], "file"));
@@ -466,6 +524,20 @@ fn read_mark(domain: Node, interfaces: &[Node]) -> Option<Marked> {
         taps.push((label, tap));
     }
     Some(Marked { project, server, shutdown_timeout, taps, facts })
+}
+
+/// What libvirt was told, or what it has chosen by that: from its first start on, the domain may name a file in place.
+fn firmware(domain: Node) -> Firmware {
+    let Some(os) = at(domain, &["os"]) else { return Firmware::Bios };
+    let is_secure = |node: &Node| {
+        node.has_tag_name("loader") && node.attribute("secure") == Some("yes")
+            || node.attribute("name") == Some("secure-boot") && node.attribute("enabled") == Some("yes")
+    };
+    match os.attribute("firmware") == Some("efi") || at(os, &["loader"]).is_some() {
+        true if os.descendants().any(|node| is_secure(&node)) => Firmware::SecureBoot,
+        true => Firmware::Uefi,
+        false => Firmware::Bios,
+    }
 }
 
 /// The root ports that nothing is plugged into: only these take devices while the guest runs.

@@ -7,7 +7,7 @@ use crate::address::{Name, PortId};
 use crate::blueprint::facts::Disruption;
 use crate::blueprint::key::{ObjectKey, ObjectKind};
 use crate::blueprint::object::{Domain, Object, Seed, VirtType};
-use crate::blueprint::{HostFacts, Layout};
+use crate::blueprint::{HostFacts, Layout, hardware};
 use crate::desired::Desired;
 use crate::host::dhcp::{Dnsmasq, Lease};
 use crate::host::firewall::Nft;
@@ -30,6 +30,8 @@ pub struct Machine {
     virt_type: VirtTypeSpec,
     kvm: OnceLock<Kvm>,
     kvm_cache: PathBuf,
+    /// Whether it matters what QEMU can do.
+    asks_for_abilities: bool,
     /// libvirt's test driver has domains without interfaces.
     has_taps: bool,
 }
@@ -41,6 +43,7 @@ impl Machine {
     /// When the kernel gives no netlink socket or the libvirt URI is refused.
     pub fn new(desired: &Desired, on_progress: OnProgress) -> Result<Self, HostError> {
         let layout = Layout::new(&desired.host.data_dir, &desired.project);
+        let is_test_driver = desired.host.libvirt_uri.starts_with("test:");
         Ok(Self {
             links: Links::new(&desired.project)?,
             firewall: Nft::new(&desired.project),
@@ -50,7 +53,8 @@ impl Machine {
             virt_type: desired.host.virt_type,
             kvm: OnceLock::new(),
             kvm_cache: layout.root.join("kvm"),
-            has_taps: !desired.host.libvirt_uri.starts_with("test:"),
+            asks_for_abilities: hardware::asks_for_abilities(desired) && !is_test_driver,
+            has_taps: !is_test_driver,
             layout,
         })
     }
@@ -154,7 +158,8 @@ impl Host for Machine {
                 Kvm::Unusable(_) => VirtType::Qemu,
             },
         };
-        Ok(HostFacts { virt_type, capacity: Some(self.hypervisor.facts()?) })
+        let abilities = self.asks_for_abilities.then(|| self.hypervisor.abilities(virt_type)).transpose()?;
+        Ok(HostFacts { virt_type, capacity: Some(self.hypervisor.facts()?), abilities })
     }
 
     fn observe(&self) -> Result<Observed, HostError> {

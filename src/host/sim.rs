@@ -444,7 +444,7 @@ fn seen(guest: &Domain, defined: &Domain) -> Guest {
 
 impl Host for SimHost {
     fn facts(&self) -> Result<HostFacts, HostError> {
-        Ok(HostFacts { virt_type: VirtType::Kvm, capacity: None })
+        Ok(HostFacts { virt_type: VirtType::Kvm, capacity: None, abilities: None })
     }
 
     fn observe(&self) -> Result<Observed, HostError> {

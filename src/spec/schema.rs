@@ -7,8 +7,9 @@ use serde::Deserialize;
 use crate::address::Name;
 use crate::blueprint::object::{DiskFormat, Power};
 use crate::spec::values::{
-    Cidr, DhcpOptSpec, FileSpec, FixedIpSpec, Forward, GatewaySpec, HostRouteSpec, Ip, Ipv6Mode, Lifetime,
-    OnUserDataChange, Pool, PortRef, RecordType, Size, VirtTypeSpec,
+    Architecture, Cidr, CpuMode, DhcpOptSpec, FileSpec, FirmwareSpec, FixedIpSpec, Forward, GatewaySpec, HostRouteSpec,
+    HypervisorType, Ip, Ipv6Mode, Lifetime, OnUserDataChange, Pool, PortRef, RecordType, Size, TpmVersion,
+    VirtTypeSpec,
 };
 use crate::value::{Mac, Secret, Sha256};
 
@@ -165,6 +166,16 @@ pub struct ImageSpec {
     pub initrd_sha256: Option<Sha256>,
     /// The kernel's command line. Default `root=/dev/vda console=ttyS0`.
     pub cmdline: Option<String>,
+    /// What starts it (Glance's `hw_firmware_type`). Default `bios`.
+    pub firmware: Option<FirmwareSpec>,
+    /// Whether the firmware starts only what is signed (Glance's `os_secure_boot`). Default `false`.
+    pub secure_boot: Option<bool>,
+    /// The TPM that it needs (Glance's `hw_tpm_version`). Default none.
+    pub tpm: Option<TpmVersion>,
+    /// The hypervisor that it is made for. Default any.
+    pub hypervisor_type: Option<HypervisorType>,
+    /// The processors that it is made for. Default `x86_64`, and nothing else can be.
+    pub architecture: Option<Architecture>,
 }
 
 /// `[flavor.NAME]`: a size.
@@ -180,6 +191,10 @@ pub struct FlavorSpec {
     pub max_ram: Option<Size>,
     /// The size of the root disk. Needed.
     pub disk: Option<Size>,
+    /// Where its processor comes from. Default `host-model`, by emulation `maximum`.
+    pub cpu_mode: Option<CpuMode>,
+    /// A processor that QEMU has by name, in place of `cpu_mode`.
+    pub cpu_model: Option<String>,
 }
 
 /// `[keypair.NAME]`: a public key, with which somebody may log in.

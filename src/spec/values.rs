@@ -419,6 +419,54 @@ impl Forward {
     }
 }
 
+/// What starts a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FirmwareSpec {
+    /// SeaBIOS.
+    Bios,
+    /// UEFI.
+    Uefi,
+}
+
+/// The version of a TPM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum TpmVersion {
+    /// TPM 2.0.
+    #[serde(rename = "2.0")]
+    V2,
+}
+
+/// Which kind of hypervisor an image is made for (Glance's `hypervisor_type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HypervisorType {
+    /// QEMU, with KVM or without.
+    Qemu,
+    /// QEMU with KVM.
+    Kvm,
+}
+
+/// Which processors an image is made for (Glance's `architecture`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum Architecture {
+    /// 64-bit x86.
+    #[serde(rename = "x86_64", alias = "amd64")]
+    X86,
+}
+
+/// Where a guest's processor comes from (Nova's `cpu_mode`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CpuMode {
+    /// The host's, as near as a name and a list of features come to it.
+    HostModel,
+    /// The host's own.
+    HostPassthrough,
+    /// All that can be had.
+    Maximum,
+}
+
 /// How domains are to be run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]

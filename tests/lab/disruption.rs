@@ -23,6 +23,7 @@ impl Guest {
             "[flavor.vcpus]\nvcpus = 2\nram = \"128 MiB\"\ndisk = \"64 MiB\"\n",
             "[flavor.disk]\nvcpus = 2\nram = \"128 MiB\"\ndisk = \"96 MiB\"\n",
             "[flavor.most]\nvcpus = 1\nmax_vcpus = 3\nram = \"128 MiB\"\nmax_ram = \"192 MiB\"\ndisk = \"64 MiB\"\n",
+            "[flavor.roomy]\nram = \"256 MiB\"\ndisk = \"64 MiB\"\n",
             "[port.front]\nnetwork = \"private\"\nfixed_ips = [\"10.20.0.50\"]\n",
             "[port.vip]\nnetwork = \"back\"\n",
             "[port.more]\nnetwork = \"back\"\n",
@@ -91,15 +92,19 @@ impl Guest {
         String::from_utf8_lossy(&said.stdout).into_owned()
     }
 
+    /// What the guest says of its machine.
+    fn machine(&self, what: &str) -> String {
+        let said = self.ask("/cgi-bin/machine");
+        let value = said.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no {what}: {said}")).to_owned()
+    }
+
     /// How many processors the guest has, and how much memory in KiB: as it says once that is `right`, or after 10 s.
     fn size(&self, right: impl Fn(u32, u32) -> bool) -> (u32, u32) {
         let begun = Instant::now();
         loop {
-            let said = self.ask("/cgi-bin/size");
-            let mut numbers = said.lines().last().unwrap_or_default().split(' ').map(str::parse);
-            let (Some(Ok(cpus)), Some(Ok(memory))) = (numbers.next(), numbers.next()) else {
-                panic!("no size: {said}");
-            };
+            let (cpus, memory) = (self.machine("cpus"), self.machine("memory"));
+            let (cpus, memory) = (cpus.parse().expect("a number"), memory.parse().expect("a number"));
             if right(cpus, memory) || begun.elapsed().as_secs() >= 10 {
                 return (cpus, memory);
             }
@@ -183,6 +188,42 @@ fn a_guest_changes_its_size_up_to_the_maximum_that_it_was_started_with() {
     guest.lab.apply();
     assert_eq!(guest.lab.boot_of(DB), guest.boot, "it was booted anew");
     guest.lab.assert_settled("memory by hand");
+}
+
+#[test]
+fn a_guest_has_the_machine_that_its_image_asks_for() {
+    let Some(mut guest) = Guest::new("machine") else { return };
+    let is = |guest: &Guest| ["firmware", "tpm"].map(|what| guest.machine(what)).join(" ");
+    assert_eq!(is(&guest), "bios none");
+    // UEFI has no room for a kernel in less.
+    guest.measure("flavor.ram", ("flavor = \"small\"", "flavor = \"roomy\""), "reboot");
+    guest.measure("image.firmware", ("cmdline = ", "firmware = \"uefi\"\ncmdline = "), "reboot");
+    assert_eq!(is(&guest), "uefi none");
+    guest.measure("image.secure_boot", ("cmdline = ", "secure_boot = true\ncmdline = "), "reboot");
+    assert_eq!(is(&guest), "secure-boot none");
+    guest.measure("image.tpm", ("cmdline = ", "tpm = \"2.0\"\ncmdline = "), "reboot");
+    assert_eq!(is(&guest), "secure-boot 2.0");
+    guest.measure("image.hypervisor_type", ("cmdline = ", "hypervisor_type = \"qemu\"\ncmdline = "), "none");
+    guest.measure("image.architecture", ("cmdline = ", "architecture = \"x86_64\"\ncmdline = "), "none");
+    guest.measure("flavor.cpu_model", ("[flavor.roomy]", "[flavor.roomy]\ncpu_model = \"Nehalem\""), "reboot");
+    assert!(guest.machine("model").contains("Nehalem"), "{}", guest.machine("model"));
+    guest.measure("flavor.cpu_mode", ("cpu_model = \"Nehalem\"", "cpu_mode = \"maximum\""), "reboot");
+
+    // What the host cannot be is told before anything is touched.
+    for (old, new, place) in [
+        ("cpu_mode = \"maximum\"", "cpu_model = \"Nehallem\"", "did you mean `Nehalem`"),
+        ("cpu_mode = \"maximum\"", "cpu_mode = \"host-passthrough\"", "it takes KVM"),
+        ("hypervisor_type = \"qemu\"", "hypervisor_type = \"kvm\"", "this host has no KVM"),
+    ] {
+        guest.edit(old, new);
+        let refused = guest.lab.novella(&["plan"]);
+        assert_eq!(refused.code(), Some(1), "{refused:#?}");
+        assert!(refused.err.contains("error[not-on-this-host]") && refused.err.contains(place), "{refused:#?}");
+        guest.edit(new, old);
+    }
+    guest.lab.novella(&["destroy", "--auto-approve"]).success();
+    let left = guest.lab.sh("ls -A /var/lib/libvirt/swtpm /var/lib/libvirt/qemu/nvram; ls /var/lib/novella");
+    assert!(!left.contains('-') && !left.contains("fd"), "{left}");
 }
 
 #[test]

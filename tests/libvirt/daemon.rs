@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use novella::blueprint::hardware::{CpuModel, Firmware, Hardware};
 use novella::blueprint::object::{BaseRef, DiskFormat, Domain, Power};
 use novella::value::ByteSize;
 use tempfile::TempDir;
@@ -308,8 +309,15 @@ fn the_xml_follows_libvirts_schema() {
     let mut web = bench.domain("web");
     let file = bench.directory.path().join("web.xml");
     let base = BaseRef { id: "b".into(), path: "/b".into(), format: DiskFormat::Qcow2 };
-    for base in [None, Some(base)] {
-        web.base = base;
+    web.max_vcpus = Some(2);
+    web.max_memory = Some(ByteSize::mib(128));
+    let hardware = |firmware, cpu| Hardware { firmware, nvram: Some("/nvram.fd".into()), tpm: true, cpu: Some(cpu) };
+    for (base, hardware) in [
+        (None, Hardware::default()),
+        (Some(base.clone()), hardware(Firmware::Uefi, CpuModel::HostPassthrough)),
+        (Some(base), hardware(Firmware::SecureBoot, CpuModel::Named("EPYC".into()))),
+    ] {
+        (web.base, web.hardware) = (base, hardware);
         fs::write(&file, novella::host::domain_xml::write(&web).expect("XML")).expect("written");
         let output = Command::new("virt-xml-validate").arg(&file).arg("domain").output().expect("it starts");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

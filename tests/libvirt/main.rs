@@ -66,6 +66,7 @@ impl Bench {
             max_vcpus: None,
             memory: ByteSize::mib(64),
             max_memory: None,
+            hardware: Default::default(),
             disk: dir.join(server).join("disk.qcow2"),
             base: None,
             nics: vec![nic("private", 1), nic("public", 2)],

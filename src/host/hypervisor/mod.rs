@@ -32,8 +32,8 @@ use self::power::State;
 use crate::blueprint::facts::{Disruption, Facts};
 use crate::blueprint::guest::{Guest, pending};
 use crate::blueprint::key::{ObjectKind, domain_key};
-use crate::blueprint::object::{self, Claim, Object, Power};
-use crate::blueprint::{Capacity, Layout};
+use crate::blueprint::object::{self, Claim, Object, Power, VirtType};
+use crate::blueprint::{Abilities, Capacity, Layout};
 use crate::host::domain_xml::{self, Marked};
 use crate::host::files;
 use crate::host::{HostError, domain_xml::Read};
@@ -101,6 +101,18 @@ impl Hypervisor {
             vcpus: node.cpus,
             memory: ByteSize(node.memory.saturating_mul(1024)),
             disk: ByteSize(disk.blocks().saturating_mul(disk.fragment_size())),
+        })
+    }
+
+    /// What its QEMU can do for domains that are run in this way.
+    ///
+    /// # Errors
+    /// When libvirt cannot be reached, or cannot tell.
+    pub fn abilities(&self, virt_type: VirtType) -> Result<Abilities, HostError> {
+        self.connection.run(|connect| {
+            let told = connect.domain_capabilities(None, Some("x86_64"), Some("q35"), Some(virt_type.as_str()), 0);
+            let told = told.map_err(|error| failed("cannot ask libvirt what domains can be", error))?;
+            Ok(abilities(&told).unwrap_or_default())
         })
     }
 
@@ -424,7 +436,7 @@ fn agrees(wanted: &object::Domain, facts: &Facts, which: impl Fn(&str) -> bool) 
     let wanted = Object::Domain(wanted.clone()).facts();
     wanted
         .iter()
-        .filter(|(fact, _)| !matches!(fact.as_ref(), "power" | "depends_on") && which(fact))
+        .filter(|(fact, _)| !matches!(fact.as_ref(), "power" | "depends_on" | "cpu") && which(fact))
         .all(|(fact, value)| facts.get(fact) == Some(value))
 }
 
@@ -447,6 +459,27 @@ fn not_ours(what: &str) -> HostError {
 /// libvirt's versions are major * 1000000 + minor * 1000 + release.
 fn version(number: u32) -> String {
     format!("{}.{}.{}", number / 1_000_000, number / 1000 % 1000, number % 1000)
+}
+
+/// What the capabilities for domains say (<https://libvirt.org/formatdomaincaps.html>).
+fn abilities(capabilities: &str) -> Option<Abilities> {
+    let document = roxmltree::Document::parse(capabilities).ok()?;
+    let root = document.root_element();
+    let lists = |parent: &str, name: &str, value: &str| {
+        let parents = root.descendants().filter(|node| node.has_tag_name(parent));
+        let mut lists = parents.flat_map(|node| node.children()).filter(|node| node.attribute("name") == Some(name));
+        lists.any(|list| list.children().any(|node| node.text() == Some(value)))
+    };
+    let uefi = lists("os", "firmware", "efi");
+    let models =
+        root.descendants().filter(|node| node.has_tag_name("mode") && node.attribute("name") == Some("custom"));
+    let models = models.flat_map(|mode| mode.children()).filter(|model| model.attribute("usable") == Some("yes"));
+    Some(Abilities {
+        uefi,
+        secure_boot: uefi && lists("loader", "secure", "yes"),
+        tpm: lists("tpm", "backendModel", "emulator"),
+        cpus: models.filter_map(|model| model.text().map(str::to_owned)).collect(),
+    })
 }
 
 /// The security model of the host, apart from plain ownership (<https://libvirt.org/formatcaps.html>).

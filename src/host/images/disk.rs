@@ -90,8 +90,8 @@ impl Images {
             Ok(_) => {}
         }
         for name in names_in(&directory)? {
-            // The disk and its part; the log and those that virtlogd rotated away.
-            if [&b"disk.qcow2"[..], b"console.log"].iter().any(|ours| name.as_bytes().starts_with(ours)) {
+            // The disk and its part; what the firmware keeps of it; the log and those that virtlogd rotated away.
+            if [&b"disk.qcow2"[..], b"nvram-", b"console.log"].iter().any(|ours| name.as_bytes().starts_with(ours)) {
                 files::remove(&directory.join(name)).map_err(failed)?;
             }
         }
