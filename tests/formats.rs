@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use novella::address::{Name, PortId};
+use novella::address::{Name, PortId, VolumeId};
 use novella::blueprint::dhcp::{
     Assignment, DhcpOption, IpVersion, OptionValue, Record as DnsRecord, RecordData, Route,
 };
+use novella::blueprint::disk::{Attachment, Bus, Cache, Content, Discard, DomainDisk, Volume};
 use novella::blueprint::key::{ObjectKey, ObjectKind};
 use novella::blueprint::object::{
     Base, BaseRef, BaseRole, Bridge, Datasource, Dhcp, DhcpRange, DirectBoot, Disk, DiskFormat, Domain, Firewall,
@@ -64,6 +65,8 @@ fn domain(power: Power, virt_type: VirtType) -> Object {
         memory: ByteSize::mib(512),
         disk: "/var/lib/novella/default/instances/web/disk.qcow2".into(),
         base: Some(base_ref()),
+        root_disk: Attachment::default(),
+        disks: Vec::new(),
         nics: vec![Nic {
             network: name("private"),
             bridge: "nvb0123456789".into(),
@@ -102,14 +105,50 @@ fn samples_of(version: u32) -> Vec<Record> {
             Object::Disk(it) => it.user_data = Some("f52fbd32b2b3b86f".into()),
             Object::Domain(it) => {
                 it.nics.push(Nic { port: Some(name("vip")), unplugged: true, ..it.nics[0].clone() });
+                it.root_disk = Attachment { bus: Bus::Scsi, cache: Cache::Unsafe, discard: Discard::Ignore };
+                it.disks = disks();
                 it.seed = Some("/var/lib/novella/default/instances/web/seed-2c26b46b68ffc68f.img".into());
             }
-            Object::Base(_) | Object::Seed(_) => {}
+            Object::Base(_) | Object::Volume(_) | Object::Seed(_) => {}
         }
     }
     let seed = Record::intended(seed(Datasource::NoCloud), Some(&Record::present(seed(Datasource::ConfigDrive))));
+    let own = volume(VolumeId::Own(name("data")), DiskFormat::Qcow2, Content::Plain);
+    let mut volume = Record::present(own);
+    let scratch =
+        |disk, content| volume_of(VolumeId::Inline { server: name("web"), disk: name(disk) }, DiskFormat::Raw, content);
+    volume.previous = vec![scratch("ephemeral0", Content::Ephemeral), scratch("swap", Content::Swap)];
+    samples.insert(samples.len() - 1, volume);
     samples.insert(samples.len() - 1, seed);
     samples
+}
+
+fn volume(id: VolumeId, format: DiskFormat, content: Content) -> Object {
+    let Object::Volume(volume) = volume_of(id, format, content) else { panic!("a volume") };
+    Object::Volume(Volume { image: Some(name("debian")), base: Some(base_ref()), ..volume })
+}
+
+fn volume_of(id: VolumeId, format: DiskFormat, content: Content) -> Object {
+    let path = format!("/var/lib/novella/default/volumes/{id}.{}", format.as_str()).into();
+    Object::Volume(Volume { id, path, format, size: ByteSize::gib(5), image: None, base: None, content })
+}
+
+/// A disk attached in each way.
+fn disks() -> Vec<DomainDisk> {
+    let disk = |label: &str, base, bus, cache| DomainDisk {
+        volume: VolumeId::Own(name(label)),
+        path: format!("/var/lib/novella/default/volumes/{label}.qcow2").into(),
+        format: DiskFormat::Qcow2,
+        base,
+        target: Bus::target(bus, 'b'),
+        attachment: Attachment { bus, cache, discard: Discard::Unmap },
+    };
+    vec![
+        disk("data", Some(base_ref()), Bus::Virtio, Cache::None),
+        disk("logs", None, Bus::Scsi, Cache::Writethrough),
+        disk("old", None, Bus::Sata, Cache::Directsync),
+        disk("new", None, Bus::Virtio, Cache::Writeback),
+    ]
 }
 
 fn seed(datasource: Datasource) -> Object {

@@ -23,7 +23,8 @@ pub fn check(desired: &Desired, capacity: Option<Capacity>) -> Vec<Diagnostic> {
     let flavors = || desired.servers.values().filter_map(|server| desired.flavors.get(&server.flavor));
     let needs_vcpus = flavors().map(|flavor| u64::from(flavor.vcpus)).sum();
     let needs_ram = flavors().fold(0, |sum: u64, flavor| sum.saturating_add(flavor.ram.bytes()));
-    let needs_disk = flavors().fold(0, |sum: u64, flavor| sum.saturating_add(flavor.disk.bytes()));
+    let disks = flavors().map(|flavor| flavor.disk).chain(desired.volumes.values().map(|volume| volume.size));
+    let needs_disk = disks.fold(0, |sum: u64, size| sum.saturating_add(size.bytes()));
     let count: fn(u64) -> String = |count| count.to_string();
     let claims = [
         (

@@ -221,6 +221,8 @@ mod tests {
             memory: ByteSize::mib(64),
             disk: "/disk".into(),
             base: None,
+            root_disk: Default::default(),
+            disks: Vec::new(),
             nics,
             boot: None,
             console_log: "/log".into(),

@@ -6,6 +6,7 @@ use crate::address::{Address, Name, ResourceKind};
 use crate::desired::Problems;
 use crate::diagnostic::Diagnostic;
 use crate::spec::Spec;
+use crate::spec::values::Size;
 use crate::value::ByteSize;
 
 /// A size.
@@ -19,7 +20,14 @@ pub struct Flavor {
     pub ram: ByteSize,
     /// The size of the root disk.
     pub disk: ByteSize,
+    /// The size of a further disk with a file system on it, where it has one.
+    pub ephemeral: Option<ByteSize>,
+    /// The size of a disk to swap to, where it has one.
+    pub swap: Option<ByteSize>,
 }
+
+/// A swap area of less has no room for anything (mkswap(8): at least ten pages); a file system neither.
+const LEAST: ByteSize = ByteSize::mib(1);
 
 pub(super) fn resolve(spec: &Spec, problems: &mut Problems<'_>) -> BTreeMap<Name, Flavor> {
     let mut flavors = BTreeMap::new();
@@ -30,7 +38,7 @@ pub(super) fn resolve(spec: &Spec, problems: &mut Problems<'_>) -> BTreeMap<Name
             problems
                 .push(Diagnostic::error("a server needs a processor").on(&address, "vcpus").help("write `vcpus = 1`"));
         }
-        let mut size = |key: &str, value: &Option<crate::spec::values::Size>, example: &str| {
+        let mut size = |key: &str, value: &Option<Size>, example: &str| {
             let size = problems.need(&address, key, value, example).map_or(ByteSize(0), |size| size.0);
             if value.is_some() && size.bytes() == 0 {
                 problems.push(
@@ -50,7 +58,21 @@ pub(super) fn resolve(spec: &Spec, problems: &mut Problems<'_>) -> BTreeMap<Name
                     .help("libvirt counts memory in whole MiB"),
             );
         }
-        flavors.insert(name.clone(), Flavor { name: name.clone(), vcpus, ram, disk });
+        // In Nova, 0 is none.
+        let mut further = |key: &str, value: &Option<Size>| {
+            let size = value.map(|size| size.0).filter(|size| size.bytes() > 0)?;
+            if size < LEAST {
+                problems.push(
+                    Diagnostic::error(format!("a disk of {size} is too small for `{key}`"))
+                        .on(&address, key)
+                        .help(format!("write at least `{key} = \"{LEAST}\"`, or leave it out")),
+                );
+            }
+            Some(size)
+        };
+        let ephemeral = further("ephemeral", &written.ephemeral);
+        let swap = further("swap", &written.swap);
+        flavors.insert(name.clone(), Flavor { name: name.clone(), vcpus, ram, disk, ephemeral, swap });
     }
     flavors
 }

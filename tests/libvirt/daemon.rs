@@ -7,6 +7,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use novella::address::VolumeId;
+use novella::blueprint::disk::{Attachment, Bus, Cache, Discard, DomainDisk};
 use novella::blueprint::object::{BaseRef, DiskFormat, Domain, Power};
 use novella::value::ByteSize;
 use tempfile::TempDir;
@@ -308,8 +310,27 @@ fn the_xml_follows_libvirts_schema() {
     let mut web = bench.domain("web");
     let file = bench.directory.path().join("web.xml");
     let base = BaseRef { id: "b".into(), path: "/b".into(), format: DiskFormat::Qcow2 };
-    for base in [None, Some(base)] {
-        web.base = base;
+    let disk = |name: &str, target: &str, bus, cache, discard, base| DomainDisk {
+        volume: VolumeId::Own(name.parse().expect("a name")),
+        path: format!("/{name}").into(),
+        format: if name == "raw" { DiskFormat::Raw } else { DiskFormat::Qcow2 },
+        base,
+        target: target.into(),
+        attachment: Attachment { bus, cache, discard },
+    };
+    let disks = vec![
+        disk("data", "vdb", Bus::Virtio, Cache::None, Discard::Unmap, Some(base.clone())),
+        disk("raw", "sdc", Bus::Scsi, Cache::Writethrough, Discard::Ignore, None),
+        disk("old", "sdd", Bus::Sata, Cache::Directsync, Discard::Unmap, None),
+        disk("new", "vde", Bus::Virtio, Cache::Unsafe, Discard::Unmap, None),
+    ];
+    for (base, bus, disks, seed) in [
+        (None, Bus::Virtio, Vec::new(), None),
+        (Some(base.clone()), Bus::Scsi, disks.clone(), Some("/seed".into())),
+        (Some(base), Bus::Sata, disks, None),
+    ] {
+        (web.base, web.disks, web.seed) = (base, disks, seed);
+        web.root_disk = Attachment { bus, ..Attachment::default() };
         fs::write(&file, novella::host::domain_xml::write(&web).expect("XML")).expect("written");
         let output = Command::new("virt-xml-validate").arg(&file).arg("domain").output().expect("it starts");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
