@@ -114,13 +114,15 @@ pub enum ResourceKind {
     Flavor,
     /// A public key, with which somebody may log in.
     Keypair,
+    /// A disk of its own, which servers come to and leave.
+    Volume,
     /// A virtual machine.
     Server,
 }
 
 impl ResourceKind {
     /// Every kind, in order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Host,
         Self::Network,
         Self::Subnet,
@@ -129,6 +131,7 @@ impl ResourceKind {
         Self::Image,
         Self::Flavor,
         Self::Keypair,
+        Self::Volume,
         Self::Server,
     ];
 
@@ -143,6 +146,7 @@ impl ResourceKind {
             Self::Image => "image",
             Self::Flavor => "flavor",
             Self::Keypair => "keypair",
+            Self::Volume => "volume",
             Self::Server => "server",
         }
     }
@@ -213,39 +217,89 @@ impl PortId {
     }
 }
 
-impl fmt::Display for PortId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+/// Which disk beside a root disk: a volume that is declared by itself, or a disk that a server has alone.
+///
+/// Shown as `data` and `web/scratch`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum VolumeId {
+    /// `[volume.NAME]`. It outlives the servers that use it.
+    Own(Name),
+    /// Made for a server, and gone with it.
+    Inline {
+        /// The server.
+        server: Name,
+        /// The disk's name among those of the server.
+        disk: Name,
+    },
+}
+
+impl VolumeId {
+    /// The resource under which people see it: itself, or its server.
+    pub fn address(&self) -> Address {
         match self {
-            Self::Own(name) => f.pad(name.as_str()),
-            Self::Inline { server, network } => f.pad(&format!("{server}/{network}")),
+            Self::Own(name) => Address::new(ResourceKind::Volume, name.clone()),
+            Self::Inline { server, .. } => Address::new(ResourceKind::Server, server.clone()),
+        }
+    }
+
+    /// How people call it: `volume.data`, or `server.web/scratch`.
+    pub fn title(&self) -> String {
+        match self {
+            Self::Own(_) => self.address().to_string(),
+            Self::Inline { .. } => format!("{}.{self}", ResourceKind::Server),
+        }
+    }
+
+    /// Its name among the disks of a server: the guest finds it by this.
+    pub fn label(&self) -> &Name {
+        match self {
+            Self::Own(name) | Self::Inline { disk: name, .. } => name,
         }
     }
 }
 
-impl FromStr for PortId {
-    type Err = InvalidName;
-
-    fn from_str(text: &str) -> Result<Self, InvalidName> {
-        match text.split_once('/') {
-            Some((server, network)) => Ok(Self::Inline { server: server.parse()?, network: network.parse()? }),
-            None => text.parse().map(Self::Own),
+/// The text of an id of something that is declared by itself, or of a part that a server has alone.
+macro_rules! id_text {
+    ($id:ident, $part:ident) => {
+        impl fmt::Display for $id {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    Self::Own(name) => f.pad(name.as_str()),
+                    Self::Inline { server, $part } => f.pad(&format!("{server}/{}", $part)),
+                }
+            }
         }
-    }
+
+        impl FromStr for $id {
+            type Err = InvalidName;
+
+            fn from_str(text: &str) -> Result<Self, InvalidName> {
+                match text.split_once('/') {
+                    Some((server, part)) => Ok(Self::Inline { server: server.parse()?, $part: part.parse()? }),
+                    None => text.parse().map(Self::Own),
+                }
+            }
+        }
+
+        impl TryFrom<String> for $id {
+            type Error = InvalidName;
+
+            fn try_from(text: String) -> Result<Self, InvalidName> {
+                text.parse()
+            }
+        }
+
+        impl From<$id> for String {
+            fn from(id: $id) -> Self {
+                id.to_string()
+            }
+        }
+    };
 }
 
-impl TryFrom<String> for PortId {
-    type Error = InvalidName;
-
-    fn try_from(text: String) -> Result<Self, InvalidName> {
-        text.parse()
-    }
-}
-
-impl From<PortId> for String {
-    fn from(id: PortId) -> Self {
-        id.to_string()
-    }
-}
+id_text!(PortId, network);
+id_text!(VolumeId, disk);
 
 #[cfg(test)]
 mod tests {

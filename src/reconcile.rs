@@ -4,15 +4,16 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use crate::address::{Address, ResourceKind};
-use crate::blueprint::key::bridge_key;
+use crate::address::{Address, ResourceKind, VolumeId};
+use crate::blueprint::key::{ObjectKey, ObjectKind, bridge_key};
 use crate::blueprint::object::Object;
 use crate::blueprint::{self, Blueprint, Layout};
 use crate::desired::Desired;
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Place};
 use crate::host::{Host, HostError};
 use crate::plan::world::{Observed, Recorded};
-use crate::plan::{Cycle, Plan};
+use crate::plan::{Action, Cycle, Plan};
+use crate::value::ByteSize;
 
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]
@@ -43,12 +44,14 @@ pub enum PlanError {
 pub fn plan(desired: &Desired, recorded: Recorded, host: &dyn Host) -> Result<Plan, PlanError> {
     let layout = Layout::new(&desired.host.data_dir, &desired.project);
     data_dir_is_where_it_was(&layout, &recorded)?;
-    let observed = host.observe()?;
+    let observed = observe(desired, &recorded, host)?;
     let chosen = blueprint::found::with_found(desired, &recorded, &observed);
     let blueprint = blueprint::lower(desired, &chosen, &host.facts()?).map_err(PlanError::Spec)?;
     drop(chosen);
     networks_are_free(desired, &observed)?;
-    Ok(Plan::new(blueprint, recorded, &observed)?)
+    let plan = Plan { trash: desired.host.trash_ttl, ..Plan::new(blueprint, recorded, &observed)? };
+    disks_do_not_shrink(&plan, desired)?;
+    Ok(plan)
 }
 
 /// The plan that takes away all that was made.
@@ -58,7 +61,52 @@ pub fn plan(desired: &Desired, recorded: Recorded, host: &dyn Host) -> Result<Pl
 pub fn plan_destroy(desired: &Desired, recorded: Recorded, host: &dyn Host) -> Result<Plan, PlanError> {
     let layout = Layout::new(&desired.host.data_dir, &desired.project);
     data_dir_is_where_it_was(&layout, &recorded)?;
-    Ok(Plan::new(Blueprint::default(), recorded, &host.observe()?)?)
+    let observed = observe(desired, &recorded, host)?;
+    Ok(Plan { trash: desired.host.trash_ttl, ..Plan::new(Blueprint::default(), recorded, &observed)? })
+}
+
+/// What the host holds. A base image that a disk lies over stays for it, also once that is in the trash.
+fn observe(desired: &Desired, recorded: &Recorded, host: &dyn Host) -> Result<Observed, HostError> {
+    let mut observed = host.observe()?;
+    if desired.host.trash_ttl.is_some() {
+        let disks =
+            recorded.records.iter().filter(|(key, _)| matches!(key.kind, ObjectKind::Disk | ObjectKind::Volume));
+        let bases: Vec<ObjectKey> = disks.flat_map(|(_, record)| record.needs()).collect();
+        observed.kept.extend(bases);
+    }
+    Ok(observed)
+}
+
+/// What a disk becomes less by is lost, so none does.
+fn disks_do_not_shrink(plan: &Plan, desired: &Desired) -> Result<(), PlanError> {
+    let mut problems = Vec::new();
+    for change in plan.changes.iter().filter(|change| change.action == Action::Update) {
+        let size = change.fields.iter().find(|field| field.name == "size");
+        let before = size.and_then(|size| size.before.as_ref()?.parse::<ByteSize>().ok());
+        let (what, size, place) = match &change.want {
+            Some(Object::Disk(disk)) => {
+                let Some(server) = desired.servers.get(&disk.server) else { continue };
+                let flavor = Address::new(ResourceKind::Flavor, server.flavor.clone());
+                (format!("the root disk of `server.{}`", disk.server), disk.size, Place::of(&flavor, "disk"))
+            }
+            Some(Object::Volume(volume)) => {
+                let Some(wanted) = desired.volumes.get(&volume.id) else { continue };
+                (format!("`{}`", volume.id.title()), volume.size, wanted.sized.clone())
+            }
+            _ => continue,
+        };
+        if let Some(before) = before.filter(|before| *before > size) {
+            problems.push(
+                Diagnostic::error(format!("{what} has {before}, and cannot shrink to {size} without loss"))
+                    .code("disk-shrinks")
+                    .placed(place)
+                    .help(format!(
+                        "write at least `\"{before}\"`; for a smaller one, declare another beside it and copy what is on it"
+                    )),
+            );
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(PlanError::Spec(problems)) }
 }
 
 /// To take addresses of a network that the host is on already would draw the host's own traffic to the bridge. A subnet that
@@ -90,14 +138,19 @@ fn data_dir_is_where_it_was(layout: &Layout, recorded: &Recorded) -> Result<(), 
     let outside = recorded.records.values().find_map(|record| {
         let path = match &record.object {
             Object::Disk(disk) => &disk.path,
+            Object::Volume(volume) => &volume.path,
             Object::Seed(seed) => &seed.path,
             Object::Base(base) => &base.path,
             Object::Dhcp(dhcp) => &dhcp.dir,
             Object::Firewall(_) | Object::Bridge(_) | Object::HostEntry(_) | Object::Domain(_) => return None,
         };
         // <root>/<kind>/<name>[/<file>]
-        let root =
-            path.ancestors().nth(if matches!(record.object, Object::Disk(_) | Object::Seed(_)) { 3 } else { 2 })?;
+        let depth = match &record.object {
+            Object::Disk(_) | Object::Seed(_) => 3,
+            Object::Volume(volume) if matches!(volume.id, VolumeId::Inline { .. }) => 3,
+            _ => 2,
+        };
+        let root = path.ancestors().nth(depth)?;
         (root != layout.root).then(|| root.to_owned())
     });
     match outside {

@@ -11,15 +11,14 @@ mod common;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use common::{BASE, PORTS, SEEDS, converge, plan, walk};
+use common::{BASE, DISKS, PORTS, SEEDS, converge, plan, walk};
 use novella::apply;
 use novella::blueprint::HostFacts;
 use novella::blueprint::facts::Disruption;
 use novella::blueprint::key::{ObjectKey, ObjectKind, base_key};
 use novella::blueprint::object::{Claim, Object, Power};
-use novella::host::Host;
-use novella::host::HostError;
 use novella::host::sim::{Fuse, SimHost, When};
+use novella::host::{Host, HostError, Keep};
 use novella::plan::Deed;
 use novella::plan::diff::{Action, Reason};
 use novella::plan::world::{Observed, Record, Recorded};
@@ -45,6 +44,12 @@ impl Host for Fused<'_, dyn Host> {
     }
     fn remove(&self, key: &ObjectKey) -> Result<(), HostError> {
         self.1.guard(|| self.0.remove(key)).unwrap_or_else(|| Err(HostError::refused("cut off")))
+    }
+    fn discard(&self, key: &ObjectKey, keep: Option<Keep>) -> Result<(), HostError> {
+        self.1.guard(|| self.0.discard(key, keep)).unwrap_or_else(|| Err(HostError::refused("cut off")))
+    }
+    fn release(&self, domain: &ObjectKey, volumes: &[ObjectKey]) -> Result<(), HostError> {
+        self.1.guard(|| self.0.release(domain, volumes)).unwrap_or_else(|| Err(HostError::refused("cut off")))
     }
     fn reload(&self, server: &ObjectKey) -> Result<(), HostError> {
         self.1.guard(|| self.0.reload(server)).unwrap_or_else(|| Err(HostError::refused("cut off")))
@@ -432,6 +437,115 @@ fn cases_of_seeds() -> Vec<(&'static str, Vec<Change>)> {
     ]
 }
 
+/// Cases of what [`DISKS`] adds.
+fn cases_of_disks() -> Vec<(&'static str, Vec<Change>)> {
+    use Change::{Alter, Destroy, Edit, Lose, LoseState};
+    use ObjectKind::{Disk, Domain, Volume};
+    const ONE: &str = "volumes = [\"data\", { volume = \"logs\", bus = \"scsi\", cache = \"none\" }]";
+    const OTHER: &str = "volumes = [\"copy\"]";
+    vec![
+        ("disks from nothing", vec![]),
+        ("a volume goes to another", vec![Edit(&[("\"data\", ", ""), (OTHER, "volumes = [\"copy\", \"data\"]")])]),
+        (
+            "two servers exchange their volumes",
+            vec![Edit(&[
+                (ONE, "volumes = [\"copy\"]"),
+                ("# other\nvolumes = [\"copy\"]", "volumes = [\"data\", \"logs\"]"),
+            ])],
+        ),
+        (
+            "a volume on SATA goes to another, and back",
+            vec![
+                Edit(&[("\"data\", ", "{ volume = \"data\", bus = \"sata\" }, ")]),
+                Edit(&[("{ volume = \"data\", bus = \"sata\" }, ", ""), (OTHER, "volumes = [\"copy\", \"data\"]")]),
+                Edit(&[(", \"data\"]", "]"), ("{ volume = \"logs\"", "\"data\", { volume = \"logs\"")]),
+            ],
+        ),
+        ("a volume goes to one that is off", vec![Edit(&[("\"data\", ", ""), ("# off", "volumes = [\"data\"]")])]),
+        (
+            "a volume comes from one that is off",
+            vec![
+                Edit(&[("\"data\", ", ""), ("# off", "volumes = [\"data\"]")]),
+                Edit(&[("volumes = [\"data\"]", ""), (OTHER, "volumes = [\"copy\", \"data\"]")]),
+            ],
+        ),
+        ("a volume is detached", vec![Edit(&[("\"data\", ", "")])]),
+        ("a volume is attached", vec![Edit(&[("\"data\", ", "")]), Edit(&[(OTHER, "volumes = [\"copy\", \"data\"]")])]),
+        ("a volume goes", vec![Edit(&[("\"data\", ", ""), ("[volume.data]\nsize = \"1 GiB\"\n", "")])]),
+        ("a volume grows", vec![Edit(&[("[volume.data]\nsize = \"1 GiB\"", "[volume.data]\nsize = \"2 GiB\"")])]),
+        (
+            "a volume grows and goes to another",
+            vec![Edit(&[
+                ("[volume.data]\nsize = \"1 GiB\"", "[volume.data]\nsize = \"2 GiB\""),
+                ("\"data\", ", ""),
+                (OTHER, "volumes = [\"copy\", \"data\"]"),
+            ])],
+        ),
+        ("a volume is of another format", vec![Edit(&[("[volume.data]", "[volume.data]\nformat = \"raw\"")])]),
+        (
+            "a volume is of another format and goes to another",
+            vec![Edit(&[
+                ("[volume.data]", "[volume.data]\nformat = \"raw\""),
+                ("\"data\", ", ""),
+                (OTHER, "volumes = [\"copy\", \"data\"]"),
+            ])],
+        ),
+        (
+            "volumes are made anew and exchanged",
+            vec![Edit(&[
+                (ONE, "volumes = [\"copy\"]"),
+                ("# other\nvolumes = [\"copy\"]", "volumes = [\"data\", \"logs\"]"),
+                ("[volume.data]", "[volume.data]\nformat = \"raw\""),
+                ("[volume.copy]", "[volume.copy]\nformat = \"raw\""),
+            ])],
+        ),
+        (
+            "a volume is of another image",
+            vec![Edit(&[("[volume.copy]\nimage = \"debian\"", "[volume.copy]\nimage = \"tiny\"")])],
+        ),
+        ("a new version of the image of a volume", vec![Edit(&[("debian.qcow2", "debian-2.qcow2")])]),
+        ("another bus", vec![Edit(&[("bus = \"scsi\"", "bus = \"virtio\"")])]),
+        ("another cache", vec![Edit(&[("cache = \"none\"", "cache = \"unsafe\"")])]),
+        (
+            "another bus of the root disk",
+            vec![Edit(&[("root_disk = { cache = \"none\" }", "root_disk = { bus = \"sata\" }")])],
+        ),
+        ("a disk less", vec![Edit(&[("{ name = \"scratch\", size = \"1 GiB\" }, ", "")])]),
+        ("a disk more", vec![Edit(&[("disks = [", "disks = [{ name = \"more\", size = \"1 GiB\" }, ")])]),
+        ("another ephemeral disk", vec![Edit(&[("ephemeral = \"1 GiB\"", "ephemeral = \"2 GiB\"")])]),
+        ("no ephemeral disk", vec![Edit(&[("ephemeral = \"1 GiB\"", "")])]),
+        ("another swap", vec![Edit(&[("swap = \"64 MiB\"", "swap = \"32 MiB\"")])]),
+        ("no swap", vec![Edit(&[("swap = \"64 MiB\"", "")])]),
+        (
+            "unmanaged, and swap is another",
+            vec![
+                Edit(&[("# other", "power = \"unmanaged\"")]),
+                Edit(&[("swap = \"64 MiB\"", "swap = \"32 MiB\""), (OTHER, "")]),
+            ],
+        ),
+        ("a server with disks less", vec![Edit(&[("count = 2", "count = 1")])]),
+        ("a server with a volume goes, and another comes to it", vec![Edit(&[("[server.one]", "[server.other-one]")])]),
+        ("a volume vanishes", vec![Lose(Volume, "data")]),
+        ("a disk and its domain vanish", vec![Lose(Volume, "many-1/scratch"), Lose(Domain, "many-1")]),
+        ("a disk and a volume vanish", vec![Lose(Disk, "one"), Lose(Volume, "one/swap"), Lose(Volume, "logs")]),
+        (
+            "a disk is taken out by hand",
+            vec![Alter(Domain, "one", |object| {
+                if let Object::Domain(domain) = object {
+                    domain.disks.clear();
+                }
+            })],
+        ),
+        ("the state is lost, with disks", vec![LoseState]),
+        (
+            "the state is lost, with disks, and the spec edited",
+            vec![LoseState, Edit(&[("\"data\", ", ""), (OTHER, "volumes = [\"copy\", \"data\"]")])],
+        ),
+        ("everything goes into the trash", vec![Destroy]),
+        ("everything goes for good", vec![Edit(&[("trash_ttl = \"7d\"", "trash_ttl = \"0\"")]), Edit(&[]), Destroy]),
+    ]
+}
+
 /// All cases, each with the spec that it begins with.
 fn all_cases() -> Vec<(&'static str, String, Vec<Change>)> {
     let base = cases().into_iter().map(|(case, changes)| (case, BASE.to_owned(), changes));
@@ -439,7 +553,9 @@ fn all_cases() -> Vec<(&'static str, String, Vec<Change>)> {
     // Without other servers, for the sake of time.
     let alone = BASE.split("[server.web]").next().expect("a beginning");
     let seeds = cases_of_seeds().into_iter().map(|(case, changes)| (case, format!("{alone}{SEEDS}"), changes));
-    base.chain(ports).chain(seeds).collect()
+    let disks = format!("{}{DISKS}", alone.replace("data_dir", "trash_ttl = \"7d\"\ndata_dir"));
+    let disks = cases_of_disks().into_iter().map(|(case, changes)| (case, disks.clone(), changes));
+    base.chain(ports).chain(seeds).chain(disks).collect()
 }
 
 /// The host and the store as they are before the last run of a case, and the spec of that run.
@@ -727,6 +843,9 @@ impl Host for Clinging<'_> {
         self.0.remove(key)?;
         Err(HostError::refused("half of it is left"))
     }
+    fn release(&self, domain: &ObjectKey, volumes: &[ObjectKey]) -> Result<(), HostError> {
+        self.0.release(domain, volumes)
+    }
     fn reload(&self, server: &ObjectKey) -> Result<(), HostError> {
         self.0.reload(server)
     }
@@ -763,6 +882,9 @@ impl Host for Stubborn<'_> {
     }
     fn remove(&self, key: &ObjectKey) -> Result<(), HostError> {
         if *key == self.1 { Err(HostError::refused("no")) } else { self.0.remove(key) }
+    }
+    fn release(&self, domain: &ObjectKey, volumes: &[ObjectKey]) -> Result<(), HostError> {
+        self.0.release(domain, volumes)
     }
     fn reload(&self, server: &ObjectKey) -> Result<(), HostError> {
         self.0.reload(server)

@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use novella::address::{Name, PortId};
+use novella::address::{Name, PortId, VolumeId};
 use novella::blueprint::dhcp::{
     Assignment, DhcpOption, IpVersion, OptionValue, Record as DnsRecord, RecordData, Route,
 };
+use novella::blueprint::disk::{Attachment, Bus, Cache, Content, Discard, DomainDisk, Volume};
 use novella::blueprint::hardware::{CpuModel, Firmware, Hardware};
 use novella::blueprint::key::{ObjectKey, ObjectKind};
 use novella::blueprint::object::{
@@ -68,6 +69,8 @@ fn domain(power: Power, virt_type: VirtType) -> Object {
         hardware: Default::default(),
         disk: "/var/lib/novella/default/instances/web/disk.qcow2".into(),
         base: Some(base_ref()),
+        root_disk: Attachment::default(),
+        disks: Vec::new(),
         nics: vec![Nic {
             network: name("private"),
             bridge: "nvb0123456789".into(),
@@ -108,15 +111,26 @@ fn samples_of(version: u32) -> Vec<Record> {
                 it.nics.push(Nic { port: Some(name("vip")), unplugged: true, ..it.nics[0].clone() });
                 it.seed = Some("/var/lib/novella/default/instances/web/seed-2c26b46b68ffc68f.img".into());
             }
-            Object::Base(_) | Object::Seed(_) => {}
+            Object::Base(_) | Object::Volume(_) | Object::Seed(_) => {}
         }
-    }
-    if version >= 3 {
-        use_all_of_machines(&mut samples);
     }
     let seed = Record::intended(seed(Datasource::NoCloud), Some(&Record::present(seed(Datasource::ConfigDrive))));
     samples.insert(samples.len() - 1, seed);
+    if version == 2 {
+        return samples;
+    }
+    use_all_of_machines(&mut samples);
+    samples.insert(samples.len() - 2, volumes());
     samples
+}
+
+/// A volume that was a disk of a server before.
+fn volumes() -> Record {
+    let mut volume = Record::present(volume(VolumeId::Own(name("data")), DiskFormat::Qcow2, Content::Plain));
+    let scratch =
+        |disk, content| volume_of(VolumeId::Inline { server: name("web"), disk: name(disk) }, DiskFormat::Raw, content);
+    volume.previous = vec![scratch("ephemeral0", Content::Ephemeral), scratch("swap", Content::Swap)];
+    volume
 }
 
 /// A domain that was another machine before.
@@ -131,6 +145,8 @@ fn use_all_of_machines(samples: &mut [Record]) {
         let Object::Domain(domain) = &mut record.object else { continue };
         domain.max_vcpus = Some(4);
         domain.max_memory = Some(ByteSize::gib(1));
+        domain.root_disk = Attachment { bus: Bus::Scsi, cache: Cache::Unsafe, discard: Discard::Ignore };
+        domain.disks = disks();
         let machine = |(firmware, cpu)| Hardware {
             firmware,
             nvram: Some("/var/lib/novella/default/instances/web/nvram-uefi.fd".into()),
@@ -142,6 +158,34 @@ fn use_all_of_machines(samples: &mut [Record]) {
         let was = domain.clone();
         record.previous.extend(others.map(|hardware| Object::Domain(Domain { hardware, ..was.clone() })));
     }
+}
+
+fn volume(id: VolumeId, format: DiskFormat, content: Content) -> Object {
+    let Object::Volume(volume) = volume_of(id, format, content) else { panic!("a volume") };
+    Object::Volume(Volume { image: Some(name("debian")), base: Some(base_ref()), ..volume })
+}
+
+fn volume_of(id: VolumeId, format: DiskFormat, content: Content) -> Object {
+    let path = format!("/var/lib/novella/default/volumes/{id}.{}", format.as_str()).into();
+    Object::Volume(Volume { id, path, format, size: ByteSize::gib(5), image: None, base: None, content })
+}
+
+/// A disk attached in each way.
+fn disks() -> Vec<DomainDisk> {
+    let disk = |label: &str, base, bus, cache| DomainDisk {
+        volume: VolumeId::Own(name(label)),
+        path: format!("/var/lib/novella/default/volumes/{label}.qcow2").into(),
+        format: DiskFormat::Qcow2,
+        base,
+        target: Bus::target(bus, 'b'),
+        attachment: Attachment { bus, cache, discard: Discard::Unmap },
+    };
+    vec![
+        disk("data", Some(base_ref()), Bus::Virtio, Cache::None),
+        disk("logs", None, Bus::Scsi, Cache::Writethrough),
+        disk("old", None, Bus::Sata, Cache::Directsync),
+        disk("new", None, Bus::Virtio, Cache::Writeback),
+    ]
 }
 
 fn seed(datasource: Datasource) -> Object {

@@ -172,6 +172,9 @@ proptest! {
             earlier = Some(draft);
         }
         converge("", &host, &store);
+        // But what disks in the trash lie over.
+        host.empty_trash();
+        converge("", &host, &store);
         prop_assert_eq!(host.objects().len(), 0, "destroy leaves nothing");
         prop_assert_eq!(store.snapshot().records.len(), 0);
     }

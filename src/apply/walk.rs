@@ -13,7 +13,7 @@ use petgraph::graph::NodeIndex;
 use petgraph::visit::EdgeRef as _;
 
 use crate::apply::{Event, Fate, Observer, Options, Outcome, StepError};
-use crate::host::{Host, HostError};
+use crate::host::{Host, HostError, Keep, Why};
 use crate::plan::diff::{Action, Change};
 use crate::plan::graph::servers_of;
 use crate::plan::world::{Record, Status};
@@ -183,7 +183,11 @@ impl<'a> Walk<'a> {
             (Deed::Remove, Some(want)) => {
                 // The record stays between removal and re-creation, and with it the claim on address and name.
                 self.store.put(key, &Record::intended(want.clone(), made))?;
-                self.patiently(change, deed, || self.host.remove(key))?;
+                self.patiently(change, deed, || self.host.discard(key, self.keep(Why::Replaced)))?;
+            }
+            (Deed::Release, Some(want)) => {
+                self.store.put(key, &Record::intended(want.clone(), made))?;
+                self.patiently(change, deed, || self.host.release(key, &change.releases))?;
             }
             // What is gone may have left something behind, as after a kill in the midst of its removal.
             (Deed::Remove | Deed::Forget, None) => {
@@ -191,7 +195,7 @@ impl<'a> Walk<'a> {
                 if let Some(made) = made.filter(|made| made.status == Status::Present) {
                     self.store.put(key, &Record::intended(made.object.clone(), Some(made)))?;
                 }
-                self.patiently(change, deed, || self.host.remove(key))?;
+                self.patiently(change, deed, || self.host.discard(key, self.keep(Why::Removed)))?;
                 self.store.forget(key)?;
             }
             (Deed::Reload, _) => {
@@ -200,9 +204,14 @@ impl<'a> Walk<'a> {
                 }
             }
             (Deed::Record, Some(want)) => self.store.put(key, &Record::present(want.clone()))?,
-            (Deed::Forget, Some(_)) | (Deed::Ensure | Deed::Record, None) => self.store.forget(key)?,
+            (Deed::Forget, Some(_)) | (Deed::Ensure | Deed::Release | Deed::Record, None) => self.store.forget(key)?,
         }
         Ok(())
+    }
+
+    /// What becomes of a disk that is taken away for this reason.
+    fn keep(&self, why: Why) -> Option<Keep> {
+        self.plan.trash.map(|seconds| Keep { seconds, why })
     }
 
     /// Tries a deed again while it fails in a way that may pass.

@@ -26,7 +26,8 @@ pub fn check(desired: &Desired, capacity: Option<Capacity>) -> Vec<Diagnostic> {
     let needs_vcpus = flavors().map(|flavor| u64::from(flavor.max_vcpus.unwrap_or(flavor.vcpus))).sum();
     let most_ram = |flavor: &Flavor| flavor.max_ram.unwrap_or(flavor.ram).bytes();
     let needs_ram = flavors().fold(0, |sum: u64, flavor| sum.saturating_add(most_ram(flavor)));
-    let needs_disk = flavors().fold(0, |sum: u64, flavor| sum.saturating_add(flavor.disk.bytes()));
+    let disks = flavors().map(|flavor| flavor.disk).chain(desired.volumes.values().map(|volume| volume.size));
+    let needs_disk = disks.fold(0, |sum: u64, size| sum.saturating_add(size.bytes()));
     let count: fn(u64) -> String = |count| count.to_string();
     let claims = [
         (

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::PortId;
 use crate::blueprint::dhcp::{Assignment, IpVersion};
+use crate::blueprint::disk::Content;
 use crate::blueprint::hardware::Firmware;
 use crate::blueprint::key::ObjectKind;
 use crate::blueprint::object::{Firewall, Object, Rule};
@@ -152,6 +153,16 @@ impl Object {
                     put("user_data", digest.clone());
                 }
             }
+            Self::Volume(it) => {
+                put("path", it.path.display().to_string());
+                if let Some(image) = &it.image {
+                    put("image", image.to_string());
+                }
+                put("format", it.format.as_str().into());
+                // What is swapped out is worth nothing after a reboot: another size is another disk.
+                put(if it.content == Content::Swap { "swap" } else { "size" }, it.size.to_string());
+                put("base", it.backing().map_or("none".into(), |base| base.path.display().to_string()));
+            }
             Self::Seed(it) => {
                 put("path", it.path.display().to_string());
                 put("datasource", it.datasource.as_str().into());
@@ -183,6 +194,11 @@ impl Object {
                     put("cpu", cpu.to_string());
                 }
                 put("disk", it.disk.display().to_string());
+                put("root_disk", it.root_disk.fact(&it.root_target()));
+                // So that one too many is seen as well.
+                let labels: BTreeSet<&str> = it.disks.iter().map(|disk| disk.volume.label().as_str()).collect();
+                let labels: Vec<&str> = labels.into_iter().collect();
+                put("disks", if labels.is_empty() { "none".into() } else { join(&labels) });
                 put("power", it.power.as_str().into());
                 if !it.depends_on.is_empty() {
                     put("depends_on", join(&it.depends_on));
@@ -197,6 +213,11 @@ impl Object {
                     if let Some(initrd) = &boot.initrd {
                         put("initrd", initrd.1.display().to_string());
                     }
+                }
+                for disk in &it.disks {
+                    let label = disk.volume.label();
+                    facts.insert(Cow::Owned(format!("disk.{label}")), disk.fact());
+                    facts.insert(Cow::Owned(format!("disk.{label}.source")), disk.source());
                 }
                 for nic in &it.nics {
                     let label = nic.label();
@@ -223,6 +244,7 @@ impl ObjectKind {
             Self::Bridge => fact == "device",
             Self::HostEntry => fact == "network",
             Self::Disk => matches!(fact, "path" | "image" | "base" | "format" | "user_data"),
+            Self::Volume => matches!(fact, "path" | "image" | "base" | "format" | "swap"),
             Self::Domain => matches!(fact, "uuid" | "name"),
         }
     }
@@ -230,7 +252,7 @@ impl ObjectKind {
     /// What a change of this fact does to a running guest.
     pub fn disruption(self, fact: &str) -> Disruption {
         match self {
-            Self::Disk if self.replaces(fact) => Disruption::Replace,
+            Self::Disk | Self::Volume if self.replaces(fact) => Disruption::Replace,
             Self::Domain
                 if fact.starts_with("nic.") && [".bridge", ".mtu", ".link"].iter().any(|it| fact.ends_with(it)) =>
             {

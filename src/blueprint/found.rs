@@ -6,16 +6,19 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 
-use crate::address::PortId;
+use crate::address::{Name, PortId, VolumeId};
 use crate::blueprint::dhcp::Assignment;
 use crate::blueprint::facts::Facts;
+use crate::blueprint::hardware::Hardware;
 use crate::blueprint::key::{ObjectKey, ObjectKind};
 use crate::blueprint::object::{
-    Base, BaseRef, BaseRole, Bridge, Datasource, Disk, DiskFormat, HostEntry, Object, PortAddress, Seed,
+    Attachment, Base, BaseRef, BaseRole, Bridge, Datasource, Disk, DiskFormat, Domain, DomainDisk, HostEntry, Object,
+    PortAddress, Seed, VirtType, Volume,
 };
 use crate::blueprint::seed::volume::Sealed;
 use crate::desired::Desired;
 use crate::plan::world::{Observed, Record, Recorded};
+use crate::value::ByteSize;
 
 /// The records, and with them what was seen and is in none, and without seeds that are not there as they were made: these
 /// can only be made from what the spec says now. For choosing only: what is compared are the records.
@@ -48,8 +51,10 @@ fn objects(desired: &Desired, key: &ObjectKey, facts: &Facts) -> Vec<Object> {
         ObjectKind::Bridge => bridge(key, facts).map(Object::Bridge).into_iter().collect(),
         ObjectKind::HostEntry => host_entry(key, facts).map(Object::HostEntry).into_iter().collect(),
         ObjectKind::Disk => disk(desired, key, facts).unwrap_or_default(),
+        ObjectKind::Volume => volume(desired, key, facts).unwrap_or_default(),
         ObjectKind::Seed => seed(key, facts).map(Object::Seed).into_iter().collect(),
-        ObjectKind::Firewall | ObjectKind::Dhcp | ObjectKind::Base | ObjectKind::Domain => Vec::new(),
+        ObjectKind::Domain => domain(desired, key, facts).map(Object::Domain).into_iter().collect(),
+        ObjectKind::Firewall | ObjectKind::Dhcp | ObjectKind::Base => Vec::new(),
     }
 }
 
@@ -96,31 +101,96 @@ fn seed(key: &ObjectKey, facts: &Facts) -> Option<Seed> {
 /// The disk of a server that is still wanted, taken to be of the image that the spec names, and the base that it lies over.
 fn disk(desired: &Desired, key: &ObjectKey, facts: &Facts) -> Option<Vec<Object>> {
     let server = desired.servers.get(key.id.as_str())?;
-    let mut disk = Disk {
+    let mut found = Vec::new();
+    let disk = Disk {
         server: server.name.clone(),
         image: server.image.clone(),
         path: facts.get("path")?.into(),
-        base: None,
+        base: base(desired, &server.image, facts, &mut found)?,
         size: facts.get("size")?.clone().try_into().ok()?,
         user_data: None,
     };
-    let path = PathBuf::from(facts.get("base")?);
+    found.push(Object::Disk(disk));
+    Some(found)
+}
+
+/// The same of a disk beside root disks.
+fn volume(desired: &Desired, key: &ObjectKey, facts: &Facts) -> Option<Vec<Object>> {
+    let id: VolumeId = key.id.parse().ok()?;
+    let wanted = desired.volumes.get(&id)?;
+    let mut found = Vec::new();
+    let base = wanted.image.as_ref().map(|image| base(desired, image, facts, &mut found));
+    let volume = Volume {
+        id,
+        path: facts.get("path")?.into(),
+        format: wanted.format,
+        size: facts.get("size").or(facts.get("swap"))?.clone().try_into().ok()?,
+        image: wanted.image.clone(),
+        base: base.unwrap_or(Some(None))?,
+        content: wanted.content,
+    };
+    found.push(Object::Volume(volume));
+    Some(found)
+}
+
+/// The domain of a server that is still wanted, as far as choices depend on it: how it is run, and what its disks are called.
+fn domain(desired: &Desired, key: &ObjectKey, facts: &Facts) -> Option<Domain> {
+    let server = desired.servers.get(key.id.as_str())?;
+    let disk = |id: &VolumeId| {
+        let label = id.label();
+        let target = facts.get(format!("disk.{label}").as_str())?.split(' ').next()?;
+        Some(DomainDisk {
+            volume: id.clone(),
+            path: PathBuf::new(),
+            format: DiskFormat::Raw,
+            base: None,
+            target: target.to_owned(),
+            attachment: Attachment::default(),
+        })
+    };
+    Some(Domain {
+        server: server.name.clone(),
+        project: desired.project.clone(),
+        name: facts.get("name")?.clone(),
+        uuid: facts.get("uuid")?.parse().ok()?,
+        virt_type: VirtType::ALL.into_iter().find(|it| facts.get("type").is_some_and(|is| is == it.as_str()))?,
+        vcpus: 0,
+        max_vcpus: None,
+        memory: ByteSize(0),
+        max_memory: None,
+        hardware: Hardware::default(),
+        disk: PathBuf::new(),
+        base: None,
+        root_disk: Attachment::default(),
+        disks: server.volumes.iter().filter_map(|attached| disk(&attached.id)).collect(),
+        nics: Vec::new(),
+        boot: None,
+        seed: None,
+        console_log: PathBuf::new(),
+        power: server.power,
+        depends_on: Vec::new(),
+        shutdown_timeout: server.shutdown_timeout,
+    })
+}
+
+/// The base that a disk lies over which was found, if it does; it is added to what was found. None where it makes no sense.
+fn base(desired: &Desired, image: &Name, facts: &Facts, found: &mut Vec<Object>) -> Option<Option<BaseRef>> {
+    let path = PathBuf::from(facts.get("base").map_or("none", String::as_str));
     if !path.is_absolute() {
-        return Some(vec![Object::Disk(disk)]);
+        return Some(None);
     }
     let id = path.file_name()?.to_str()?.to_owned();
     // See `Layout::base`.
     let (content, format) = id.rsplit_once('.')?;
-    let format = [DiskFormat::Qcow2, DiskFormat::Raw].into_iter().find(|it| it.as_str() == format)?;
-    let (file, _) = desired.images.get(&server.image)?.disk.as_ref()?;
-    let base = Base {
-        image: server.image.clone(),
+    let format = DiskFormat::ALL.into_iter().find(|it| it.as_str() == format)?;
+    let (file, _) = desired.images.get(image)?.disk.as_ref()?;
+    found.push(Object::Base(Base {
+        image: image.clone(),
         path: path.clone(),
         source: file.source.clone(),
         sha256: content.parse().ok(),
         role: BaseRole::Disk(format),
         id: id.clone(),
-    };
-    disk.base = Some(BaseRef { id, path, format });
-    Some(vec![Object::Base(base), Object::Disk(disk)])
+    }));
+    Some(Some(BaseRef { id, path, format }))
 }

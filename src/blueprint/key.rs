@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::address::{Name, PortId};
+use crate::address::{Name, PortId, VolumeId};
 
 /// What kind of thing on a host an object is. The order is the order in which a plan lists the objects of one resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -22,6 +22,8 @@ pub enum ObjectKind {
     Base,
     /// The root disk of a server.
     Disk,
+    /// A disk beside a root disk: a volume of its own, or a disk of one server.
+    Volume,
     /// What the cloud-init of a server is told: a small medium.
     Seed,
     /// A libvirt domain.
@@ -30,8 +32,17 @@ pub enum ObjectKind {
 
 impl ObjectKind {
     /// Every kind, in order.
-    pub const ALL: [Self; 8] =
-        [Self::Firewall, Self::Bridge, Self::Dhcp, Self::HostEntry, Self::Base, Self::Disk, Self::Seed, Self::Domain];
+    pub const ALL: [Self; 9] = [
+        Self::Firewall,
+        Self::Bridge,
+        Self::Dhcp,
+        Self::HostEntry,
+        Self::Base,
+        Self::Disk,
+        Self::Volume,
+        Self::Seed,
+        Self::Domain,
+    ];
 
     /// The word that plans and errors use.
     pub const fn as_str(self) -> &'static str {
@@ -42,6 +53,7 @@ impl ObjectKind {
             Self::HostEntry => "host entry",
             Self::Base => "base image",
             Self::Disk => "disk",
+            Self::Volume => "volume",
             Self::Seed => "seed",
             Self::Domain => "domain",
         }
@@ -62,6 +74,7 @@ impl fmt::Display for ObjectKind {
 /// | bridge, dhcp | the network: `private` |
 /// | host entry | the port: server and network, `web/private`, or its own name, `vip` |
 /// | base image | the id of its content, a file name in the cache |
+/// | volume | its own name, `data`, or server and disk, `web/scratch` |
 /// | disk, seed, domain | the server: `web` |
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ObjectKey {
@@ -117,6 +130,11 @@ pub fn base_key(id: &str) -> ObjectKey {
 /// The key of the root disk of a server.
 pub fn disk_key(server: &Name) -> ObjectKey {
     ObjectKey::new(ObjectKind::Disk, server.as_str())
+}
+
+/// The key of a volume, or of a disk that a server has beside its root disk.
+pub fn volume_key(id: &VolumeId) -> ObjectKey {
+    ObjectKey::new(ObjectKind::Volume, id.to_string())
 }
 
 /// The key of the seed of a server.

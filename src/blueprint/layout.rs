@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::address::Name;
+use crate::address::{Name, VolumeId};
 use crate::blueprint::hardware::Firmware;
-use crate::blueprint::object::BaseRole;
+use crate::blueprint::object::{BaseRole, DiskFormat};
 use crate::value::Sha256;
 
 /// Where the files of a project are on a host. All lies under one directory that is ours alone.
@@ -12,6 +12,8 @@ use crate::value::Sha256;
 /// ```text
 /// <data_dir>/<project>/base/<id>               cached images, mode 0444
 /// <data_dir>/<project>/instances/<server>/     disk.qcow2, seed-<digest>.img, nvram-<kind>.fd, console.log
+/// <data_dir>/<project>/volumes/<volume>.qcow2  disks of their own; <server>/<disk>.qcow2: those of one server
+/// <data_dir>/<project>/trash/                  disks that were taken away, each beside what is known of it
 /// <data_dir>/<project>/networks/<network>/     hosts/, leases, pid, log, dhcp.json
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +48,25 @@ impl Layout {
     /// A server's root disk.
     pub fn disk(&self, server: &str) -> PathBuf {
         self.instance(server).join("disk.qcow2")
+    }
+
+    /// The directory of all disks beside root disks.
+    pub fn volumes(&self) -> PathBuf {
+        self.root.join("volumes")
+    }
+
+    /// A disk beside root disks.
+    pub fn volume(&self, id: &VolumeId, format: DiskFormat) -> PathBuf {
+        let directory = match id {
+            VolumeId::Own(_) => self.volumes(),
+            VolumeId::Inline { server, .. } => self.volumes().join(server.as_str()),
+        };
+        directory.join(format!("{}.{}", id.label(), format.as_str()))
+    }
+
+    /// What was taken away and is not gone yet.
+    pub fn trash(&self) -> PathBuf {
+        self.root.join("trash")
     }
 
     /// What a server's cloud-init is told, by the digest of the image.

@@ -3,13 +3,14 @@
 //! Every address, MAC, UUID, device name and path is chosen here, so that a plan can show them. Choices that were made
 //! before are read back from the records and kept.
 //!
-//! [`object`], [`dhcp`], [`key`], [`facts`] and [`guest`] have the vocabulary; [`identity`] and [`ipam`] make the choices, and
-//! [`found`] tells of those that no record holds any more; [`network`], [`image`], [`server`] and [`seed`] lower one kind of
-//! thing each; [`capacity`] proves
-//! that it all fits, [`hardware`] that the host can be such machines, and [`usage`] tells what is left of a network.
+//! [`object`], [`dhcp`], [`disk`], [`key`], [`facts`] and [`guest`] have the vocabulary; [`identity`] and [`ipam`] make the choices,
+//! and [`found`] tells of those that no record holds any more; [`network`], [`image`], [`server`], [`volume`] and [`seed`] lower one
+//! kind of thing each; [`capacity`] proves that it all fits, [`hardware`] that the host can be such machines, and [`usage`] tells
+//! what is left of a network.
 
 pub mod capacity;
 pub mod dhcp;
+pub mod disk;
 pub mod facts;
 pub mod found;
 pub mod guest;
@@ -24,6 +25,7 @@ pub mod object;
 pub mod seed;
 pub mod server;
 pub mod usage;
+pub mod volume;
 
 use std::collections::BTreeMap;
 
@@ -94,6 +96,7 @@ pub fn lower(desired: &Desired, recorded: &Recorded, host: &HostFacts) -> Result
     image::lower(desired, &layout, &mut blueprint);
     let context = Context { desired, recorded, identity: &identity, layout: &layout, ipam: &ipam, host };
     network::lower_ports(desired, &ipam, &mut blueprint);
+    volume::lower(&context, &mut blueprint);
     for server in desired.servers.values() {
         server::lower(server, &context, &networks, &mut blueprint);
     }

@@ -13,9 +13,11 @@ use uuid::Uuid;
 
 use crate::address::{Address, Name, PortId, ResourceKind};
 pub use crate::blueprint::dhcp::{Dhcp, DhcpRange, HostEntry, PortAddress};
+pub use crate::blueprint::disk::{Attachment, DomainDisk, Volume};
 use crate::blueprint::hardware::Hardware;
 use crate::blueprint::key::{
-    ObjectKey, ObjectKind, base_key, bridge_key, dhcp_key, disk_key, domain_key, firewall_key, host_entry_key, seed_key,
+    ObjectKey, ObjectKind, base_key, bridge_key, dhcp_key, disk_key, domain_key, firewall_key, host_entry_key,
+    seed_key, volume_key,
 };
 use crate::blueprint::seed::volume::Sealed;
 use crate::value::{ByteSize, Mac, Sha256};
@@ -167,6 +169,9 @@ pub enum DiskFormat {
 }
 
 impl DiskFormat {
+    /// Both of them.
+    pub const ALL: [Self; 2] = [Self::Qcow2, Self::Raw];
+
     /// The word that qemu-img and libvirt use.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -300,6 +305,9 @@ pub enum VirtType {
 }
 
 impl VirtType {
+    /// Both of them.
+    pub const ALL: [Self; 2] = [Self::Kvm, Self::Qemu];
+
     /// libvirt's `<domain type=…>`.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -418,6 +426,12 @@ pub struct Domain {
     pub disk: PathBuf,
     /// What the root disk lies over: written into the domain, so that QEMU never reads a chain from a disk.
     pub base: Option<BaseRef>,
+    /// How the root disk is attached.
+    #[serde(default, skip_serializing_if = "Attachment::is_default")]
+    pub root_disk: Attachment,
+    /// The disks that it has beside that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<DomainDisk>,
     /// Its network interfaces.
     pub nics: Vec<Nic>,
     /// The kernel to boot, where the image has one.
@@ -437,6 +451,11 @@ pub struct Domain {
 }
 
 impl Domain {
+    /// What its root disk is called in it.
+    pub fn root_target(&self) -> String {
+        self.root_disk.bus.target('a')
+    }
+
     /// Its interfaces as facts, in their order.
     pub fn nic_facts(&self) -> Vec<String> {
         self.nics.iter().map(Nic::fact).collect()
@@ -462,6 +481,8 @@ impl Domain {
         if definition.max_memory.is_some() {
             definition.memory = ByteSize(0);
         }
+        // Each has facts for all that it is.
+        definition.disks.clear();
         for nic in &mut definition.nics {
             nic.bridge.clear();
             nic.mtu = 0;
@@ -492,6 +513,8 @@ pub enum Object {
     Base(Base),
     /// A root disk.
     Disk(Disk),
+    /// A disk beside a root disk.
+    Volume(Volume),
     /// What a server's cloud-init is told.
     Seed(Seed),
     /// A libvirt domain.
@@ -508,6 +531,7 @@ impl Object {
             Self::HostEntry(_) => ObjectKind::HostEntry,
             Self::Base(_) => ObjectKind::Base,
             Self::Disk(_) => ObjectKind::Disk,
+            Self::Volume(_) => ObjectKind::Volume,
             Self::Seed(_) => ObjectKind::Seed,
             Self::Domain(_) => ObjectKind::Domain,
         }
@@ -522,6 +546,7 @@ impl Object {
             Self::HostEntry(it) => host_entry_key(&it.port),
             Self::Base(it) => base_key(&it.id),
             Self::Disk(it) => disk_key(&it.server),
+            Self::Volume(it) => volume_key(&it.id),
             Self::Seed(it) => seed_key(&it.server),
             Self::Domain(it) => domain_key(&it.server),
         }
@@ -532,6 +557,7 @@ impl Object {
         let (kind, name) = match self {
             Self::Firewall(_) => return Address::local_host(),
             Self::HostEntry(it) => return it.port.address(),
+            Self::Volume(it) => return it.id.address(),
             Self::Bridge(it) => (ResourceKind::Network, &it.network),
             Self::Dhcp(it) => (ResourceKind::Network, &it.network),
             Self::Base(it) => (ResourceKind::Image, &it.image),
@@ -549,9 +575,11 @@ impl Object {
             Self::Dhcp(it) => vec![bridge_key(&it.network)],
             Self::HostEntry(it) => vec![dhcp_key(&it.network)],
             Self::Disk(it) => it.base.iter().map(|base| base_key(&base.id)).collect(),
+            Self::Volume(it) => it.base.iter().map(|base| base_key(&base.id)).collect(),
             Self::Domain(it) => {
                 let mut needs = vec![firewall_key(&it.project), disk_key(&it.server)];
                 needs.extend(it.base.iter().map(|base| base_key(&base.id)));
+                needs.extend(it.disks.iter().map(|disk| volume_key(&disk.volume)));
                 needs.extend(it.seed.iter().map(|_| seed_key(&it.server)));
                 if let Some(boot) = &it.boot {
                     needs.push(base_key(&boot.kernel.0));
@@ -578,9 +606,13 @@ impl Object {
     pub fn claims(&self) -> Vec<Claim> {
         match self {
             // Addresses change hands when a DHCP server reads all of its host entries anew.
-            Self::Firewall(_) | Self::Dhcp(_) | Self::HostEntry(_) | Self::Base(_) | Self::Disk(_) | Self::Seed(_) => {
-                Vec::new()
-            }
+            Self::Firewall(_)
+            | Self::Dhcp(_)
+            | Self::HostEntry(_)
+            | Self::Base(_)
+            | Self::Disk(_)
+            | Self::Volume(_)
+            | Self::Seed(_) => Vec::new(),
             Self::Bridge(it) => vec![Claim::Link(it.device.clone())],
             Self::Domain(it) => {
                 let mut claims = vec![Claim::DomainName(it.name.clone()), Claim::DomainUuid(it.uuid)];

@@ -1,13 +1,13 @@
 //! Servers become disks and domains.
 
-use crate::address::{Address, PortId, ResourceKind};
+use crate::address::{Address, Name, PortId, ResourceKind};
 use crate::blueprint::hardware::Hardware;
 use crate::blueprint::identity::Identity;
 use crate::blueprint::image::base;
 use crate::blueprint::key::{base_key, disk_key, domain_key};
 use crate::blueprint::network::Plugs;
 use crate::blueprint::object::{BaseRef, BaseRole, DirectBoot, Disk, Domain, Nic, Object, VirtType};
-use crate::blueprint::{Blueprint, Context, HostFacts, Layout, seed};
+use crate::blueprint::{Blueprint, Context, HostFacts, Layout, seed, volume};
 use crate::desired::Desired;
 use crate::desired::{Image, Port, Server};
 use crate::plan::world::Recorded;
@@ -66,6 +66,8 @@ pub(super) fn lower(server: &Server, context: &Context<'_>, plugs: &Plugs, bluep
         },
         disk: layout.disk(name.as_str()),
         base,
+        root_disk: server.root_disk,
+        disks: volume::disks(server, context, blueprint),
         nics,
         boot: direct_boot(image, layout),
         seed,
@@ -87,14 +89,25 @@ pub(super) fn virt_type(server: &Server, desired: &Desired, recorded: &Recorded,
     }
 }
 
-/// What a server's disk lies over. A disk that was made from this image stays over what the image was then, as in Nova:
-/// a new version of an image is for new servers.
+/// What a server's disk lies over.
 fn root_base(server: &Server, image: &Image, context: &Context<'_>, blueprint: &mut Blueprint) -> Option<BaseRef> {
-    if let Some(record) = context.recorded.records.get(&disk_key(&server.name))
-        && let Object::Disk(disk) = &record.object
-        && disk.image == image.name
-    {
-        let held = disk.base.as_ref().map(|held| (held, context.recorded.records.get(&base_key(&held.id))));
+    let made = match context.recorded.records.get(&disk_key(&server.name)).map(|record| &record.object) {
+        Some(Object::Disk(disk)) => Some((&disk.image, disk.base.as_ref())),
+        _ => None,
+    };
+    held_base(made, image, context, blueprint)
+}
+
+/// What a disk lies over that was `made` from an image, over a base, or is new. One that was made from this image stays over
+/// what the image was then, as in Nova: a new version of an image is for new disks.
+pub(super) fn held_base(
+    made: Option<(&Name, Option<&BaseRef>)>,
+    image: &Image,
+    context: &Context<'_>,
+    blueprint: &mut Blueprint,
+) -> Option<BaseRef> {
+    if let Some((_, held)) = made.filter(|(made, _)| **made == image.name) {
+        let held = held.map(|held| (held, context.recorded.records.get(&base_key(&held.id))));
         match held {
             None if image.disk.is_none() => return None,
             Some((held, Some(record))) => {

@@ -151,6 +151,7 @@ pub fn of(network: &Network, desired: &Desired, recorded: &Recorded, problems: &
         images: BTreeMap::new(),
         flavors: BTreeMap::new(),
         ports: on_it.map(|(id, port)| (id.clone(), port.clone())).collect(),
+        volumes: BTreeMap::new(),
         servers: BTreeMap::new(),
     };
     let ipam = Ipam::allocate(&alone, recorded, &identity, problems);

@@ -94,6 +94,7 @@ pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand)
         session::refuse_beyond(&plan, most)?;
     }
     if plan.changes.is_empty() {
+        sweep_trash(&target)?;
         close(&target, &store)?;
         report::line(format_args!(
             "\n{ADD}{BOLD}{} Resources: 0 added, 0 changed, 0 destroyed.{BOLD:#}{ADD:#}",
@@ -108,6 +109,7 @@ pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand)
     report::line("");
     // Until here nothing was begun, and Ctrl-C ends the program as it does any other.
     let stop = interrupt::listen()?;
+    sweep_trash(&target)?;
     let options = Options { parallelism: arguments.parallelism, ..Options::default() };
     let outcome = apply::apply(&plan, target.host(), &store, options, &stop, progress.as_ref());
     // What came of it is told first, whatever comes of the rest.
@@ -115,6 +117,17 @@ pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand)
     target.save()?;
     close(&target, &store)?;
     concluded
+}
+
+/// Takes out of the trash what has been there for its time. It is the first thing to be done: base images that were kept for
+/// it may go then.
+fn sweep_trash(target: &Target) -> Result<(), Stop> {
+    let gone = target.sweep_trash()?;
+    if !gone.is_empty() {
+        let ids: Vec<&str> = gone.iter().map(|entry| entry.id.as_str()).collect();
+        report::line(format_args!("Gone from the trash, for their time is over: {}.", ids.join(", ")));
+    }
+    Ok(())
 }
 
 /// Leaves state and host in order.
@@ -126,7 +139,7 @@ fn close(target: &Target, store: &SledStore) -> Result<(), Stop> {
 }
 
 /// Asks on the terminal; only `yes` is a yes.
-fn approved(question: &str) -> bool {
+pub(super) fn approved(question: &str) -> bool {
     report::out(format_args!(
         "\n{BOLD}{question}{BOLD:#}\n  Only 'yes' will be accepted to approve.\n\n  {BOLD}Enter a value:{BOLD:#} "
     ));

@@ -10,7 +10,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
         plan: reconcile::plan_destroy,
         defer_reboots: false,
         question: "Do you really want to destroy all resources?\n  Novella will destroy all that it made, as shown above. \
-                   There is no undo.",
+                   There is no undo but for disks that go to the trash.",
         complete: "Destroy complete!",
     };
     carry_out(global, arguments, &errand)

@@ -19,6 +19,7 @@ mod servers;
 mod session;
 mod show;
 mod ssh;
+mod trash;
 mod validate;
 mod vnc;
 mod wait;
@@ -109,6 +110,8 @@ enum Verb {
     Logs(logs::Arguments),
     /// Tell where the screen of a server can be seen by VNC
     Vnc(vnc::Arguments),
+    /// Show disks that were taken away, put them back, or remove them for good
+    Trash(trash::Arguments),
     /// Check that this machine has all that is needed, and say how to mend what is not
     Doctor,
     /// Print the completions for a shell
@@ -141,6 +144,7 @@ pub fn run() -> ExitCode {
         Verb::Console(arguments) => console::run(&global, &arguments),
         Verb::Logs(arguments) => logs::run(&global, &arguments),
         Verb::Vnc(arguments) => vnc::run(&global, &arguments),
+        Verb::Trash(arguments) => trash::run(&global, &arguments),
         Verb::Doctor => doctor::run(&global),
         Verb::Completions(arguments) => completions::run(&arguments, &mut Cli::command()),
     };

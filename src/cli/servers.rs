@@ -224,6 +224,8 @@ mod tests {
             hardware: Default::default(),
             disk: "/disk".into(),
             base: None,
+            root_disk: Default::default(),
+            disks: Vec::new(),
             nics,
             boot: None,
             console_log: "/log".into(),

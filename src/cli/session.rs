@@ -9,6 +9,7 @@ use crate::cli::{Backend, FAILED, Global, Stop};
 use crate::desired::{self, Desired};
 use crate::diagnostic::has_errors;
 use crate::host::dhcp::Lease;
+use crate::host::images::trash::{self, Entry};
 use crate::host::machine::Machine;
 use crate::host::sim::SimHost;
 use crate::host::{Host, HostError, OnProgress};
@@ -88,6 +89,17 @@ impl Target {
                 Ok(())
             }
             Self::Sim(sim) => sim.save(),
+        }
+    }
+
+    /// Takes out of the trash what has been there for its time, and gives that. A simulated host has no clock.
+    pub(super) fn sweep_trash(&self) -> Result<Vec<Entry>, HostError> {
+        match self {
+            Self::Machine(machine) => {
+                let now = trash::now();
+                machine.images().empty_trash(|entry| entry.is_expired(now))
+            }
+            Self::Sim(_) => Ok(Vec::new()),
         }
     }
 

@@ -8,7 +8,7 @@ use crate::desired::Problems;
 use crate::diagnostic::Diagnostic;
 use crate::spec::Spec;
 use crate::spec::schema::FlavorSpec;
-use crate::spec::values::CpuMode;
+use crate::spec::values::{CpuMode, Size};
 use crate::value::ByteSize;
 
 /// A size.
@@ -28,7 +28,14 @@ pub struct Flavor {
     pub disk: ByteSize,
     /// Its processor; the usual one where nothing is said.
     pub cpu: Option<CpuModel>,
+    /// The size of a further disk with a file system on it, where it has one.
+    pub ephemeral: Option<ByteSize>,
+    /// The size of a disk to swap to, where it has one.
+    pub swap: Option<ByteSize>,
 }
+
+/// A swap area of less has no room for anything (mkswap(8): at least ten pages); a file system neither.
+const LEAST: ByteSize = ByteSize::mib(1);
 
 pub(super) fn resolve(spec: &Spec, problems: &mut Problems<'_>) -> BTreeMap<Name, Flavor> {
     let mut flavors = BTreeMap::new();
@@ -39,7 +46,7 @@ pub(super) fn resolve(spec: &Spec, problems: &mut Problems<'_>) -> BTreeMap<Name
             problems
                 .push(Diagnostic::error("a server needs a processor").on(&address, "vcpus").help("write `vcpus = 1`"));
         }
-        let mut size = |key: &str, value: &Option<crate::spec::values::Size>, example: &str| {
+        let mut size = |key: &str, value: &Option<Size>, example: &str| {
             let size = problems.need(&address, key, value, example).map_or(ByteSize(0), |size| size.0);
             if value.is_some() && size.bytes() == 0 {
                 problems.push(
@@ -78,7 +85,22 @@ pub(super) fn resolve(spec: &Spec, problems: &mut Problems<'_>) -> BTreeMap<Name
         let too_little = max_ram.filter(|most| *most < ram).map(|most| (most.to_string(), ram.to_string()));
         at_least("max_ram", "ram", too_little);
         let cpu = cpu(&address, written, problems);
-        flavors.insert(name.clone(), Flavor { name: name.clone(), vcpus, max_vcpus, ram, max_ram, disk, cpu });
+        // In Nova, 0 is none.
+        let mut further = |key: &str, value: &Option<Size>| {
+            let size = value.map(|size| size.0).filter(|size| size.bytes() > 0)?;
+            if size < LEAST {
+                problems.push(
+                    Diagnostic::error(format!("a disk of {size} is too small for `{key}`"))
+                        .on(&address, key)
+                        .help(format!("write at least `{key} = \"{LEAST}\"`, or leave it out")),
+                );
+            }
+            Some(size)
+        };
+        let ephemeral = further("ephemeral", &written.ephemeral);
+        let swap = further("swap", &written.swap);
+        let name = name.clone();
+        flavors.insert(name.clone(), Flavor { name, vcpus, max_vcpus, ram, max_ram, disk, cpu, ephemeral, swap });
     }
     flavors
 }

@@ -31,7 +31,12 @@ pub struct HostConfig {
     pub reserved_memory: ByteSize,
     /// Disk space kept for the host.
     pub reserved_disk: ByteSize,
+    /// How long disks that are taken away are kept in the trash, in seconds; none for not at all.
+    pub trash_ttl: Option<u32>,
 }
+
+/// A week, in seconds.
+const TRASH_TTL: u32 = 7 * 86_400;
 
 impl Default for HostConfig {
     fn default() -> Self {
@@ -45,6 +50,7 @@ impl Default for HostConfig {
             reserved_cpus: 0,
             reserved_memory: ByteSize::mib(512),
             reserved_disk: ByteSize(0),
+            trash_ttl: Some(TRASH_TTL),
         }
     }
 }
@@ -91,6 +97,7 @@ fn local_host(spec: &HostSpec, address: &Address, problems: &mut Problems<'_>) -
         reserved_cpus: spec.reserved_host_cpus.unwrap_or(default.reserved_cpus),
         reserved_memory: spec.reserved_host_memory.map_or(default.reserved_memory, |size| size.0),
         reserved_disk: spec.reserved_host_disk.map_or(default.reserved_disk, |size| size.0),
+        trash_ttl: spec.trash_ttl.map_or(default.trash_ttl, |ttl| Some(ttl.0).filter(|seconds| *seconds > 0)),
     };
     if !LOCAL_URIS.iter().any(|uri| config.libvirt_uri.starts_with(uri)) || has_controls(&config.libvirt_uri) {
         problems.push(

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::address::{Address, Name, ResourceKind};
+use crate::blueprint::disk::Bus;
 use crate::blueprint::hardware::Firmware;
 use crate::blueprint::object::{DiskFormat, Source};
 use crate::desired::Problems;
@@ -37,6 +38,8 @@ pub struct Image {
     pub min_disk: ByteSize,
     /// The least memory a flavor must have.
     pub min_ram: ByteSize,
+    /// What the disks of its servers are plugged into, where they do not say.
+    pub disk_bus: Bus,
 }
 
 /// A file of an image.
@@ -47,9 +50,6 @@ pub struct ImageFile {
     /// What it must hash to.
     pub sha256: Option<Sha256>,
 }
-
-/// Nova's command line for an image with a kernel (reference F2).
-const DEFAULT_CMDLINE: &str = "root=/dev/vda console=ttyS0";
 
 pub(super) fn resolve(spec: &Spec, problems: &mut Problems<'_>) -> BTreeMap<Name, Image> {
     spec.images.iter().map(|(name, written)| (name.clone(), image(name, written, problems))).collect()
@@ -110,7 +110,9 @@ fn image(name: &Name, written: &ImageSpec, problems: &mut Problems<'_>) -> Image
             );
         }
     }
-    let cmdline = written.cmdline.clone().unwrap_or_else(|| DEFAULT_CMDLINE.into());
+    // Nova's command line for an image with a kernel (reference F2).
+    let root = written.hw_disk_bus.unwrap_or_default().target('a');
+    let cmdline = written.cmdline.clone().unwrap_or_else(|| format!("root=/dev/{root} console=ttyS0"));
     if has_controls(&cmdline) {
         problems.push(Diagnostic::error("a command line may not have control characters").on(&address, "cmdline"));
     }
@@ -125,6 +127,7 @@ fn image(name: &Name, written: &ImageSpec, problems: &mut Problems<'_>) -> Image
         needs_kvm: written.hypervisor_type == Some(HypervisorType::Kvm),
         min_disk: written.min_disk.map_or(ByteSize(0), |size| size.0),
         min_ram: written.min_ram.map_or(ByteSize(0), |size| size.0),
+        disk_bus: written.hw_disk_bus.unwrap_or_default(),
     }
 }
 

@@ -15,10 +15,11 @@ pub mod network;
 pub mod port;
 pub mod server;
 pub mod subnet;
+pub mod volume;
 
 use std::collections::BTreeMap;
 
-use crate::address::{Address, Name, PortId, ResourceKind};
+use crate::address::{Address, Name, PortId, ResourceKind, VolumeId};
 use crate::diagnostic::{Diagnostic, did_you_mean, has_errors};
 use crate::spec::{Source, Spec};
 
@@ -31,6 +32,7 @@ pub use network::Network;
 pub use port::Port;
 pub use server::Server;
 pub use subnet::Subnet;
+pub use volume::Volume;
 
 /// A valid spec.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,12 +49,17 @@ pub struct Desired {
     pub flavors: BTreeMap<Name, Flavor>,
     /// The ports, those of servers and those of their own.
     pub ports: Ports,
+    /// The disks beside root disks: volumes of their own, and those of servers.
+    pub volumes: Volumes,
     /// The servers, one for each that is to exist.
     pub servers: BTreeMap<Name, Server>,
 }
 
 /// All ports.
 pub type Ports = BTreeMap<PortId, Port>;
+
+/// All disks beside root disks.
+pub type Volumes = BTreeMap<VolumeId, Volume>;
 
 /// Resolves a spec: the valid spec, unless something is wrong, and all that is wrong or worth knowing.
 ///
@@ -68,15 +75,16 @@ pub fn resolve(spec: &Spec, source: &Source) -> (Option<Desired>, Vec<Diagnostic
     dns_record::resolve(spec, &mut networks, &mut problems);
     let mut ports = port::resolve(spec, &networks, &mut problems);
     let keypairs = keypair::resolve(spec, &mut problems);
+    let mut volumes = volume::resolve(spec, &images, &mut problems);
     let known = server::Known { networks: &networks, images: &images, flavors: &flavors, keypairs: &keypairs };
-    let servers = server::resolve(spec, &known, &mut ports, &mut problems);
+    let servers = server::resolve(spec, &known, &mut ports, &mut volumes, &mut problems);
     checks::subnets_do_not_overlap(&networks, &mut problems);
     checks::bridges_are_unique(&networks, &mut problems);
     checks::mtu_suits_ipv6(&networks, &mut problems);
     checks::addresses_and_macs_are_unique(&ports, &mut problems);
     checks::names_are_unique(&ports, &mut problems);
     dns_record::check(&networks, &ports, &mut problems);
-    let desired = Desired { project, host, networks, images, flavors, ports, servers };
+    let desired = Desired { project, host, networks, images, flavors, ports, volumes, servers };
     (Some(desired).filter(|_| !has_errors(&problems.list)), problems.list)
 }
 

@@ -10,9 +10,11 @@ use petgraph::graph::{DiGraph, NodeIndex};
 
 use crate::address::{Address, Name, PortId, ResourceKind};
 use crate::blueprint::dhcp::IpVersion;
+use crate::blueprint::disk::Attachment;
 use crate::blueprint::object::Power;
 use crate::desired::port::{Declared, Request, Wanted, address_is_possible, has_subnet, port, usual};
-use crate::desired::{CloudInit, Flavor, Image, Network, Port, Ports, Problems, cloud_init};
+use crate::desired::volume::{Attached, attachment};
+use crate::desired::{CloudInit, Flavor, Image, Network, Port, Ports, Problems, Volumes, cloud_init, volume};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::spec::Spec;
 use crate::spec::schema::{PortSpec, ServerSpec};
@@ -31,6 +33,10 @@ pub struct Server {
     pub flavor: Name,
     /// The ports, in the order of its interfaces.
     pub ports: Vec<PortId>,
+    /// How its root disk is attached.
+    pub root_disk: Attachment,
+    /// The disks that it has beside that.
+    pub volumes: Vec<Attached>,
     /// Whether it is to run.
     pub power: Power,
     /// The servers that are started before it, and stopped after it, sorted.
@@ -59,6 +65,7 @@ pub(super) fn resolve(
     spec: &Spec,
     known: &Known<'_>,
     all_ports: &mut Ports,
+    all_volumes: &mut Volumes,
     problems: &mut Problems<'_>,
 ) -> BTreeMap<Name, Server> {
     let Known { networks, images, flavors, keypairs } = *known;
@@ -95,15 +102,21 @@ pub(super) fn resolve(
             Some(count) => numbered(name, count, &address, problems),
         };
         let ports = ports(&address, written, &names, (spec, networks), all_ports, problems);
+        let bus = found_image.map(|image| image.disk_bus).unwrap_or_default();
+        let of = volume::Of { address: &address, names: &names, flavor: found_flavor, spec, images, bus };
+        let volumes = volume::of_server(&of, written, all_volumes, problems);
+        let root_disk = attachment(written.root_disk.unwrap_or_default(), bus);
         let cloud_init = Arc::new(cloud_init::resolve(&address, written, keypairs, problems));
         let (Some(image), Some(flavor)) = (image, flavor) else { continue };
-        for (name, ports) in names.into_iter().zip(ports) {
+        for ((name, ports), volumes) in names.into_iter().zip(ports).zip(volumes) {
             let server = Server {
                 name: name.clone(),
                 declared: address.clone(),
                 image: image.clone(),
                 flavor: flavor.clone(),
                 ports,
+                root_disk,
+                volumes,
                 power: written.power.unwrap_or_default(),
                 depends_on: depends_on.get(&address.name).cloned().unwrap_or_default(),
                 shutdown_timeout: written.shutdown_timeout.unwrap_or(SHUTDOWN_TIMEOUT),
@@ -373,7 +386,7 @@ fn own_port(
     order.push(id);
 }
 
-fn one_only(place: &Place, what: &str, problems: &mut Problems<'_>) {
+pub(super) fn one_only(place: &Place, what: &str, problems: &mut Problems<'_>) {
     let error = Diagnostic::error(format!("{what} can belong to one server only"));
     problems.push(error.placed(place.clone()).code("one-server-only").help("leave `count` out, or take it out here"));
 }

@@ -11,8 +11,8 @@
 //! ```
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use quick_xml::Writer;
 use quick_xml::events::{BytesEnd, BytesStart, BytesText, Event};
@@ -20,20 +20,22 @@ use roxmltree::{Document, Node};
 use uuid::Uuid;
 
 use crate::address::{Address, Name, ResourceKind};
+use crate::blueprint::disk::{Bus, SWAP, attachment_fact, source_fact};
 use crate::blueprint::facts::Facts;
+use crate::blueprint::guest::GuestDisk;
 use crate::blueprint::hardware::{CpuModel, Firmware};
-use crate::blueprint::object::{Domain, Nic, VirtType};
+use crate::blueprint::object::{Attachment, BaseRef, DiskFormat, Domain, DomainDisk, Nic, VirtType};
 use crate::value::{ByteSize, Mac};
 
 /// The namespace of our mark. The number is the version of what stands in it.
 const NAMESPACE: &str = "urn:novella:1";
 
-/// Root ports beside those for the interfaces. Four devices have one each: libvirt's USB controller, the disk, the balloon,
+/// Root ports beside those for the interfaces. Four devices have one each: libvirt's USB controller, the root disk, the balloon,
 /// the source of randomness. The rest are for what is plugged in while the guest runs; of these, libvirt makes one by itself.
 const SLOTS: usize = 8;
 
-/// The name of the CD-ROM drive among the disks.
-const DRIVE: &str = "sda";
+/// The letter of the CD-ROM drive among the disks; of one beside a root disk that has this, the other.
+const DRIVE: [char; 2] = ['a', 'z'];
 
 /// What a fact says of a thing that ought to be in the XML and is not.
 const NONE: &str = "none";
@@ -182,12 +184,19 @@ fn cpu(domain: &Domain) -> Element {
 }
 
 fn devices(domain: &Domain) -> Result<Element, Unwritable> {
-    let mut devices = Element::new("devices").child(disk(domain)?);
-    if let Some(seed) = &domain.seed {
-        let controller = Element::new("controller").attribute("type", "scsi").attribute("index", "0");
-        devices = devices.child(drive(Some(seed))?).child(controller.attribute("model", "virtio-scsi"));
+    let mut devices = Element::new("devices").child(root_disk(domain)?);
+    for disk in &domain.disks {
+        devices = devices.child(further_disk(disk)?);
     }
-    let ports = domain.nics.len() + SLOTS + usize::from(domain.seed.is_some());
+    if let Some(seed) = &domain.seed {
+        devices = devices.child(drive(Some(seed), domain.root_disk.bus)?);
+    }
+    let has = |bus| domain.disks.iter().filter(|disk| disk.attachment.bus == bus).count();
+    let has_scsi = domain.seed.is_some() || domain.root_disk.bus == Bus::Scsi || has(Bus::Scsi) > 0;
+    if has_scsi {
+        devices = devices.child(scsi_controller());
+    }
+    let ports = domain.nics.len() + SLOTS + has(Bus::Virtio) + usize::from(has_scsi);
     let devices = (1..=ports).fold(devices, |devices, index| {
         let port = Element::new("controller").attribute("type", "pci").attribute("index", index.to_string());
         devices.child(port.attribute("model", "pcie-root-port"))
@@ -225,16 +234,27 @@ fn tpm() -> Element {
     Element::new("tpm").attribute("model", "tpm-crb").child(backend)
 }
 
-/// The root disk with its whole chain written out and closed. QEMU then opens what is named here and nothing that a disk's
-/// header names: a guest writes its own header, and could name any file of the host in it.
+/// A virtio-scsi controller; libvirt's default is one that few systems have a driver for.
+fn scsi_controller() -> Element {
+    let controller = Element::new("controller").attribute("type", "scsi").attribute("index", "0");
+    controller.attribute("model", "virtio-scsi")
+}
+
+/// A disk with its whole chain written out and closed. QEMU then opens what is named here and nothing that a disk's header
+/// names: a guest writes its own header, and could name any file of the host in it.
 ///
 /// The base keeps its owner (`relabel='no'`), for whoever owns it could write into the disks of all.
 ///
-/// Cache mode `writeback` heeds the guest's flushes, works on every file system, and lets the host keep one copy of a
-/// base in memory for all guests.
-fn disk(domain: &Domain) -> Result<Element, Unwritable> {
+/// The default cache mode, `writeback`, heeds the guest's flushes, works on every file system, and lets the host keep one
+/// copy of a base in memory for all guests.
+fn disk(
+    (path, format): (&Path, DiskFormat),
+    base: Option<&BaseRef>,
+    target: &str,
+    how: Attachment,
+) -> Result<Element, Unwritable> {
     let mut backing = Element::new("backingStore");
-    if let Some(base) = &domain.base {
+    if let Some(base) = base {
         let label = Element::new("seclabel").attribute("model", "dac").attribute("relabel", "no");
         backing = backing
             .attribute("type", "file")
@@ -248,13 +268,51 @@ fn disk(domain: &Domain) -> Result<Element, Unwritable> {
         .child(
             Element::new("driver")
                 .attribute("name", "qemu")
-                .attribute("type", "qcow2")
-                .attribute("cache", "writeback")
-                .attribute("discard", "unmap"),
+                .attribute("type", format.as_str())
+                .attribute("cache", how.cache.as_str())
+                .attribute("discard", how.discard.as_str()),
         )
-        .child(Element::new("source").attribute("file", utf8(&domain.disk)?))
+        .child(Element::new("source").attribute("file", utf8(path)?))
         .child(backing)
-        .child(Element::new("target").attribute("dev", "vda").attribute("bus", "virtio")))
+        .child(Element::new("target").attribute("dev", target).attribute("bus", how.bus.as_str())))
+}
+
+fn root_disk(domain: &Domain) -> Result<Element, Unwritable> {
+    let file = (domain.disk.as_path(), DiskFormat::Qcow2);
+    disk(file, domain.base.as_ref(), &domain.root_target(), domain.root_disk)
+}
+
+/// A disk beside the root disk. The guest finds it by its serial number.
+fn further_disk(its: &DomainDisk) -> Result<Element, Unwritable> {
+    let element = disk((&its.path, its.format), its.base.as_ref(), &its.target, its.attachment)?;
+    let element = element.child(Element::new("serial").text(its.volume.label().as_str()));
+    // All on the controller that we name. libvirt would make one more for every seven letters, of a model of its own.
+    let unit = its.target.bytes().last().filter(|_| its.attachment.bus == Bus::Scsi).map(|letter| letter - b'a');
+    Ok(match unit {
+        Some(unit) => element.child(
+            ["controller", "bus", "target"]
+                .into_iter()
+                .fold(Element::new("address").attribute("type", "drive"), |address, name| address.attribute(name, "0"))
+                .attribute("unit", unit.to_string()),
+        ),
+        None => element,
+    })
+}
+
+/// A disk beside the root disk alone, as `virDomainAttachDeviceFlags` takes it.
+///
+/// # Errors
+/// When it holds text that XML cannot carry.
+pub fn write_disk(disk: &DomainDisk) -> Result<String, Unwritable> {
+    to_text(&further_disk(disk)?)
+}
+
+/// The controller of SCSI disks alone, as `virDomainAttachDeviceFlags` takes it.
+///
+/// # Errors
+/// None: it holds no text of others.
+pub fn write_scsi_controller() -> Result<String, Unwritable> {
+    to_text(&scsi_controller())
 }
 
 /// The CD-ROM drive with what cloud-init is told. A guest that is booted anew by itself keeps its devices, and a disk could
@@ -262,7 +320,7 @@ fn disk(domain: &Domain) -> Result<Element, Unwritable> {
 ///
 /// On virtio-scsi, for the kernels of cloud images have no driver for SATA, and libvirt plugs in all interfaces first: so
 /// they keep their places, and with these their names, when a server gets a drive.
-fn drive(seed: Option<&Path>) -> Result<Element, Unwritable> {
+fn drive(seed: Option<&Path>, root: Bus) -> Result<Element, Unwritable> {
     let mut drive = Element::new("disk")
         .attribute("type", "file")
         .attribute("device", "cdrom")
@@ -270,17 +328,19 @@ fn drive(seed: Option<&Path>) -> Result<Element, Unwritable> {
     if let Some(seed) = seed {
         drive = drive.child(Element::new("source").attribute("file", utf8(seed)?));
     }
+    let letter = DRIVE[usize::from(root != Bus::Virtio)];
     Ok(drive
-        .child(Element::new("target").attribute("dev", DRIVE).attribute("bus", "scsi"))
+        .child(Element::new("target").attribute("dev", Bus::Scsi.target(letter)).attribute("bus", "scsi"))
         .child(Element::new("readonly")))
 }
 
-/// The CD-ROM drive of a domain alone, with this in it or nothing, as `virDomainUpdateDeviceFlags` takes it.
+/// The CD-ROM drive of a domain alone, with this in it or nothing, as `virDomainUpdateDeviceFlags` takes it. The
+/// root disk is on the bus `root`.
 ///
 /// # Errors
 /// When it holds text that XML cannot carry.
-pub fn write_drive(seed: Option<&Path>) -> Result<String, Unwritable> {
-    to_text(&drive(seed)?)
+pub fn write_drive(seed: Option<&Path>, root: Bus) -> Result<String, Unwritable> {
+    to_text(&drive(seed, root)?)
 }
 
 fn interface(nic: &Nic) -> Element {
@@ -399,10 +459,25 @@ pub struct Read {
     pub taps: Vec<String>,
     /// Its interfaces in their order: each as a fact (see [`Nic::fact`]), and as it stands in the XML.
     pub nics: Vec<(String, String)>,
+    /// Its disks beside the root disk, as far as they tell a serial number, by that.
+    pub disks: BTreeMap<String, ReadDisk>,
+    /// Whether it has a controller for SCSI disks.
+    pub has_scsi: bool,
     /// How many devices more fit, while it runs, into the slots made for that.
     pub free_slots: usize,
     /// What it is as a server, if it carries our mark.
     pub marked: Option<Marked>,
+}
+
+/// A disk beside the root disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadDisk {
+    /// It in the words of facts.
+    pub disk: GuestDisk,
+    /// The file, where it is one.
+    pub path: Option<PathBuf>,
+    /// It as it stands in the XML.
+    pub xml: String,
 }
 
 /// A domain that carries our mark.
@@ -442,6 +517,12 @@ pub fn read(xml: &str) -> Result<Read, roxmltree::Error> {
     Ok(Read {
         taps: taps.collect(),
         nics: nics.collect(),
+        disks: further_disks(domain, xml),
+        has_scsi: domain.descendants().any(|node| {
+            node.has_tag_name("controller")
+                && node.attribute("type") == Some("scsi")
+                && node.attribute("model") == Some("virtio-scsi")
+        }),
         free_slots: free_slots(domain),
         marked: read_mark(domain, &interfaces),
     })
@@ -486,8 +567,14 @@ fn read_mark(domain: Node, interfaces: &[Node]) -> Option<Marked> {
     if let Some(version) = value(domain, &["devices", "tpm", "backend"], "version") {
         put("tpm", Some(version));
     }
-    put("disk", disk_of(domain, "vda").and_then(|disk| value(disk, &["source"], "file")));
-    put("seed", disk_of(domain, DRIVE).map(|drive| value(drive, &["source"], "file").unwrap_or(EMPTY)));
+    let root = disks(domain, "disk").find(|disk| is_root(*disk));
+    put("disk", root.and_then(|disk| value(disk, &["source"], "file")));
+    put("root_disk", root.map(attached).as_deref());
+    let further: Vec<Node> = disks(domain, "disk").filter(|disk| serial(*disk).is_some()).collect();
+    let labels: BTreeSet<&str> = further.iter().filter_map(|disk| serial(*disk)).collect();
+    let labels: Vec<&str> = labels.into_iter().collect();
+    put("disks", Some(labels.join(", ")).filter(|labels| !labels.is_empty()).as_deref());
+    put("seed", disks(domain, "cdrom").next().map(|drive| value(drive, &["source"], "file").unwrap_or(EMPTY)));
     put("console_log", value(domain, &["devices", "serial", "log"], "file"));
     put("shutdown_timeout", shutdown_timeout.map(|seconds: u32| format!("{seconds} s")).as_deref());
     put("definition", mark.attribute("definition"));
@@ -497,6 +584,10 @@ fn read_mark(domain: Node, interfaces: &[Node]) -> Option<Marked> {
         put("cmdline", Some(text(domain, &["os", "cmdline"]).unwrap_or_default()));
     }
 
+    for (label, disk) in further.iter().filter_map(|disk| Some((serial(*disk)?, disk))) {
+        facts.insert(Cow::Owned(format!("disk.{label}")), attached(*disk));
+        facts.insert(Cow::Owned(format!("disk.{label}.source")), source(*disk));
+    }
     let mut taps = Vec::new();
     for nic in mark.children().filter(|node| node.has_tag_name((NAMESPACE, "nic"))) {
         let name = |attribute| nic.attribute(attribute).and_then(|name: &str| name.parse::<Name>().ok());
@@ -561,9 +652,50 @@ fn amount(domain: Node, name: &str) -> Option<String> {
     Some(ByteSize(kib.checked_mul(1024)?).to_string())
 }
 
-fn disk_of<'a, 'i>(domain: Node<'a, 'i>, name: &str) -> Option<Node<'a, 'i>> {
-    let is_it = |node: &Node| node.has_tag_name("disk") && value(*node, &["target"], "dev") == Some(name);
-    at(domain, &["devices"])?.children().find(is_it)
+/// The disks of a kind: `disk`, `cdrom`.
+fn disks<'a, 'i>(domain: Node<'a, 'i>, device: &'static str) -> impl Iterator<Item = Node<'a, 'i>> {
+    let is_it = move |node: &Node| node.has_tag_name("disk") && node.attribute("device") == Some(device);
+    at(domain, &["devices"]).into_iter().flat_map(|devices| devices.children()).filter(is_it)
+}
+
+/// The serial number of a disk. The root disk has none.
+fn serial<'a>(disk: Node<'a, '_>) -> Option<&'a str> {
+    text(disk, &["serial"])
+}
+
+fn is_root(disk: Node) -> bool {
+    serial(disk).is_none() && matches!(value(disk, &["target"], "dev"), Some("vda" | "sda"))
+}
+
+/// How a disk is attached, as a fact.
+fn attached(disk: Node) -> String {
+    let told = |path, name| value(disk, &[path], name).unwrap_or(NONE);
+    attachment_fact(told("target", "dev"), told("target", "bus"), told("driver", "cache"), told("driver", "discard"))
+}
+
+/// What a disk is over what base, as a fact.
+fn source(disk: Node) -> String {
+    let path = |node| value(node, &["source"], "file");
+    let base = at(disk, &["backingStore"])
+        .and_then(|base| Some((path(base)?, value(base, &["format"], "type").unwrap_or(NONE))));
+    source_fact((path(disk).unwrap_or(NONE), value(disk, &["driver"], "type").unwrap_or(NONE)), base)
+}
+
+fn further_disks(domain: Node, xml: &str) -> BTreeMap<String, ReadDisk> {
+    let read = |disk: Node| {
+        let label = serial(disk)?;
+        let bus = value(disk, &["target"], "bus");
+        let is_pluggable = [Bus::Virtio, Bus::Scsi].iter().any(|it| bus == Some(it.as_str()) && it.is_hot_pluggable());
+        let its =
+            GuestDisk { attached: attached(disk), source: source(disk), is_detachable: is_pluggable && label != SWAP };
+        let read = ReadDisk {
+            disk: its,
+            path: value(disk, &["source"], "file").map(PathBuf::from),
+            xml: xml.get(disk.range()).unwrap_or_default().to_owned(),
+        };
+        Some((label.to_owned(), read))
+    };
+    disks(domain, "disk").filter_map(read).collect()
 }
 
 /// The first element at a path of names.

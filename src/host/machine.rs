@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use crate::address::{Name, PortId};
+use crate::address::{Name, PortId, VolumeId};
 use crate::blueprint::facts::Disruption;
 use crate::blueprint::key::{ObjectKey, ObjectKind};
-use crate::blueprint::object::{Domain, Object, Seed, VirtType};
+use crate::blueprint::object::{DiskFormat, Domain, Object, Seed, VirtType};
 use crate::blueprint::{HostFacts, Layout, hardware};
 use crate::desired::Desired;
 use crate::host::dhcp::{Dnsmasq, Lease};
@@ -15,7 +15,7 @@ use crate::host::hypervisor::Hypervisor;
 use crate::host::images::Images;
 use crate::host::kvm::{self, Kvm};
 use crate::host::links::Links;
-use crate::host::{Host, HostError, OnProgress};
+use crate::host::{Host, HostError, Keep, OnProgress};
 use crate::plan::world::Observed;
 use crate::spec::values::VirtTypeSpec;
 
@@ -81,6 +81,11 @@ impl Machine {
         &self.hypervisor
     }
 
+    /// The images and disks of this machine.
+    pub fn images(&self) -> &Images {
+        &self.images
+    }
+
     /// The links of this machine.
     pub fn links(&self) -> &Links {
         &self.links
@@ -91,7 +96,9 @@ impl Machine {
     pub fn tidy(&self) {
         let layout = &self.layout;
         let _ = std::fs::remove_file(&self.kvm_cache);
-        for directory in [&layout.bases(), &layout.instances(), &layout.networks(), &layout.root] {
+        for directory in
+            [&layout.bases(), &layout.instances(), &layout.volumes(), &layout.trash(), &layout.networks(), &layout.root]
+        {
             if let Err(error) = std::fs::remove_dir(directory) {
                 tracing::debug!(directory = %directory.display(), %error, "not removed");
             }
@@ -184,13 +191,28 @@ impl Host for Machine {
             Object::Dhcp(it) => self.dhcp.ensure_server(it),
             Object::HostEntry(it) => self.dhcp.ensure_host(it),
             Object::Base(it) => self.images.ensure_base(it),
-            Object::Disk(it) => self.images.ensure_disk_under(it, &|disk| self.hypervisor.grow_disk(disk)),
+            Object::Disk(it) => {
+                let grow = |path: &Path, size| self.hypervisor.grow_disk(path, size, Some(&it.server));
+                self.images.ensure_disk_under(it, &grow)
+            }
+            Object::Volume(it) => {
+                let server = match &it.id {
+                    VolumeId::Own(_) => None,
+                    VolumeId::Inline { server, .. } => Some(server),
+                };
+                let grow = |path: &Path, size| self.hypervisor.grow_disk(path, size, server);
+                self.images.ensure_volume_under(it, &grow)
+            }
             Object::Seed(it) => self.ensure_seed(it),
             Object::Domain(it) => self.ensure_domain(it, most),
         }
     }
 
     fn remove(&self, key: &ObjectKey) -> Result<(), HostError> {
+        self.discard(key, None)
+    }
+
+    fn discard(&self, key: &ObjectKey, keep: Option<Keep>) -> Result<(), HostError> {
         match key.kind {
             ObjectKind::Firewall => self.firewall.remove(),
             ObjectKind::Bridge => self.links.remove_bridge(&key.id),
@@ -200,13 +222,27 @@ impl Host for Machine {
                 Err(error) => Err(HostError::new(format!("{key} names no port"), error)),
             },
             ObjectKind::Base => self.images.remove_base(&key.id),
-            ObjectKind::Disk => self.images.remove_disk(&key.id),
+            ObjectKind::Disk => self.images.remove_disk(&key.id, keep),
+            ObjectKind::Volume => self.images.remove_volume(&volume_id(key)?, keep),
             ObjectKind::Seed => self.images.remove_seed(&key.id),
             ObjectKind::Domain => self.hypervisor.remove(&key.id),
         }
     }
 
+    fn release(&self, domain: &ObjectKey, volumes: &[ObjectKey]) -> Result<(), HostError> {
+        let mut files = Vec::new();
+        for key in volumes {
+            let id = volume_id(key)?;
+            files.extend(DiskFormat::ALL.map(|format| self.layout.volume(&id, format)));
+        }
+        self.hypervisor.release(&domain.id, &files)
+    }
+
     fn reload(&self, server: &ObjectKey) -> Result<(), HostError> {
         self.dhcp.reload(&server.id)
     }
+}
+
+fn volume_id(key: &ObjectKey) -> Result<VolumeId, HostError> {
+    key.id.parse().map_err(|error| HostError::new(format!("{key} names no volume"), error))
 }

@@ -8,7 +8,7 @@
 //! | bridge | [`links`] | rtnetlink |
 //! | firewall | [`firewall`] | `nft` |
 //! | dhcp, host entry | [`dhcp`] | `dnsmasq` |
-//! | base image, disk, seed | [`images`] | files, http(s), `qemu-img` |
+//! | base image, disk, volume, seed | [`images`] | files, http(s), `qemu-img` |
 //! | domain | [`hypervisor`] | libvirt |
 
 pub mod command;
@@ -26,6 +26,8 @@ pub mod sim;
 
 use std::error::Error as StdError;
 use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use crate::blueprint::HostFacts;
 use crate::blueprint::facts::Disruption;
@@ -55,9 +57,48 @@ pub trait Host: Send + Sync {
     /// not carry our mark.
     fn remove(&self, key: &ObjectKey) -> Result<(), HostError>;
 
+    /// The same, where a disk is put into the trash. No other kind of object is kept.
+    fn discard(&self, key: &ObjectKey, keep: Option<Keep>) -> Result<(), HostError> {
+        let _ = keep;
+        self.remove(key)
+    }
+
+    /// Makes a domain give up these volumes, in its definition and in its guest, which goes on. Succeeds when it does not
+    /// have them, and when there is no such domain.
+    fn release(&self, domain: &ObjectKey, volumes: &[ObjectKey]) -> Result<(), HostError>;
+
     /// Makes a DHCP server know all that was removed and changed among its host entries. Succeeds when there is nothing
     /// new, and when there is no such server.
     fn reload(&self, server: &ObjectKey) -> Result<(), HostError>;
+}
+
+/// How a disk that is taken away is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// For how many seconds.
+    pub seconds: u32,
+    /// Why it is taken away.
+    pub why: Why,
+}
+
+/// Why a disk is taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Why {
+    /// The spec does not have it any more.
+    Removed,
+    /// Another was made in its place.
+    Replaced,
+}
+
+impl Why {
+    /// The word that people see.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Removed => "removed",
+            Self::Replaced => "replaced",
+        }
+    }
 }
 
 /// Called as a long step goes on: the object, bytes done, bytes in all where known.

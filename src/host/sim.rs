@@ -15,12 +15,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::Name;
 use crate::blueprint::HostFacts;
+use crate::blueprint::disk::Content;
 use crate::blueprint::facts::Disruption;
-use crate::blueprint::guest::{self, Guest};
-use crate::blueprint::key::{ObjectKey, ObjectKind, bridge_key, dhcp_key, domain_key, seed_key};
-use crate::blueprint::object::{Claim, Domain, HostEntry, Object, Power, VirtType};
-use crate::host::{Host, HostError};
+use crate::blueprint::guest::{self, Guest, GuestDisk};
+use crate::blueprint::key::{ObjectKey, ObjectKind, bridge_key, dhcp_key, domain_key, seed_key, volume_key};
+use crate::blueprint::object::{Claim, Domain, DomainDisk, HostEntry, Object, Power, VirtType};
+use crate::host::{Host, HostError, Keep};
 use crate::plan::world::Observed;
+use crate::value::ByteSize;
 
 /// How many devices more any guest can take.
 const FREE_SLOTS: usize = 4;
@@ -94,6 +96,9 @@ struct World {
     /// Host entries that are no more, and that a DHCP server believes in until it is told.
     #[serde(default)]
     believed: Vec<HostEntry>,
+    /// Disks that were taken away and are kept.
+    #[serde(default)]
+    trash: Vec<Object>,
     #[serde(skip)]
     foreign: BTreeSet<Claim>,
     #[serde(skip)]
@@ -228,6 +233,16 @@ impl SimHost {
         self.world().foreign_networks.push((interface.into(), address));
     }
 
+    /// The disks in the trash.
+    pub fn trash(&self) -> Vec<Object> {
+        self.world().trash.clone()
+    }
+
+    /// Empties the trash.
+    pub fn empty_trash(&self) {
+        self.world().trash.clear();
+    }
+
     /// What is there without something that it needs, or has no cable: nothing, after a good run.
     pub fn broken(&self) -> Vec<String> {
         let world = self.world();
@@ -307,6 +322,9 @@ impl World {
             {
                 return refuse(format!("its {fact} cannot be changed where it stands"));
             }
+            if size_of(object) < size_of(there) {
+                return refuse("it cannot shrink without loss".into());
+            }
         }
         if let Object::Dhcp(dhcp) = object {
             let meets = |net: &IpNet| dhcp.ranges.iter().any(|it| it.cidr.contains(net) || net.contains(&it.cidr));
@@ -337,6 +355,15 @@ impl World {
                 match self.objects.get(&seed_key(&domain.server)) {
                     Some(Object::Seed(seed)) if seed.path == *path => {}
                     _ => return refuse(format!("there is no seed `{}`", path.display())),
+                }
+            }
+            for disk in &domain.disks {
+                match self.objects.get(&volume_key(&disk.volume)) {
+                    Some(Object::Volume(volume)) if volume.path == disk.path && volume.format == disk.format => {}
+                    _ => return refuse(format!("there is no disk `{}`", disk.path.display())),
+                }
+                if let Some(other) = self.holder(&disk.path, &domain.server) {
+                    return refuse(format!("server.{other} has the disk `{}`", disk.path.display()));
                 }
             }
             for nic in &domain.nics {
@@ -381,8 +408,12 @@ impl World {
             self.start(domain);
             return;
         }
-        if has.takes(&domain.nic_facts()) {
+        let takes = has.takes(&domain.nic_facts(), &domain.disks);
+        if takes.nics {
             guest.nics.clone_from(&domain.nics);
+        }
+        if takes.disks {
+            guest.disks.clone_from(&domain.disks);
         }
         for nic in &mut guest.nics {
             if let Some(wanted) = domain.nics.iter().find(|wanted| wanted.fact() == nic.fact()) {
@@ -394,10 +425,58 @@ impl World {
         guest.seed.clone_from(&domain.seed);
     }
 
+    /// Another server that has a disk, by its domain or its guest.
+    fn holder(&self, path: &Path, server: &Name) -> Option<Name> {
+        let domains = self.objects.values().filter_map(|object| match object {
+            Object::Domain(domain) => Some(domain),
+            _ => None,
+        });
+        let mut domains = domains.chain(self.guests.values()).filter(|domain| domain.server != *server);
+        domains.find(|domain| domain.disks.iter().any(|disk| disk.path == path)).map(|domain| domain.server.clone())
+    }
+
+    fn release(&mut self, domain: &ObjectKey, volumes: &[ObjectKey]) -> Result<(), HostError> {
+        let Some(Object::Domain(defined)) = self.objects.get_mut(domain) else { return Ok(()) };
+        if let Some(guest) = self.guests.get_mut(&defined.server) {
+            let stuck = |disk: &&DomainDisk| volumes.contains(&volume_key(&disk.volume)) && !disk.is_detachable();
+            if let Some(disk) = guest.disks.iter().find(stuck) {
+                return Err(HostError::refused(format!("the guest of {domain} does not let go of {}", disk.volume)));
+            }
+            guest.disks.retain(|disk| !volumes.contains(&volume_key(&disk.volume)));
+        }
+        defined.disks.retain(|disk| !volumes.contains(&volume_key(&disk.volume)));
+        Ok(())
+    }
+
+    fn discard(&mut self, key: &ObjectKey, keep: Option<Keep>) -> Result<(), HostError> {
+        let object = self.objects.get(key).cloned();
+        self.remove(key)?;
+        match object {
+            Some(Object::Volume(volume)) if volume.content == Content::Swap => {}
+            Some(object @ (Object::Disk(_) | Object::Volume(_))) if keep.is_some() => self.trash.push(object),
+            _ => {}
+        }
+        Ok(())
+    }
+
     fn remove(&mut self, key: &ObjectKey) -> Result<(), HostError> {
+        if self.trash.iter().any(|disk| disk.needs().contains(key)) {
+            return Err(HostError::new(format!("cannot remove {key}"), "a disk in the trash needs it"));
+        }
+        if key.kind == ObjectKind::Volume
+            && let Some(guest) =
+                self.guests.values().find(|guest| guest.disks.iter().any(|disk| volume_key(&disk.volume) == *key))
+        {
+            return Err(HostError::new(
+                format!("cannot remove {key}"),
+                format!("server.{} runs with it", guest.server),
+            ));
+        }
         // A kernel takes a bridge from under its taps, and a dnsmasq forgets a host that has a lease. The rest is in use.
-        if matches!(key.kind, ObjectKind::Disk | ObjectKind::Seed | ObjectKind::Base | ObjectKind::Dhcp)
-            && self.objects.contains_key(key)
+        if matches!(
+            key.kind,
+            ObjectKind::Disk | ObjectKind::Volume | ObjectKind::Seed | ObjectKind::Base | ObjectKind::Dhcp
+        ) && self.objects.contains_key(key)
             && let Some((user, _)) = self.objects.iter().find(|(_, object)| object.needs().contains(key))
         {
             return Err(HostError::new(format!("cannot remove {key}"), format!("{user} uses it")));
@@ -439,7 +518,17 @@ impl World {
 fn seen(guest: &Domain, defined: &Domain) -> Guest {
     let (facts, nics) = (Object::Domain(guest.clone()).facts(), guest.nic_facts());
     let pending = guest::pending(&facts, &nics, &Object::Domain(defined.clone()).facts(), &defined.nic_facts());
-    Guest { facts, nics, free_slots: FREE_SLOTS, pending }
+    let disks = guest.disks.iter().map(|disk| (disk.volume.label().to_string(), GuestDisk::of(disk))).collect();
+    Guest { facts, nics, disks, has_scsi: true, free_slots: FREE_SLOTS, pending }
+}
+
+/// The size of a disk, where that may grow and not shrink.
+fn size_of(object: &Object) -> Option<ByteSize> {
+    match object {
+        Object::Disk(disk) => Some(disk.size),
+        Object::Volume(volume) => Some(volume.size),
+        _ => None,
+    }
 }
 
 impl Host for SimHost {
@@ -466,6 +555,7 @@ impl Host for SimHost {
             }
             observed.objects.insert(key.clone(), facts);
         }
+        observed.kept = world.trash.iter().flat_map(Object::needs).collect();
         for entry in &world.believed {
             if let Some(facts) = observed.objects.get_mut(&dhcp_key(&entry.network)) {
                 facts.insert("process".into(), "running on old host entries".into());
@@ -490,6 +580,14 @@ impl Host for SimHost {
 
     fn remove(&self, key: &ObjectKey) -> Result<(), HostError> {
         self.deed(|world| world.remove(key))
+    }
+
+    fn discard(&self, key: &ObjectKey, keep: Option<Keep>) -> Result<(), HostError> {
+        self.deed(|world| world.discard(key, keep))
+    }
+
+    fn release(&self, domain: &ObjectKey, volumes: &[ObjectKey]) -> Result<(), HostError> {
+        self.deed(|world| world.release(domain, volumes))
     }
 
     fn reload(&self, server: &ObjectKey) -> Result<(), HostError> {

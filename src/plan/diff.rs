@@ -11,6 +11,7 @@ use crate::blueprint::facts::{Disruption, Facts};
 use crate::blueprint::guest::Guest;
 use crate::blueprint::key::{ObjectKey, ObjectKind, domain_key};
 use crate::blueprint::object::{Claim, Domain, Object, Power};
+use crate::plan::release;
 use crate::plan::world::{Observed, Record, Recorded, Status};
 use crate::value::ByteSize;
 
@@ -86,6 +87,8 @@ pub struct Change {
     pub disruption: Disruption,
     /// Whether the guest becomes what is wanted only when it is started again, and is not by this.
     pub deferred: bool,
+    /// The volumes that a domain gives up before all else, for they go to others or are made anew.
+    pub releases: Vec<ObjectKey>,
     /// What it is to be; none where it is to go.
     pub want: Option<Object>,
     /// What is recorded of it.
@@ -110,10 +113,18 @@ impl Change {
         self
     }
 
+    /// The same change, for which the domain is taken down before and defined anew after.
+    pub(super) fn take_down(&mut self) {
+        self.action = Action::Replace;
+        if self.disruption > Disruption::None {
+            (self.disruption, self.deferred) = (self.disruption.max(Disruption::Reboot), false);
+        }
+    }
+
     /// The worst that it does to a guest, running or not: one that goes, or whose disk goes, is as good as replaced.
     pub fn cost(&self) -> Disruption {
         match (self.action, self.key.kind) {
-            (Action::Delete, ObjectKind::Domain | ObjectKind::Disk) => Disruption::Replace,
+            (Action::Delete, ObjectKind::Domain | ObjectKind::Disk | ObjectKind::Volume) => Disruption::Replace,
             _ => self.disruption,
         }
     }
@@ -139,17 +150,26 @@ pub struct Difference {
     pub conflicts: Vec<Conflict>,
     /// What carries our mark and is neither wanted nor recorded: not touched.
     pub left_alone: Vec<ObjectKey>,
+    /// What would go if disks in the trash did not need it.
+    pub kept: BTreeSet<Address>,
 }
 
 /// Compares the three sides.
 pub fn diff(want: Blueprint, made: Recorded, seen: &Observed) -> Difference {
     let mut want = want.objects;
     let mut made = made.records;
+    // Nothing is done to what stays for the sake of something else.
+    let stays: Vec<ObjectKey> =
+        made.keys().filter(|key| !want.contains_key(*key) && seen.kept.contains(*key)).cloned().collect();
+    let kept: BTreeSet<Address> =
+        stays.iter().filter_map(|key| made.remove(key)).map(|record| record.object.address()).collect();
     let keys: BTreeSet<ObjectKey> = want.keys().chain(made.keys()).cloned().collect();
-    let left_alone = seen.objects.keys().filter(|key| !keys.contains(*key)).cloned().collect();
-    let mut difference = Difference { left_alone, ..Difference::default() };
+    let left_alone =
+        seen.objects.keys().filter(|key| !keys.contains(*key) && !seen.kept.contains(*key)).cloned().collect();
+    let mut difference = Difference { left_alone, kept, ..Difference::default() };
     // What a domain stands on comes before it in the order of keys.
     let mut shaken: BTreeMap<ObjectKey, Disruption> = BTreeMap::new();
+    let mut remade: BTreeMap<ObjectKey, Action> = BTreeMap::new();
     for key in keys {
         let (want, made, seen_facts) = (want.remove(&key), made.remove(&key), seen.objects.get(&key));
         if let Some(object) = &want
@@ -165,7 +185,12 @@ pub fn diff(want: Blueprint, made: Recorded, seen: &Observed) -> Difference {
             }
             _ => None,
         };
-        if let Some(change) = change(key, want, made, seen_facts, follows, guest) {
+        let gives_up = release::given_up(want.as_ref(), made.as_ref(), &remade, seen_facts, guest);
+        let follows = follows.or(gives_up.stuck);
+        if let Some(change) = change(key, want, made, seen_facts, follows, gives_up.releases, guest) {
+            if change.key.kind == ObjectKind::Volume && matches!(change.action, Action::Create | Action::Replace) {
+                remade.insert(change.key.clone(), change.action);
+            }
             if let Some(disruption) = shakes(&change, seen) {
                 shaken.insert(change.key.clone(), disruption);
             }
@@ -173,6 +198,7 @@ pub fn diff(want: Blueprint, made: Recorded, seen: &Observed) -> Difference {
         }
     }
     hand_over_links(&mut difference.changes);
+    release::hand_over_volumes(&mut difference.changes, seen);
     difference
 }
 
@@ -191,10 +217,7 @@ fn hand_over_links(changes: &mut [Change]) {
             && change.action == Action::Update
             && change.made.iter().flat_map(Record::claims).filter(is_link).any(gives)
         {
-            change.action = Action::Replace;
-            if change.disruption > Disruption::None {
-                (change.disruption, change.deferred) = (change.disruption.max(Disruption::Reboot), false);
-            }
+            change.take_down();
         }
     }
 }
@@ -241,6 +264,7 @@ fn change(
     made: Option<Record>,
     seen: Option<&Facts>,
     follows: Option<(Disruption, ObjectKey)>,
+    releases: Vec<ObjectKey>,
     guest: Option<&Guest>,
 ) -> Option<Change> {
     let address = want.as_ref().or(made.as_ref().map(|record| &record.object))?.address();
@@ -249,7 +273,10 @@ fn change(
     let unmanaged = matches!(&want, Some(Object::Domain(domain)) if domain.power == Power::Unmanaged);
     // A domain that is off is only concerned by a disk that is another; so is one that others start and stop.
     let concerned = running && !unmanaged;
-    let follows = follows.filter(|(disruption, _)| concerned || *disruption == Disruption::Replace);
+    let is_another = |(disruption, key): &(Disruption, ObjectKey)| {
+        *disruption == Disruption::Replace || key.kind == ObjectKind::Volume
+    };
+    let follows = follows.filter(|it| concerned || is_another(it));
     let followed = follows.as_ref().filter(|_| running).map_or(Disruption::None, |(disruption, _)| *disruption);
     let (action, reason, fields) = match (&want, &made, seen) {
         (Some(_), None, None) => (Action::Create, Reason::New, Vec::new()),
@@ -268,6 +295,12 @@ fn change(
                 match made {
                     // To the eye it is there, and may yet be unfinished: a guest that still runs as it was, a stale lease.
                     Some(_) if intended => (Action::Update, Reason::Unfinished, fields),
+                    Some(_)
+                        if want.is_some()
+                            && let Some(volume) = releases.first() =>
+                    {
+                        (Action::Update, Reason::Follows(volume.clone()), fields)
+                    }
                     Some(_) => return None,
                     None => (Action::Record, Reason::Found, fields),
                 }
@@ -288,7 +321,9 @@ fn change(
         ObjectKind::Domain if !running => followed,
         _ => followed.max(noticed).max(behind(want.as_ref(), made.as_ref(), guest)),
     };
-    let change = Change { key, address, action, reason, disruption, deferred: false, want, made, fields };
+    // What a guest is made to let go of, it notices.
+    let disruption = if running && !releases.is_empty() { disruption.max(Disruption::Live) } else { disruption };
+    let change = Change { key, address, action, reason, disruption, deferred: false, releases, want, made, fields };
     Some(if unmanaged { change.defer() } else { change })
 }
 
@@ -352,17 +387,21 @@ struct GuestChange {
     only_nics: bool,
     /// What a running guest notices of other interfaces.
     nics: Disruption,
+    /// What it notices of other disks.
+    disks: Disruption,
     /// What it can be resized in as it runs, as names of facts.
     resizes: Vec<&'static str>,
 }
 
 impl GuestChange {
     fn new(want: &Domain, made: Option<&Domain>, guest: Option<&Guest>) -> Self {
-        let takes = guest.is_some_and(|guest| guest.takes(&want.nic_facts()));
+        let takes = guest.map(|guest| guest.takes(&want.nic_facts(), &want.disks)).unwrap_or_default();
+        let notices = |takes| if takes { Disruption::Live } else { Disruption::Reboot };
         let resizes = |fact: &&str| guest.is_some_and(|guest| guest.resizes(fact, want));
         Self {
             only_nics: made.is_some_and(|made| made.differs_in_nics_only(want)),
-            nics: if takes { Disruption::Live } else { Disruption::Reboot },
+            nics: notices(takes.nics),
+            disks: notices(takes.disks),
             resizes: ["vcpus", "memory"].into_iter().filter(resizes).collect(),
         }
     }
@@ -384,7 +423,8 @@ fn disruption(
             _ => kind.disruption(name),
         },
         (ObjectKind::Domain, "definition") if takes.only_nics => takes.nics,
-        (ObjectKind::Domain, _) if takes.resizes.contains(&name) => Disruption::Live,
+        (ObjectKind::Domain, name) if takes.resizes.contains(&name) => Disruption::Live,
+        (ObjectKind::Domain, name) if name == "disks" || name.starts_with("disk.") => takes.disks,
         (ObjectKind::Domain, _) if name.starts_with("nic.") => {
             let attribute = before.is_some() && after.is_some() && kind.disruption(name) == Disruption::Live;
             if attribute { Disruption::Live } else { takes.nics }
@@ -422,6 +462,6 @@ fn behind(want: Option<&Object>, made: Option<&Record>, guest: Option<&Guest>) -
 }
 
 /// Whether a domain that was seen has a guest in it, running or held.
-fn is_running(seen: Option<&Facts>) -> bool {
+pub(super) fn is_running(seen: Option<&Facts>) -> bool {
     seen.and_then(|seen| seen.get("power")).is_some_and(|power| power != "off")
 }

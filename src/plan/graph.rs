@@ -16,6 +16,8 @@ use crate::plan::world::Record;
 pub enum Deed {
     /// Makes the object what it is to be.
     Ensure,
+    /// Makes a domain give up volumes.
+    Release,
     /// Takes the object away.
     Remove,
     /// Writes down that the object is there.
@@ -63,6 +65,7 @@ pub fn order(changes: &[Change]) -> Result<DiGraph<Step, Wait>, Cycle> {
     }
     order.maker_before_user(changes);
     order.user_gone_before_used(changes);
+    order.volumes_given_up_first(changes);
     order.removal_before_creation();
     order.claim_free_before_taken(changes);
     order.follower_gone_before_followed(changes);
@@ -86,6 +89,8 @@ struct Order<'a> {
     makes: HashMap<&'a ObjectKey, NodeIndex>,
     /// The step after which an object is gone.
     removes: BTreeMap<&'a ObjectKey, NodeIndex>,
+    /// The step after which a domain has given up volumes.
+    releases: BTreeMap<&'a ObjectKey, NodeIndex>,
     /// The edges that may be dropped, in the order of their numbers.
     wishes: Vec<EdgeIndex>,
 }
@@ -95,6 +100,9 @@ impl<'a> Order<'a> {
         let mut add = |deed| self.graph.add_node(Step { change: number, deed });
         match change.action {
             Action::Create | Action::Update => {
+                if !change.releases.is_empty() {
+                    self.releases.insert(&change.key, add(Deed::Release));
+                }
                 self.makes.insert(&change.key, add(Deed::Ensure));
             }
             Action::Record => {
@@ -136,8 +144,60 @@ impl<'a> Order<'a> {
                     self.graph.add_edge(*gone, *removal, Wait::Done);
                 } else if let Some(changed) = self.makes.get(&change.key)
                     && !wanted.contains(&used)
+                    && !change.releases.contains(&used)
                 {
                     self.wishes.push(self.graph.add_edge(*changed, *removal, Wait::Done));
+                }
+            }
+        }
+    }
+
+    /// A volume is given up by whoever has it before it is changed, taken away or given to another. It is given up by
+    /// domains that are taken down, and by those that go on.
+    fn volumes_given_up_first(&mut self, changes: &'a [Change]) {
+        let mut free: HashMap<ObjectKey, Vec<(&ObjectKey, NodeIndex)>> = HashMap::new();
+        for change in changes.iter().filter(|change| change.key.kind == ObjectKind::Domain) {
+            let release = self.releases.get(&change.key).copied();
+            if let (Some(release), Some(maker)) = (release, self.makes.get(&change.key)) {
+                self.graph.add_edge(release, *maker, Wait::Done);
+            }
+            let wanted = change.want.as_ref().map(Object::needs).unwrap_or_default();
+            let had = change.made.iter().flat_map(Record::needs).filter(|need| need.kind == ObjectKind::Volume);
+            for volume in had {
+                let released = release.filter(|_| change.releases.contains(&volume));
+                let removed = || self.removes.get(&change.key).copied();
+                // One of which the guest lets go when it is started again.
+                let changed = || self.makes.get(&change.key).copied().filter(|_| !wanted.contains(&volume));
+                if let Some(given_up) = released.or_else(removed).or_else(changed) {
+                    free.entry(volume).or_default().push((&change.key, given_up));
+                }
+            }
+        }
+        if free.is_empty() {
+            return;
+        }
+        for change in changes {
+            let steps: Vec<NodeIndex> = match change.key.kind {
+                ObjectKind::Volume => self.removes.get(&change.key).or(self.makes.get(&change.key)),
+                ObjectKind::Domain => self.makes.get(&change.key),
+                _ => continue,
+            }
+            .copied()
+            .into_iter()
+            .collect();
+            let volumes = match &change.want {
+                Some(domain @ Object::Domain(_)) => domain.needs(),
+                _ => vec![change.key.clone()],
+            };
+            for (step, volume) in steps.iter().flat_map(|step| volumes.iter().map(move |volume| (*step, volume))) {
+                for (holder, given_up) in free.get(volume).into_iter().flatten() {
+                    if **holder == change.key {
+                        continue;
+                    }
+                    let edge = self.graph.add_edge(*given_up, step, Wait::Done);
+                    if self.graph[*given_up].deed == Deed::Ensure {
+                        self.wishes.push(edge);
+                    }
                 }
             }
         }

@@ -1,13 +1,14 @@
 //! From what is wanted, made and seen to the steps that close the gap. Pure: no clock, no environment, no I/O.
 //!
 //! [`world`] has the two sides that a blueprint is compared with, [`diff`] the table that gives birth to every action,
-//! [`graph`] the order of the steps.
+//! [`graph`] the order of the steps; `release` tells which volumes a domain gives up first.
 
 pub mod diff;
 pub mod graph;
+mod release;
 pub mod world;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use petgraph::graph::DiGraph;
 
@@ -31,11 +32,15 @@ pub struct Plan {
     pub conflicts: Vec<Conflict>,
     /// What carries our mark and is neither wanted nor recorded: not touched.
     pub left_alone: Vec<ObjectKey>,
+    /// The images that would go if disks in the trash, or on their way there, did not lie over them.
+    pub kept: BTreeSet<Address>,
     /// What is worth knowing of the choices that were made.
     pub warnings: Vec<Diagnostic>,
     /// The servers whose guests become what they are defined to be only when they are started again, and are not by this
     /// plan; each with what waits, as names of facts.
     pub waiting: BTreeMap<Address, Vec<String>>,
+    /// How long disks that are taken away are kept in the trash, in seconds; none for not at all.
+    pub trash: Option<u32>,
     /// The steps, each pointing at its change; an edge goes from a step to one that must wait for it.
     pub steps: DiGraph<Step, Wait>,
 }
@@ -54,9 +59,9 @@ impl Plan {
     pub fn new(mut want: Blueprint, made: Recorded, seen: &Observed) -> Result<Self, Cycle> {
         let warnings = std::mem::take(&mut want.warnings);
         let waiting = waiting(&want, seen);
-        let diff::Difference { changes, conflicts, left_alone } = diff::diff(want, made, seen);
+        let diff::Difference { changes, conflicts, left_alone, kept } = diff::diff(want, made, seen);
         let steps = graph::order(&changes)?;
-        let mut plan = Self { changes, conflicts, left_alone, warnings, waiting, steps };
+        let mut plan = Self { changes, conflicts, left_alone, kept, warnings, waiting, trash: None, steps };
         plan.note_waiting();
         Ok(plan)
     }

@@ -313,7 +313,7 @@ pub fn port_label(port: &PortId) -> String {
 }
 
 /// How far a time is from now: `3m ago`, `in 23h`.
-fn relative(then: u64, now: u64) -> String {
+pub fn relative(then: u64, now: u64) -> String {
     let seconds = then.abs_diff(now);
     let span = match seconds {
         0 => return "now".into(),

@@ -5,14 +5,16 @@ use std::fmt::Write as _;
 
 use anstyle::Style;
 
-use crate::address::Address;
+use crate::address::{Address, ResourceKind};
 use crate::apply::Outcome;
+use crate::blueprint::disk::{Bus, Content};
 use crate::blueprint::facts::Disruption;
 use crate::blueprint::key::ObjectKind;
-use crate::blueprint::object::Object;
+use crate::blueprint::object::{Attachment, Object};
 use crate::plan::Plan;
 use crate::plan::diff::{Action, Change, FieldChange, Reason};
 use crate::report::{ADD, BOLD, CHANGE, DIM, REMOVE, clean_line};
+use crate::value::span;
 
 /// What is done to a resource, from what is done to its objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,11 +59,16 @@ fn verdict(changes: &[(usize, &Change)]) -> Verdict {
         Verdict::Delete
     } else if all(|change| change.action == Action::Record) {
         Verdict::Record
-    } else if changes.iter().any(|(_, change)| change.disruption == Disruption::Replace) {
+    } else if changes.iter().any(|(_, change)| change.disruption == Disruption::Replace && is_all_of_it(change)) {
         Verdict::Replace
     } else {
         Verdict::Update
     }
+}
+
+/// Whether what is made anew is the resource itself: a server goes on with a further disk that is another.
+fn is_all_of_it(change: &Change) -> bool {
+    change.key.kind != ObjectKind::Volume || change.address.kind == ResourceKind::Volume
 }
 
 /// How many resources were added, changed and destroyed to the end.
@@ -102,7 +109,7 @@ pub fn render_within(plan: &Plan, most: Option<Disruption>) -> String {
         return format!(
             "{ADD}{BOLD}No changes.{BOLD:#}{ADD:#} {BOLD}Your infrastructure matches the configuration.{BOLD:#}\n{}{}",
             waiting(plan),
-            left_alone(plan)
+            kept(plan) + &left_alone(plan)
         );
     }
     let mut text = String::new();
@@ -122,7 +129,7 @@ pub fn render_within(plan: &Plan, most: Option<Disruption>) -> String {
         // Writing to a string cannot fail, here and below.
         let _ = write!(text, "\n  {BOLD}# {address}{BOLD:#} {words}\n");
         for (_, change) in changes {
-            object(&mut text, change, most);
+            object(&mut text, change, plan.trash, most);
         }
     }
     let Counts { add, change, destroy } = count(&resources, |_| true);
@@ -135,6 +142,7 @@ pub fn render_within(plan: &Plan, most: Option<Disruption>) -> String {
         }
     }
     text.push_str(&waiting(plan));
+    text.push_str(&kept(plan));
     text.push_str(&left_alone(plan));
     text
 }
@@ -181,7 +189,7 @@ pub fn beyond(plan: &Plan, most: Disruption) -> Vec<String> {
 /// The attributes of a change that are worth telling: a digest says something only where nothing else does.
 fn told(change: &Change) -> impl Iterator<Item = &FieldChange> {
     let lone = change.fields.len() == 1;
-    change.fields.iter().filter(move |field| lone || field.name != "definition")
+    change.fields.iter().filter(move |field| lone || !matches!(field.name.as_ref(), "definition" | "disks"))
 }
 
 /// The servers that wait for a reboot once this is done.
@@ -196,6 +204,15 @@ fn waiting(plan: &Plan) -> String {
         crate::report::count(plan.waiting.len(), "server"),
         servers.collect::<Vec<String>>().join(", "),
     )
+}
+
+/// The images that nothing needs any more but disks in the trash.
+fn kept(plan: &Plan) -> String {
+    if plan.kept.is_empty() {
+        return String::new();
+    }
+    let images: Vec<String> = plan.kept.iter().map(Address::to_string).collect();
+    format!("{CHANGE}Kept for disks in the trash:{CHANGE:#} {}.\n", images.join(", "))
 }
 
 /// What a person should know who has lost the state, and with it half of the spec.
@@ -215,14 +232,21 @@ fn left_alone(plan: &Plan) -> String {
 fn disrupted(resources: &Resources<'_>, disruption: Disruption) -> Vec<String> {
     resources
         .iter()
-        .filter(|(_, changes)| changes.iter().map(|(_, change)| change.disruption).max() == Some(disruption))
+        .filter(|(address, changes)| {
+            let guests = changes.iter().filter(|(_, change)| change.key.kind != ObjectKind::Volume);
+            address.kind != ResourceKind::Volume && guests.map(|(_, it)| it.disruption).max() == Some(disruption)
+        })
         .map(|(address, _)| address.to_string())
         .collect()
 }
 
-fn object(text: &mut String, change: &Change, most: Option<Disruption>) {
+fn object(text: &mut String, change: &Change, trash: Option<u32>, most: Option<Disruption>) {
     let (symbol, style) = symbol(change.action);
     let mut why = reason(change);
+    if let Some(seconds) = trash.filter(|_| goes_to_trash(change)) {
+        let kept = format!("into the trash for {}", span(seconds));
+        why = if why.is_empty() { kept } else { format!("{why}, {kept}") };
+    }
     if let Some(most) = most.filter(|most| change.cost() > *most) {
         let cost = if change.cost() > change.disruption { change.cost().as_str() } else { "" };
         let parts = [&why, cost, &format!("beyond --max-disruption {}", most.as_str())];
@@ -269,10 +293,21 @@ fn object(text: &mut String, change: &Change, most: Option<Disruption>) {
     }
 }
 
+/// Whether a disk is taken away that is worth to be kept.
+fn goes_to_trash(change: &Change) -> bool {
+    let is_disk = match change.made.as_ref().map(|made| &made.object).or(change.want.as_ref()) {
+        Some(Object::Disk(_)) => true,
+        Some(Object::Volume(volume)) => volume.content != Content::Swap,
+        _ => false,
+    };
+    is_disk && matches!(change.action, Action::Delete | Action::Replace)
+}
+
 /// The kind of the object, and its own name where that says more than the address it stands under.
 pub fn title(change: &Change) -> String {
     match change.key.kind {
         ObjectKind::HostEntry => change.key.to_string(),
+        ObjectKind::Volume if change.address.kind == ResourceKind::Server => change.key.to_string(),
         ObjectKind::Base => match &change.want.as_ref().or(change.made.as_ref().map(|made| &made.object)) {
             Some(Object::Base(base)) => format!("{} ({})", change.key.kind, base.role),
             _ => change.key.kind.to_string(),
@@ -306,8 +341,11 @@ fn attributes<'a>(text: &mut String, attributes: impl Iterator<Item = Attribute<
 /// Whether an attribute tells a person something about a new object: the rest is the same for all of its kind, or only
 /// there to be compared.
 fn is_news(name: &str, value: &str) -> bool {
-    if name == "seed" {
-        return value != "none";
+    if matches!(name, "seed" | "disks") {
+        return name == "seed" && value != "none";
+    }
+    if name == "root_disk" {
+        return value != Attachment::default().fact(&Bus::default().target('a'));
     }
     if name == "ip6_forward" || name.starts_with("nic.") && name.ends_with(".link") {
         return !matches!(value, "off" | "up");
@@ -354,6 +392,7 @@ fn reason(change: &Change) -> String {
         (Reason::Vanished, _) => "vanished from the host".into(),
         (Reason::Unfinished, _) => "begun by a run that did not end".into(),
         (Reason::Drifted, _) => "changed on the host".into(),
+        (Reason::Follows(key), Action::Update) => format!("{key} is taken out meanwhile"),
         (Reason::Follows(key), _) => format!("taken down while its {} is changed", key.kind),
     };
     let what = match change.disruption {

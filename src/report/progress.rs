@@ -136,6 +136,7 @@ fn doing(action: Action) -> &'static str {
 fn deed_noun(change: &Change, deed: Deed) -> &'static str {
     match (deed, change.action) {
         (Deed::Remove, _) => "Destruction",
+        (Deed::Release, _) => "Detachment",
         (_, Action::Update) => "Modifications",
         _ => "Creation",
     }

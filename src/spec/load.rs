@@ -253,6 +253,7 @@ impl Reader<'_> {
                 ResourceKind::Image => self.resource(|spec| &mut spec.images, name, table, &address),
                 ResourceKind::Flavor => self.resource(|spec| &mut spec.flavors, name, table, &address),
                 ResourceKind::Keypair => self.resource(|spec| &mut spec.keypairs, name, table, &address),
+                ResourceKind::Volume => self.resource(|spec| &mut spec.volumes, name, table, &address),
                 ResourceKind::Server => self.resource(|spec| &mut spec.servers, name, table, &address),
             }
         }

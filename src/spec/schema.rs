@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use crate::address::Name;
+use crate::blueprint::disk::Bus;
 use crate::blueprint::object::{DiskFormat, Power};
 use crate::spec::values::{
-    Architecture, Cidr, CpuMode, DhcpOptSpec, FileSpec, FirmwareSpec, FixedIpSpec, Forward, GatewaySpec, HostRouteSpec,
-    HypervisorType, Ip, Ipv6Mode, Lifetime, OnUserDataChange, Pool, PortRef, RecordType, Size, TpmVersion,
-    VirtTypeSpec,
+    Architecture, AttachmentSpec, Cidr, CpuMode, DhcpOptSpec, DiskSpec, FileSpec, FirmwareSpec, FixedIpSpec, Forward,
+    GatewaySpec, HostRouteSpec, HypervisorType, Ip, Ipv6Mode, Lifetime, OnUserDataChange, Pool, PortRef, RecordType,
+    Size, TimeToLive, TpmVersion, VirtTypeSpec, VolumeRef,
 };
 use crate::value::{Mac, Secret, Sha256};
 
@@ -34,6 +35,8 @@ pub struct Spec {
     pub flavors: BTreeMap<Name, FlavorSpec>,
     /// `[keypair.NAME]`.
     pub keypairs: BTreeMap<Name, KeypairSpec>,
+    /// `[volume.NAME]`.
+    pub volumes: BTreeMap<Name, VolumeSpec>,
     /// `[server.NAME]`.
     pub servers: BTreeMap<Name, ServerSpec>,
 }
@@ -66,6 +69,8 @@ pub struct HostSpec {
     pub reserved_host_memory: Option<Size>,
     /// Disk space kept for the host (Nova's `reserved_host_disk_mb`). Default 0.
     pub reserved_host_disk: Option<Size>,
+    /// How long disks that are taken away are kept in the trash. Default a week; `"0"` for not at all.
+    pub trash_ttl: Option<TimeToLive>,
 }
 
 /// `[network.NAME]`: one bridge with one dnsmasq.
@@ -176,6 +181,8 @@ pub struct ImageSpec {
     pub hypervisor_type: Option<HypervisorType>,
     /// The processors that it is made for. Default `x86_64`, and nothing else can be.
     pub architecture: Option<Architecture>,
+    /// What the disks of its servers are plugged into, where they do not say (Glance's property). Default `virtio`.
+    pub hw_disk_bus: Option<Bus>,
 }
 
 /// `[flavor.NAME]`: a size.
@@ -195,6 +202,21 @@ pub struct FlavorSpec {
     pub cpu_mode: Option<CpuMode>,
     /// A processor that QEMU has by name, in place of `cpu_mode`.
     pub cpu_model: Option<String>,
+    /// The size of a further disk with a file system on it, which goes with the server (Nova's `ephemeral`). Default none.
+    pub ephemeral: Option<Size>,
+    /// The size of a disk to swap to (Nova's `swap`). Default none.
+    pub swap: Option<Size>,
+}
+
+/// `[volume.NAME]`: a disk that outlives servers and moves between them.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct VolumeSpec {
+    /// Its size. Needed.
+    pub size: Option<Size>,
+    /// Its format. Default `qcow2`.
+    pub format: Option<DiskFormat>,
+    /// The image that it begins as (Cinder's `imageRef`). Default none: it is empty.
+    pub image: Option<Name>,
 }
 
 /// `[keypair.NAME]`: a public key, with which somebody may log in.
@@ -239,6 +261,12 @@ pub struct ServerSpec {
     pub config_drive: Option<bool>,
     /// What becomes of a guest when that changes. Default `next_boot`.
     pub on_user_data_change: Option<OnUserDataChange>,
+    /// How its root disk is attached.
+    pub root_disk: Option<AttachmentSpec>,
+    /// The volumes that it has.
+    pub volumes: Option<Vec<VolumeRef>>,
+    /// Further disks, which go with it.
+    pub disks: Option<Vec<DiskSpec>>,
     /// Makes so many of it, named `NAME-1` and on.
     pub count: Option<u32>,
 }

@@ -12,6 +12,8 @@ use serde::de::{Deserializer, Error, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::address::Name;
+use crate::blueprint::disk::{Bus, Cache, Discard};
+use crate::blueprint::object::DiskFormat;
 use crate::spec::schema::PortSpec;
 use crate::value::{ByteSize, InvalidSize, Secret, ip_number, parse_span};
 
@@ -207,6 +209,25 @@ impl FromStr for Lifetime {
 
 text!(Lifetime, "a length of time such as \"12h\"");
 
+/// How long something is kept, in seconds: `"12h"`, `"7d"`; `"0"` for not at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeToLive(pub u32);
+
+impl FromStr for TimeToLive {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "0" {
+            return Ok(Self(0));
+        }
+        parse_span(text).map(Self).ok_or_else(|| {
+            format!("`{text}` is not a length of time\nwrite it as `\"12h\"` or `\"7d\"`, or `\"0\"` for not at all")
+        })
+    }
+}
+
+text!(TimeToLive, "a length of time such as \"7d\", or \"0\"");
+
 /// How the guests on an IPv6 subnet get their addresses (Neutron's `ipv6_address_mode`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 pub enum Ipv6Mode {
@@ -334,6 +355,83 @@ impl TextOrTable<'_> for PortRef {
 impl<'de> Deserialize<'de> for PortRef {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(TextOrTableVisitor(std::marker::PhantomData))
+    }
+}
+
+/// How a disk is attached to a guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttachmentSpec {
+    /// What it is plugged into. Default what the image says, else `virtio`.
+    pub bus: Option<Bus>,
+    /// How it is cached. Default `writeback`.
+    pub cache: Option<Cache>,
+    /// What becomes of blocks that the guest does not need any more. Default `unmap`.
+    pub discard: Option<Discard>,
+}
+
+/// A volume of a server: by its name, or with what more is to be said of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeRef {
+    /// The volume.
+    pub volume: Name,
+    /// How it is attached.
+    pub attachment: AttachmentSpec,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VolumeTable {
+    volume: Name,
+    bus: Option<Bus>,
+    cache: Option<Cache>,
+    discard: Option<Discard>,
+}
+
+impl TextOrTable<'_> for VolumeRef {
+    type Table = VolumeTable;
+    const EXPECTED: &'static str = "the name of a volume, or a table such as `{ volume = \"VOLUME\", bus = \"scsi\" }`";
+
+    fn of_text(text: &str) -> Result<Self, String> {
+        let volume = text.parse().map_err(|error| format!("`{text}` is not the name of a volume: {error}"))?;
+        Ok(Self { volume, attachment: AttachmentSpec::default() })
+    }
+
+    fn of_table(VolumeTable { volume, bus, cache, discard }: VolumeTable) -> Self {
+        Self { volume, attachment: AttachmentSpec { bus, cache, discard } }
+    }
+}
+
+impl<'de> Deserialize<'de> for VolumeRef {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TextOrTableVisitor(std::marker::PhantomData))
+    }
+}
+
+/// A disk that a server has beside its root disk, and that goes with it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskSpec {
+    /// Its name among the disks of the server.
+    pub name: Name,
+    /// Its size.
+    pub size: Size,
+    /// Its format. Default `qcow2`.
+    pub format: Option<DiskFormat>,
+    /// The image that it begins as. Default none: it is empty.
+    pub image: Option<Name>,
+    /// What it is plugged into. Default what the image of the server says, else `virtio`.
+    pub bus: Option<Bus>,
+    /// How it is cached. Default `writeback`.
+    pub cache: Option<Cache>,
+    /// What becomes of blocks that the guest does not need any more. Default `unmap`.
+    pub discard: Option<Discard>,
+}
+
+impl DiskSpec {
+    /// How it is attached.
+    pub fn attachment(&self) -> AttachmentSpec {
+        AttachmentSpec { bus: self.bus, cache: self.cache, discard: self.discard }
     }
 }
 

@@ -156,6 +156,7 @@ const fn kind_word(kind: ObjectKind) -> &'static str {
         ObjectKind::HostEntry => "host_entry",
         ObjectKind::Base => "base",
         ObjectKind::Disk => "disk",
+        ObjectKind::Volume => "volume",
         ObjectKind::Seed => "seed",
         ObjectKind::Domain => "domain",
     }

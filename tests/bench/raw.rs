@@ -63,8 +63,8 @@ impl Raw {
                     fs::copy(source, &it.path).expect("a copy");
                 }
                 Object::Disk(it) => disk(it),
-                // No server is told anything; and a domain comes after all others, as its kind is the last.
-                Object::Seed(_) | Object::Domain(_) => {}
+                // No server is told anything or has further disks; and a domain comes after all others, as its kind is the last.
+                Object::Volume(_) | Object::Seed(_) | Object::Domain(_) => {}
             }
         }
         for (_, xml) in &self.definitions {

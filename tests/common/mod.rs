@@ -64,6 +64,52 @@ networks = ["closed"]
 power = "off"
 "#;
 
+/// What [`BASE`] has not: volumes, and servers with several disks in each way. Without the servers of [`BASE`].
+pub const DISKS: &str = r#"
+[flavor.roomy]
+ram = "128 MiB"
+disk = "1 GiB"
+ephemeral = "1 GiB"
+swap = "64 MiB"
+
+[volume.data]
+size = "1 GiB"
+[volume.logs]
+size = "1 GiB"
+format = "raw"
+[volume.copy]
+image = "debian"
+size = "1 GiB"
+
+[server.one]
+image = "debian"
+flavor = "roomy"
+networks = ["private"]
+volumes = ["data", { volume = "logs", bus = "scsi", cache = "none" }]
+root_disk = { cache = "none" }
+
+[server.two]
+image = "tiny"
+flavor = "roomy"
+networks = ["private"]
+# other
+volumes = ["copy"]
+
+[server.many]
+image = "tiny"
+flavor = "small"
+networks = ["closed"]
+disks = [{ name = "scratch", size = "1 GiB" }, { name = "raw", size = "1 GiB", format = "raw", image = "tiny" }]
+count = 2
+
+[server.off]
+image = "tiny"
+flavor = "small"
+networks = ["closed"]
+power = "off"
+# off
+"#;
+
 /// What [`BASE`] has not: a network with both IP versions in each mode, ports of their own, routes, options, records.
 pub const PORTS: &str = r#"
 [network.lab]

@@ -120,9 +120,9 @@ fn a_base_in_use_stays() {
         lab.images().ensure_disk(&lab.disk(server, Some(&base), ByteSize::gib(1))).expect("made");
     }
     fails(lab.images().remove_base(&base.id), false, &["`server.db`, `server.web`", "remove the servers first"]);
-    lab.images().remove_disk("web").expect("removed");
+    lab.images().remove_disk("web", None).expect("removed");
     fails(lab.images().remove_base(&base.id), false, &["`server.db` lies over it"]);
-    lab.images().remove_disk("db").expect("removed");
+    lab.images().remove_disk("db", None).expect("removed");
     lab.images().remove_base(&base.id).expect("nobody uses it");
     assert_eq!(lab.cache(), [""; 0]);
 }
@@ -203,20 +203,20 @@ fn a_disk_goes_with_its_directory() {
         fs::write(directory.join(name), "x").expect("writable");
     }
     for _ in 0..2 {
-        lab.images().remove_disk("web").expect("removed");
+        lab.images().remove_disk("web", None).expect("removed");
         assert!(!directory.exists());
     }
     fs::create_dir(&directory).expect("made");
     fs::write(directory.join("notes"), "mine").expect("writable");
-    lab.images().remove_disk("web").expect("what is not ours stays");
+    lab.images().remove_disk("web", None).expect("what is not ours stays");
     assert!(directory.join("notes").exists());
     fs::create_dir(lab.outside("theirs")).expect("made");
     fs::write(lab.outside("theirs").join("disk.qcow2"), "mine").expect("writable");
     symlink(lab.outside("theirs"), lab.layout.instance("link")).expect("planted");
-    lab.images().remove_disk("link").expect("the link goes");
+    lab.images().remove_disk("link", None).expect("the link goes");
     assert!(lab.outside("theirs").join("disk.qcow2").exists());
     for name in ["..", "../base", "", "/etc"] {
-        assert!(lab.images().remove_disk(name).is_err(), "{name:?}");
+        assert!(lab.images().remove_disk(name, None).is_err(), "{name:?}");
     }
 }
 

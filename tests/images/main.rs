@@ -9,3 +9,4 @@ mod lab;
 mod observe;
 mod seeds;
 mod server;
+mod trash;

@@ -501,6 +501,7 @@ novella = 1
 virt_type = "qemu"
 cpu_allocation_ratio = 64.0
 disk_allocation_ratio = 64.0
+trash_ttl = "0"
 
 [network.private]
 [subnet.private-v4]

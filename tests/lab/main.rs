@@ -10,6 +10,7 @@ mod lab;
 mod read;
 
 mod cloud;
+mod disks;
 mod disruption;
 mod drift;
 mod edits;

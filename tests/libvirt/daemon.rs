@@ -7,6 +7,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use novella::address::VolumeId;
+use novella::blueprint::disk::{Attachment, Bus, Cache, Discard, DomainDisk};
 use novella::blueprint::hardware::{CpuModel, Firmware, Hardware};
 use novella::blueprint::object::{BaseRef, DiskFormat, Domain, Power};
 use novella::value::ByteSize;
@@ -312,12 +314,33 @@ fn the_xml_follows_libvirts_schema() {
     web.max_vcpus = Some(2);
     web.max_memory = Some(ByteSize::mib(128));
     let hardware = |firmware, cpu| Hardware { firmware, nvram: Some("/nvram.fd".into()), tpm: true, cpu: Some(cpu) };
-    for (base, hardware) in [
-        (None, Hardware::default()),
-        (Some(base.clone()), hardware(Firmware::Uefi, CpuModel::HostPassthrough)),
-        (Some(base), hardware(Firmware::SecureBoot, CpuModel::Named("EPYC".into()))),
+    let disk = |name: &str, target: &str, bus, cache, discard, base| DomainDisk {
+        volume: VolumeId::Own(name.parse().expect("a name")),
+        path: format!("/{name}").into(),
+        format: if name == "raw" { DiskFormat::Raw } else { DiskFormat::Qcow2 },
+        base,
+        target: target.into(),
+        attachment: Attachment { bus, cache, discard },
+    };
+    let disks = vec![
+        disk("data", "vdb", Bus::Virtio, Cache::None, Discard::Unmap, Some(base.clone())),
+        disk("raw", "sdc", Bus::Scsi, Cache::Writethrough, Discard::Ignore, None),
+        disk("old", "sdd", Bus::Sata, Cache::Directsync, Discard::Unmap, None),
+        disk("new", "vde", Bus::Virtio, Cache::Unsafe, Discard::Unmap, None),
+    ];
+    for (base, bus, disks, seed, hardware) in [
+        (None, Bus::Virtio, Vec::new(), None, Hardware::default()),
+        (
+            Some(base.clone()),
+            Bus::Scsi,
+            disks.clone(),
+            Some("/seed".into()),
+            hardware(Firmware::Uefi, CpuModel::HostPassthrough),
+        ),
+        (Some(base), Bus::Sata, disks, None, hardware(Firmware::SecureBoot, CpuModel::Named("EPYC".into()))),
     ] {
-        (web.base, web.hardware) = (base, hardware);
+        (web.base, web.disks, web.seed, web.hardware) = (base, disks, seed, hardware);
+        web.root_disk = Attachment { bus, ..Attachment::default() };
         fs::write(&file, novella::host::domain_xml::write(&web).expect("XML")).expect("written");
         let output = Command::new("virt-xml-validate").arg(&file).arg("domain").output().expect("it starts");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use novella::blueprint::Layout;
 use novella::blueprint::facts::{Disruption, Facts};
 use novella::blueprint::key::domain_key;
-use novella::blueprint::object::{BaseRef, Claim, DirectBoot, DiskFormat, Domain, Nic, Object, Power, VirtType};
+use novella::blueprint::object::{
+    Attachment, BaseRef, Claim, DirectBoot, DiskFormat, Domain, Nic, Object, Power, VirtType,
+};
 use novella::host::hypervisor::Hypervisor;
 use novella::plan::world::Observed;
 use novella::value::ByteSize;
@@ -69,6 +71,8 @@ impl Bench {
             hardware: Default::default(),
             disk: dir.join(server).join("disk.qcow2"),
             base: None,
+            root_disk: Attachment::default(),
+            disks: Vec::new(),
             nics: vec![nic("private", 1), nic("public", 2)],
             boot: None,
             console_log: dir.join(self.project).join("instances").join(server).join("console.log"),

@@ -372,7 +372,7 @@ impl Model {
     /// It as TOML, with its images in this directory.
     pub fn to_toml(&self, data: &Path, images: &Path) -> String {
         let mut text = format!(
-            "novella = 1\n[project]\nname = \"{PROJECT}\"\n[host.local]\nvirt_type = \"qemu\"\ncpu_allocation_ratio = 1000\n\
+            "novella = 1\n[project]\nname = \"{PROJECT}\"\n[host.local]\nvirt_type = \"qemu\"\ncpu_allocation_ratio = 1000\ntrash_ttl = \"0\"\n\
              data_dir = \"{}\"\n",
             data.display()
         );

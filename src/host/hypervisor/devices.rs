@@ -1,4 +1,4 @@
-//! What a guest takes while it runs: interfaces that come and go, what is in its drive, cables.
+//! What a guest takes while it runs: interfaces and disks that come and go, what is in its drive, cables.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,16 +10,17 @@ use virt::sys;
 use super::connection::{LibvirtError, failed, is};
 use super::power::{self, State};
 use super::{differs_but_for, guest, read};
+use crate::blueprint::disk::Bus;
 use crate::blueprint::facts::Facts;
 use crate::blueprint::guest::Guest;
-use crate::blueprint::object::{self, Nic, Object, Power};
+use crate::blueprint::object::{self, DomainDisk, Nic, Object, Power};
 use crate::host::HostError;
-use crate::host::domain_xml::{self, Read};
+use crate::host::domain_xml::{self, Read, ReadDisk, Unwritable};
 
 /// Between two looks.
 const POLL: Duration = Duration::from_millis(50);
 
-/// How long a guest may take to let go of an interface. One that is still booting does so when its kernel is up.
+/// How long a guest may take to let go of an interface or a disk. One that is still booting does so when its kernel is up.
 const LET_GO_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long is waited for a guest to take or give back memory. It goes on with it after that.
@@ -42,13 +43,19 @@ pub(super) fn change(domain: &Domain, wanted: &object::Domain) -> Result<Vec<Str
     if state == State::On {
         resize(domain, wanted, &has)?;
     }
-    if has.nics != nics && has.takes(&nics) && state == State::On {
-        exchange(domain, wanted, &live)?;
+    let takes = has.takes(&nics, &wanted.disks);
+    if state == State::On && (takes.nics && has.nics != nics || takes.disks) {
+        if takes.nics {
+            exchange(domain, wanted, &live)?;
+        }
+        if takes.disks {
+            exchange_disks(domain, wanted, &live)?;
+        }
         live = read(domain, 0).map_err(look)?;
     }
     // The mark of the guest tells of what it was started with, and now it is the same as what is defined.
     if let Some(marked) = &live.marked
-        && !differs_but_for(wanted, &live, |fact| fact == "definition" || fact.starts_with("nic."))
+        && !differs_but_for(wanted, &live, |fact| fact == "definition" || fact.starts_with("nic.") || is_of_disks(fact))
         && guest(&live).nics == nics
         && marked.facts.get("definition") != Some(&wanted.definition())
     {
@@ -97,11 +104,52 @@ fn resize(domain: &Domain, wanted: &object::Domain, guest: &Guest) -> Result<(),
     Ok(())
 }
 
+/// Whether a fact tells of the disks beside the root disk.
+fn is_of_disks(fact: &str) -> bool {
+    fact == "disks" || fact.starts_with("disk.")
+}
+
+/// Takes the disks that are not wanted from a running guest, and gives it those that it lacks.
+fn exchange_disks(domain: &Domain, wanted: &object::Domain, live: &Read) -> Result<(), HostError> {
+    let is_it = |label: &str, read: &ReadDisk, disk: &DomainDisk| {
+        disk.volume.label().as_str() == label && disk.source() == read.disk.source
+    };
+    for (label, read) in &live.disks {
+        if !wanted.disks.iter().any(|disk| is_it(label, read, disk)) {
+            detach_disk(domain, &wanted.name, label, &read.xml)?;
+        }
+    }
+    let mut has_scsi = live.has_scsi;
+    let attach = |xml: Result<String, Unwritable>, what: &str| {
+        let deed = || format!("cannot attach {what} to running domain `{}`", wanted.name);
+        let xml = xml.map_err(|error| HostError::new(deed(), error))?;
+        tracing::debug!(domain = wanted.name, what, "attaching");
+        domain.attach_device_flags(&xml, sys::VIR_DOMAIN_AFFECT_LIVE).map_err(|error| failed(deed(), error))
+    };
+    for disk in &wanted.disks {
+        if live.disks.iter().any(|(label, read)| is_it(label, read, disk)) {
+            continue;
+        }
+        if disk.attachment.bus == Bus::Scsi && !std::mem::replace(&mut has_scsi, true) {
+            attach(domain_xml::write_scsi_controller(), "a SCSI controller")?;
+        }
+        attach(domain_xml::write_disk(disk), &format!("disk `{}`", disk.volume.label()))?;
+    }
+    Ok(())
+}
+
+/// Asks a guest to let go of a disk, and waits until it has.
+pub(super) fn detach_disk(domain: &Domain, name: &str, label: &str, xml: &str) -> Result<(), HostError> {
+    let has = |read: &Read| read.disks.contains_key(label);
+    detach(domain, name, &format!("disk `{label}`"), xml, &has)
+}
+
 /// Takes the interfaces that are not wanted from a running guest, and gives it those that it lacks, in their order.
 fn exchange(domain: &Domain, wanted: &object::Domain, live: &Read) -> Result<(), HostError> {
     let nics = wanted.nic_facts();
     for (fact, xml) in live.nics.iter().filter(|(fact, _)| !nics.contains(fact)) {
-        detach(domain, &wanted.name, fact, xml)?;
+        let has = |read: &Read| read.nics.iter().any(|(its, _)| its == fact);
+        detach(domain, &wanted.name, &format!("interface {fact}"), xml, &has)?;
     }
     let lacking = |nic: &&Nic| !live.nics.iter().any(|(fact, _)| *fact == nic.fact());
     for nic in wanted.nics.iter().filter(lacking) {
@@ -113,17 +161,17 @@ fn exchange(domain: &Domain, wanted: &object::Domain, live: &Read) -> Result<(),
     Ok(())
 }
 
-/// Asks a guest to let go of an interface, and waits until it has.
-fn detach(domain: &Domain, name: &str, nic: &str, xml: &str) -> Result<(), HostError> {
+/// Asks a guest to let go of a device, and waits until it has.
+fn detach(domain: &Domain, name: &str, what: &str, xml: &str, has: &dyn Fn(&Read) -> bool) -> Result<(), HostError> {
     let look = |error| failed(format!("cannot look at domain `{name}`"), error);
     let begun = Instant::now();
     let mut next = begun;
-    tracing::debug!(domain = name, nic, "taking an interface out");
-    while read(domain, 0).map_err(look)?.nics.iter().any(|(fact, _)| fact == nic) {
+    tracing::debug!(domain = name, what, "taking it out");
+    while has(&read(domain, 0).map_err(look)?) {
         if begun.elapsed() >= LET_GO_TIMEOUT {
             let server = name.split_once('.').map_or(name, |(_, server)| server);
             return Err(HostError::refused(format!(
-                "the guest of domain `{name}` does not let go of its interface {nic} within {} s",
+                "the guest of domain `{name}` does not let go of its {what} within {} s",
                 LET_GO_TIMEOUT.as_secs()
             ))
             .help(format!(
@@ -134,7 +182,7 @@ fn detach(domain: &Domain, name: &str, nic: &str, xml: &str) -> Result<(), HostE
             next = Instant::now() + ASK_EVERY;
             if let Err(error) = domain.detach_device_flags(xml, sys::VIR_DOMAIN_AFFECT_LIVE) {
                 // It may be at it already, or be done.
-                tracing::debug!(domain = name, nic, error = %LibvirtError(error), "the guest could not be asked");
+                tracing::debug!(domain = name, what, error = %LibvirtError(error), "the guest could not be asked");
             }
         }
         thread::sleep(POLL);
@@ -161,7 +209,8 @@ fn change_medium(domain: &Domain, wanted: &object::Domain, live: &Facts) -> Resu
     if is == "none" || is == seed.as_deref().unwrap_or(domain_xml::EMPTY) {
         return Ok(());
     }
-    let xml = domain_xml::write_drive(wanted.seed.as_deref()).map_err(|error| HostError::new(deed(), error))?;
+    let xml = domain_xml::write_drive(wanted.seed.as_deref(), wanted.root_disk.bus)
+        .map_err(|error| HostError::new(deed(), error))?;
     tracing::debug!(domain = name, "changing what is in its drive");
     // Also while the guest holds the drive shut: who reads it just then reads it again.
     let flags = sys::VIR_DOMAIN_AFFECT_LIVE | sys::VIR_DOMAIN_DEVICE_MODIFY_FORCE;

@@ -29,12 +29,13 @@ pub use self::connection::LibvirtError;
 use self::connection::{Connection, failed, is};
 pub use self::guest::Console;
 use self::power::State;
+use crate::address::Name;
 use crate::blueprint::facts::{Disruption, Facts};
 use crate::blueprint::guest::{Guest, pending};
 use crate::blueprint::key::{ObjectKind, domain_key};
 use crate::blueprint::object::{self, Claim, Object, Power, VirtType};
 use crate::blueprint::{Abilities, Capacity, Layout};
-use crate::host::domain_xml::{self, Marked};
+use crate::host::domain_xml::{self, Marked, ReadDisk};
 use crate::host::files;
 use crate::host::{HostError, domain_xml::Read};
 use crate::plan::world::Observed;
@@ -168,9 +169,9 @@ impl Hypervisor {
                     let power =
                         if seen.persistent { seen.state.to_string() } else { format!("{} (undefined)", seen.state) };
                     facts.insert("power".into(), power);
-                    if let Some(live) = seen.live.filter(|live| live.marked.is_some()) {
+                    if let Some(live) = seen.live.as_ref().filter(|live| live.marked.is_some()) {
                         let defined: Vec<String> = seen.read.nics.into_iter().map(|(fact, _)| fact).collect();
-                        let mut guest = guest(&live);
+                        let mut guest = guest(live);
                         guest.pending = pending(&guest.facts, &guest.nics, &facts, &defined);
                         into.guests.insert(domain_key(&marked.server), guest);
                     }
@@ -249,27 +250,62 @@ impl Hypervisor {
         })
     }
 
-    /// Makes the disk of a server larger under its running guest. Tells whether there was one that runs from this disk.
+    /// Makes a disk larger under the guest that runs with it. Tells whether there is one. Only the guest of `server` is looked
+    /// at where that is known.
     ///
     /// # Errors
     /// When libvirt refuses.
-    pub fn grow_disk(&self, disk: &object::Disk) -> Result<bool, HostError> {
+    pub fn grow_disk(&self, path: &Path, size: ByteSize, server: Option<&Name>) -> Result<bool, HostError> {
+        let file = path.display().to_string();
         self.connection.run(|connect| {
-            for (name, domain, _) in self.ours(connect, disk.server.as_str())? {
+            let list = |error| failed("cannot list the domains", error);
+            let candidates = match server {
+                Some(server) => self.ours(connect, server.as_str())?.into_iter().map(|(_, domain, _)| domain).collect(),
+                None => connect.list_all_domains(sys::VIR_CONNECT_LIST_DOMAINS_ACTIVE).map_err(list)?,
+            };
+            for domain in candidates {
+                let name = domain.name().map_err(list)?;
                 let look = |error| failed(format!("cannot look at domain `{name}`"), error);
-                let live = read(&domain, 0).map_err(look)?.marked;
-                let runs_from = live.and_then(|live| live.facts.get("disk").cloned());
-                if power::state(&domain).map_err(look)? == State::Off
-                    || runs_from != Some(disk.path.display().to_string())
-                {
+                if power::state(&domain).map_err(look)? == State::Off {
                     continue;
                 }
-                let grown = domain.block_resize("vda", disk.size.bytes(), sys::VIR_DOMAIN_BLOCK_RESIZE_BYTES);
-                return grown
-                    .map(|()| true)
-                    .map_err(|error| failed(format!("cannot resize the disk of running domain `{name}`"), error));
+                let Some(live) = found(read(&domain, 0)).map_err(look)? else { continue };
+                let Some(marked) = live.marked.filter(|marked| marked.project == self.layout.project) else { continue };
+                let is_root = marked.facts.get("disk") == Some(&file);
+                if is_root || live.disks.values().any(|disk| disk.path.as_deref() == Some(path)) {
+                    let grown = domain.block_resize(&file, size.bytes(), sys::VIR_DOMAIN_BLOCK_RESIZE_BYTES);
+                    return grown
+                        .map(|()| true)
+                        .map_err(|error| failed(format!("cannot resize `{file}` of running domain `{name}`"), error));
+                }
             }
             Ok(false)
+        })
+    }
+
+    /// Makes the domain of a server give up the disks that are these files, in its guest and in its definition.
+    ///
+    /// # Errors
+    /// When the guest does not let go of one.
+    pub fn release(&self, server: &str, files: &[PathBuf]) -> Result<(), HostError> {
+        self.connection.run(|connect| {
+            for (name, domain, _) in self.ours(connect, server)? {
+                let look = |error| failed(format!("cannot look at domain `{name}`"), error);
+                let is_it = |disk: &ReadDisk| disk.path.as_ref().is_some_and(|path| files.contains(path));
+                if power::state(&domain).map_err(look)? != State::Off {
+                    let live = read(&domain, 0).map_err(look)?;
+                    for (label, disk) in live.disks.iter().filter(|(_, disk)| is_it(disk)) {
+                        devices::detach_disk(&domain, &name, label, &disk.xml)?;
+                    }
+                }
+                let defined = read(&domain, sys::VIR_DOMAIN_XML_INACTIVE).map_err(look)?;
+                for (label, disk) in defined.disks.iter().filter(|(_, disk)| is_it(disk)) {
+                    domain.detach_device_flags(&disk.xml, sys::VIR_DOMAIN_AFFECT_CONFIG).map_err(|error| {
+                        failed(format!("cannot take disk `{label}` out of the definition of domain `{name}`"), error)
+                    })?;
+                }
+            }
+            Ok(())
         })
     }
 
@@ -412,6 +448,8 @@ fn guest(live: &Read) -> Guest {
     Guest {
         facts: live.marked.as_ref().map(|marked| marked.facts.clone()).unwrap_or_default(),
         nics: live.nics.iter().map(|(fact, _)| fact.clone()).collect(),
+        disks: live.disks.iter().map(|(label, read)| (label.clone(), read.disk.clone())).collect(),
+        has_scsi: live.has_scsi,
         free_slots: live.free_slots,
         pending: Vec::new(),
     }

@@ -10,11 +10,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::address::Name;
 use crate::blueprint::Layout;
 use crate::blueprint::object::Base;
 use crate::host::images::fetch::Fetch;
-use crate::host::images::{Images, content, quoted};
+use crate::host::images::{Images, content};
 use crate::host::{HostError, files};
 use crate::value::Sha256;
 
@@ -173,7 +172,7 @@ impl Images {
             None => Err(HostError::refused(format!(
                 "cannot fetch image `{}` again: {} would lie over other bytes if it has changed",
                 base.image,
-                quoted(&users)
+                users.join(", ")
             ))
             .help(format!("remove the servers first; what is lost is `{0}` or `{0}.json`", place.image.display()))),
         }
@@ -191,10 +190,11 @@ impl Images {
             return Ok(());
         }
         let _lock = place.lock(Lock::Alone)?;
-        let users: Vec<Name> = self.users(&place.image)?;
+        let users = self.users(&place.image)?;
         if !users.is_empty() {
-            let deed = format!("cannot remove base image `{id}`: the disk of {} lies over it", quoted(&users));
-            return Err(HostError::refused(deed).help("remove the servers first"));
+            let deed = format!("cannot remove base image `{id}`: the disk of {} lies over it", users.join(", "));
+            return Err(HostError::refused(deed)
+                .help("remove the servers first; what is in the trash goes with `novella trash empty`"));
         }
         // The image goes after its sidecar, so that what a kill leaves is still seen; the lock goes last.
         [&place.part, &place.note, &place.sidecar, &place.image, &place.lock]

@@ -1,4 +1,4 @@
-//! A server's root disk: a qcow2 overlay over a base image, or an empty qcow2.
+//! A server's root disk: a qcow2 overlay over a base image, or an empty qcow2. And what it has in common with any disk.
 
 use std::fs;
 use std::io;
@@ -7,15 +7,30 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::address::Name;
-use crate::blueprint::object::{BaseRef, BaseRole, Disk};
+use crate::blueprint::object::{BaseRef, BaseRole, Disk, DiskFormat};
 use crate::host::images::base::{Lock, Place};
+use crate::host::images::trash::Trashed;
 use crate::host::images::{Images, content, header, names_in, seed};
 use crate::host::qcow2::Header;
-use crate::host::{HostError, command, files};
+use crate::host::{HostError, Keep, command, files};
 use crate::value::ByteSize;
 
-/// Makes a disk larger under the guest that runs from it; `false` if there is none.
-type Grow<'a> = dyn Fn(&Disk) -> Result<bool, HostError> + 'a;
+/// Makes the disk in this file larger under the guest that runs with it; `false` if there is none.
+pub(super) type Grow<'a> = dyn Fn(&Path, ByteSize) -> Result<bool, HostError> + 'a;
+
+/// A disk as a file.
+pub(super) struct DiskFile<'a> {
+    /// What it is, in words.
+    pub what: String,
+    /// Where it is kept.
+    pub path: &'a Path,
+    /// Its format.
+    pub format: DiskFormat,
+    /// Its virtual size.
+    pub size: ByteSize,
+    /// What it lies over.
+    pub base: Option<&'a BaseRef>,
+}
 
 impl Images {
     /// Sees to it that the disk is there, over the right base and of the right size. A smaller one grows; nothing that
@@ -25,7 +40,7 @@ impl Images {
     /// When the base is not there or may not be given to a guest, the disk would be smaller than its base or smaller than
     /// it is, or another disk stands in its place.
     pub fn ensure_disk(&self, disk: &Disk) -> Result<(), HostError> {
-        self.ensure_disk_under(disk, &|_| Ok(false))
+        self.ensure_disk_under(disk, &|_, _| Ok(false))
     }
 
     /// The same, where `grow` makes the disk larger if a guest runs from it, and tells whether one does.
@@ -40,19 +55,21 @@ impl Images {
                 disk.server
             )));
         }
-        let _base = disk.base.as_ref().map(|base| self.check_base(disk, base)).transpose()?;
+        let file = DiskFile {
+            what: format!("the disk of `server.{}`", disk.server),
+            path: &disk.path,
+            format: DiskFormat::Qcow2,
+            size: disk.size,
+            base: disk.base.as_ref(),
+        };
+        let _base = disk.base.as_ref().map(|base| self.check_base(&file, base)).transpose()?;
         files::make_instance_dir(&self.layout, disk.server.as_str())?;
-        let failed = |error| HostError::new(format!("cannot create the disk of `server.{}`", disk.server), error);
-        match fs::symlink_metadata(&disk.path) {
-            Ok(_) => adjust(disk, grow),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => create(disk, &part(&disk.path)),
-            Err(error) => Err(failed(error)),
-        }
+        if file.is_there()? { file.adjust(grow) } else { file.create(|part| file.create_qcow2(part)) }
     }
 
     /// Looks at a base once more before a guest is given it, and keeps it from being removed meanwhile.
-    fn check_base(&self, disk: &Disk, base: &BaseRef) -> Result<fs::File, HostError> {
-        let deed = || format!("cannot put the disk of `server.{}` over base image `{}`", disk.server, base.id);
+    pub(super) fn check_base(&self, disk: &DiskFile<'_>, base: &BaseRef) -> Result<fs::File, HostError> {
+        let deed = || format!("cannot put {} over base image `{}`", disk.what, base.id);
         let place = Place::new(&self.layout, &base.id)
             .filter(|place| place.image == base.path && place.whole().is_some())
             .ok_or_else(|| HostError::new(deed(), "it is not in the image cache, or damaged"))?;
@@ -65,19 +82,22 @@ impl Images {
                 HostError::new(deed(), unfit).help(help)
             })?;
         match size.map(ByteSize) {
-            Some(size) if size > disk.size => {
-                Err(HostError::new(deed(), format!("the disk is {}, but the image has a disk of {size}", disk.size))
-                    .help("raise `disk` of the flavor, or set `min_disk` on the image to catch this earlier"))
-            }
+            Some(size) if size > disk.size => Err(HostError::new(
+                deed(),
+                format!("the disk is {}, but the image has a disk of {size}", disk.size),
+            )
+            .help(
+                "raise `disk` of the flavor, or `size` of the volume; `min_disk` on the image catches the former earlier",
+            )),
             _ => Ok(lock),
         }
     }
 
-    /// Takes away a server's disk, its console logs and its directory.
+    /// Takes away a server's disk, its console logs and its directory. The disk goes to the trash if it is to be kept.
     ///
     /// # Errors
     /// When the file system refuses. A file in the directory that is not ours stays, and so does the directory.
-    pub fn remove_disk(&self, server: &str) -> Result<(), HostError> {
+    pub fn remove_disk(&self, server: &str, keep: Option<Keep>) -> Result<(), HostError> {
         let server: Name = server
             .parse()
             .map_err(|_| HostError::refused(format!("`{}` is not the name of a server", server.escape_debug())))?;
@@ -88,6 +108,9 @@ impl Images {
             Err(error) => return Err(failed(error)),
             Ok(found) if !found.is_dir() => return files::remove(&directory).map_err(failed),
             Ok(_) => {}
+        }
+        if let Some(keep) = keep {
+            self.put_into_trash(&Trashed::Root(server.clone()), DiskFormat::Qcow2, keep)?;
         }
         for name in names_in(&directory)? {
             // The disk and its part; what the firmware keeps of it; the log and those that virtlogd rotated away.
@@ -114,73 +137,103 @@ fn has_only_seeds(directory: &Path) -> Result<bool, HostError> {
 }
 
 fn part(path: &Path) -> PathBuf {
-    path.with_extension("qcow2.part")
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    part.into()
 }
 
-fn create(disk: &Disk, part: &Path) -> Result<(), HostError> {
-    let deed = || format!("cannot create the disk of `server.{}`", disk.server);
-    let failed = |error: io::Error| HostError::new(deed(), error);
-    // The file is made here, so that qemu-img follows no symbolic link.
-    files::create_new(part, 0o600).map_err(failed)?;
-    let mut create = qemu_img("create")?;
-    if let Some(base) = &disk.base {
-        // `-u`: qemu-img need not open the base, which was checked already.
-        create.args(["-u", "-F", base.format.as_str(), "-b"]).arg(&base.path);
+impl DiskFile<'_> {
+    fn deed(&self) -> String {
+        format!("cannot create {}", self.what)
     }
-    create.arg("--").arg(part).arg(disk.size.bytes().to_string());
-    command::run(&mut create, None, deed)?;
-    // qemu-img syncs what it writes; the name is ours to sync.
-    fs::rename(part, &disk.path).and_then(|()| files::sync_parent(&disk.path)).map_err(failed)
+
+    /// Whether something stands in its place.
+    pub(super) fn is_there(&self) -> Result<bool, HostError> {
+        match fs::symlink_metadata(self.path) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(HostError::new(self.deed(), error)),
+        }
+    }
+
+    /// Makes it: `fill` makes a file that is empty yet what it is to be.
+    pub(super) fn create(&self, fill: impl FnOnce(&Path) -> Result<(), HostError>) -> Result<(), HostError> {
+        let failed = |error: io::Error| HostError::new(self.deed(), error);
+        let part = part(self.path);
+        // The file is made here, so that qemu-img follows no symbolic link.
+        files::create_new(&part, 0o600).map_err(failed)?;
+        fill(&part)?;
+        let file = files::open_regular(&part).map_err(failed)?;
+        file.sync_all().map_err(failed)?;
+        fs::rename(&part, self.path).and_then(|()| files::sync_parent(self.path)).map_err(failed)
+    }
+
+    pub(super) fn create_qcow2(&self, part: &Path) -> Result<(), HostError> {
+        let mut create = qemu_img("create", DiskFormat::Qcow2)?;
+        if let Some(base) = self.base {
+            // `-u`: qemu-img need not open the base, which was checked already.
+            create.args(["-u", "-F", base.format.as_str(), "-b"]).arg(&base.path);
+        }
+        create.arg("--").arg(part).arg(self.size.bytes().to_string());
+        command::run(&mut create, None, || self.deed()).map(drop)
+    }
+
+    /// Makes the disk that is there the wanted one, if that can be done without loss.
+    pub(super) fn adjust(&self, grow: &Grow<'_>) -> Result<(), HostError> {
+        let unusable = |cause: content::Unfit| {
+            HostError::new(format!("cannot use what stands in place of {}", self.what), cause)
+                .help(format!("move `{}` away, and a new disk is made", self.path.display()))
+        };
+        let size = match self.format {
+            DiskFormat::Qcow2 => {
+                let there = header(self.path).map_err(|invalid| unusable(invalid.into()))?;
+                there.check_features().map_err(|hazard| unusable(hazard.into()))?;
+                self.check_chain(&there)?;
+                ByteSize(there.virtual_size)
+            }
+            DiskFormat::Raw => {
+                let there = files::open_regular(self.path).and_then(|file| file.metadata());
+                ByteSize(there.map_err(|error| unusable(error.into()))?.len())
+            }
+        };
+        if size == self.size {
+            return Ok(());
+        }
+        let deed = || format!("cannot resize {} from {size} to {}", self.what, self.size);
+        if size > self.size {
+            return Err(HostError::new(deed(), "a disk cannot shrink without loss")
+                .help(format!("set `disk` of the flavor, or `size` of the volume, to {size} or more, or replace it")));
+        }
+        if grow(self.path, self.size)? {
+            return Ok(());
+        }
+        let mut resize = qemu_img("resize", self.format)?;
+        resize.arg("--").arg(self.path).arg(self.size.bytes().to_string());
+        command::run(&mut resize, None, deed).map(drop).map_err(|error| {
+            let locked = error.source.as_ref().is_some_and(|said| said.to_string().contains("Failed to get"));
+            if locked { error.help("the server is running: shut it down first") } else { error }
+        })
+    }
+
+    /// Whether the disk lies over exactly its base, in the format that was checked.
+    fn check_chain(&self, there: &Header) -> Result<(), HostError> {
+        let wanted = self.base.map(|base| (base.path.as_os_str().as_bytes(), base.format.as_str().as_bytes()));
+        let found = there.backing.as_deref().map(|path| (path, there.backing_format.as_deref().unwrap_or_default()));
+        if wanted == found {
+            return Ok(());
+        }
+        let name = |path: Option<&[u8]>| {
+            path.map_or("no base".into(), |path| format!("`{}`", String::from_utf8_lossy(path).escape_debug()))
+        };
+        let (found, wanted) = (name(found.map(|it| it.0)), name(wanted.map(|it| it.0)));
+        Err(HostError::refused(format!("{} lies over {found}, not {wanted}", self.what))
+            .help("replace the server or the volume to get a new disk; what is on the old one is lost"))
+    }
 }
 
-/// Makes the disk that is there the wanted one, if that can be done without loss.
-fn adjust(disk: &Disk, grow: &Grow<'_>) -> Result<(), HostError> {
-    let server = &disk.server;
-    let unusable = |cause: content::Unfit| {
-        HostError::new(format!("cannot use what stands in place of the disk of `server.{server}`"), cause)
-            .help(format!("move `{}` away, and a new disk is made", disk.path.display()))
-    };
-    let there = header(&disk.path).map_err(|invalid| unusable(invalid.into()))?;
-    there.check_features().map_err(|hazard| unusable(hazard.into()))?;
-    check_chain(disk, &there)?;
-    let size = ByteSize(there.virtual_size);
-    if size == disk.size {
-        return Ok(());
-    }
-    let deed = || format!("cannot resize the disk of `server.{server}` from {size} to {}", disk.size);
-    if size > disk.size {
-        return Err(HostError::new(deed(), "a disk cannot shrink without loss")
-            .help(format!("set `disk` of the flavor to {size} or more, or replace the server")));
-    }
-    if grow(disk)? {
-        return Ok(());
-    }
-    let mut resize = qemu_img("resize")?;
-    resize.arg("--").arg(&disk.path).arg(disk.size.bytes().to_string());
-    command::run(&mut resize, None, deed).map(drop).map_err(|error| {
-        let locked = error.source.as_ref().is_some_and(|said| said.to_string().contains("Failed to get"));
-        if locked { error.help("the server is running: shut it down first") } else { error }
-    })
-}
-
-/// Whether the disk lies over exactly its base, in the format that was checked.
-fn check_chain(disk: &Disk, there: &Header) -> Result<(), HostError> {
-    let wanted = disk.base.as_ref().map(|base| (base.path.as_os_str().as_bytes(), base.format.as_str().as_bytes()));
-    let found = there.backing.as_deref().map(|path| (path, there.backing_format.as_deref().unwrap_or_default()));
-    if wanted == found {
-        return Ok(());
-    }
-    let name = |path: Option<&[u8]>| {
-        path.map_or("no base".into(), |path| format!("`{}`", String::from_utf8_lossy(path).escape_debug()))
-    };
-    let (found, wanted) = (name(found.map(|it| it.0)), name(wanted.map(|it| it.0)));
-    Err(HostError::refused(format!("the disk of `server.{}` lies over {found}, not {wanted}", disk.server))
-        .help("replace the server to get a new disk; what is on the old one is lost"))
-}
-
-/// `qemu-img VERB -q -f qcow2`: the format is always said, never probed.
-fn qemu_img(verb: &str) -> Result<Command, HostError> {
+/// `qemu-img VERB -q -f FORMAT`: the format is always said, never probed.
+pub(super) fn qemu_img(verb: &str, format: DiskFormat) -> Result<Command, HostError> {
     let mut command = Command::new(command::find("qemu-img", "qemu-utils")?);
-    command.args([verb, "-q", "-f", "qcow2"]);
+    command.args([verb, "-q", "-f", format.as_str()]);
     Ok(command)
 }

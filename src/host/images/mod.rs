@@ -6,6 +6,8 @@
 //! | `fetch.rs` | the bytes of one image, from a file or a web server into a `.part` |
 //! | `content.rs` | what may be a disk image at all |
 //! | `disk.rs` | a server's root disk: a qcow2 overlay over a base |
+//! | `volume.rs` | disks beside root disks |
+//! | `trash.rs` | disks that were taken away, and can be put back |
 //! | `seed.rs` | what its cloud-init is told |
 //!
 //! ```text
@@ -21,6 +23,8 @@ mod content;
 mod disk;
 mod fetch;
 mod seed;
+pub mod trash;
+mod volume;
 
 use std::borrow::Cow;
 use std::ffi::OsString;
@@ -33,7 +37,7 @@ use std::time::Duration;
 use crate::address::Name;
 use crate::blueprint::Layout;
 use crate::blueprint::facts::Facts;
-use crate::blueprint::key::{base_key, disk_key, seed_key};
+use crate::blueprint::key::{base_key, disk_key, seed_key, volume_key};
 use crate::host::images::base::Place;
 use crate::host::qcow2::Header;
 use crate::host::{HostError, OnProgress, files};
@@ -101,6 +105,13 @@ impl Images {
             }
             into.objects.insert(disk_key(&server), disk);
         }
+        for (id, format) in self.volumes()? {
+            into.objects.insert(volume_key(&id), self.volume_facts(&id, format));
+        }
+        // What has expired goes before anything else is done.
+        let now = trash::now();
+        let bases = self.bases_of(|entry| !entry.is_expired(now))?;
+        into.kept.extend(bases.iter().map(|id| base_key(id)));
         Ok(())
     }
 
@@ -121,11 +132,22 @@ impl Images {
         Ok(servers)
     }
 
-    /// The servers whose disks lie over this file.
-    fn users(&self, base: &Path) -> Result<Vec<Name>, HostError> {
+    /// Whose disks lie over this file, in words. Disks only ever go to the trash while anything is made or taken away, so
+    /// they are looked for there last.
+    fn users(&self, base: &Path) -> Result<Vec<String>, HostError> {
         let over_it =
             |path: &Path| header(path).is_ok_and(|it| it.backing.as_deref() == Some(base.as_os_str().as_bytes()));
-        Ok(self.disks()?.into_iter().filter(|(_, path)| over_it(path)).map(|(server, _)| server).collect())
+        let disks = self.disks()?.into_iter().map(|(server, path)| (format!("`server.{server}`"), path));
+        let volumes = self.volumes()?.into_iter().map(|(id, format)| {
+            let path = self.layout.volume(&id, format);
+            (format!("`{}`", id.title()), path)
+        });
+        let all: Vec<(String, PathBuf)> = disks.chain(volumes).collect();
+        let mut users: Vec<String> =
+            all.into_iter().filter(|(_, path)| over_it(path)).map(|(whose, _)| whose).collect();
+        let trashed = self.trash()?.into_iter().filter(|entry| entry.base.as_deref() == Some(base));
+        users.extend(trashed.map(|entry| format!("`{}` in the trash", entry.id)));
+        Ok(users)
     }
 }
 
@@ -150,9 +172,4 @@ fn names_in(directory: &Path) -> Result<Vec<OsString>, HostError> {
 
 fn facts<const N: usize>(facts: [(&'static str, String); N]) -> Facts {
     facts.into_iter().map(|(name, value)| (Cow::Borrowed(name), value)).collect()
-}
-
-/// `` `a`, `b` `` for a message.
-fn quoted(names: &[Name]) -> String {
-    names.iter().map(|name| format!("`server.{name}`")).collect::<Vec<_>>().join(", ")
 }
