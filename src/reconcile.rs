@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 use crate::address::{Address, ResourceKind};
+use crate::blueprint::cache::CacheUse;
 use crate::blueprint::key::bridge_key;
 use crate::blueprint::object::Object;
 use crate::blueprint::{self, Blueprint, Layout};
@@ -45,10 +46,15 @@ pub fn plan(desired: &Desired, recorded: Recorded, host: &dyn Host) -> Result<Pl
     data_dir_is_where_it_was(&layout, &recorded)?;
     let observed = host.observe()?;
     let chosen = blueprint::found::with_found(desired, &recorded, &observed);
-    let blueprint = blueprint::lower(desired, &chosen, &host.facts()?).map_err(PlanError::Spec)?;
+    let facts = host.facts()?;
+    let blueprint = blueprint::lower(desired, &chosen, &facts).map_err(PlanError::Spec)?;
     drop(chosen);
     networks_are_free(desired, &observed)?;
-    Ok(Plan::new(blueprint, recorded, &observed)?)
+    let cache = facts.cache.map(|cache| CacheUse::new(&blueprint, &recorded, &observed, &cache));
+    if let Some(problem) = cache.as_ref().and_then(CacheUse::check) {
+        return Err(PlanError::Spec(vec![problem]));
+    }
+    Ok(Plan { cache, ..Plan::new(blueprint, recorded, &observed)? })
 }
 
 /// The plan that takes away all that was made.

@@ -46,6 +46,9 @@ impl Host for Fused<'_, dyn Host> {
     fn remove(&self, key: &ObjectKey) -> Result<(), HostError> {
         self.1.guard(|| self.0.remove(key)).unwrap_or_else(|| Err(HostError::refused("cut off")))
     }
+    fn release(&self, key: &ObjectKey) -> Result<(), HostError> {
+        self.1.guard(|| self.0.release(key)).unwrap_or_else(|| Err(HostError::refused("cut off")))
+    }
     fn reload(&self, server: &ObjectKey) -> Result<(), HostError> {
         self.1.guard(|| self.0.reload(server)).unwrap_or_else(|| Err(HostError::refused("cut off")))
     }
@@ -460,7 +463,12 @@ fn assert_settled(case: &str, text: &str, host: &SimHost, store: &MemoryStore) {
     assert_eq!(host.broken(), Vec::<String>::new(), "{case}");
     assert!(plan.left_alone.is_empty(), "{case}: {:?} is left", plan.left_alone);
     let made: Vec<ObjectKey> = store.snapshot().records.into_keys().collect();
-    let there: Vec<ObjectKey> = host.objects().into_keys().collect();
+    // What was fetched stays in the cache.
+    let is_kept = |key: &ObjectKey, it: &Object| {
+        !made.contains(key) && matches!(it, Object::Base(base) if base.is_worth_keeping())
+    };
+    let there: Vec<ObjectKey> =
+        host.objects().into_iter().filter(|(key, it)| !is_kept(key, it)).map(|it| it.0).collect();
     assert_eq!(made, there, "{case}: what is recorded is not what is there");
 }
 
@@ -871,7 +879,8 @@ fn what_nobody_knows_of_is_left_alone_and_told() {
     converge(BASE, &host, &MemoryStore::default());
     let before = host.objects();
     let plan = converge("", &host, &MemoryStore::default());
-    assert_eq!(plan.left_alone, before.keys().cloned().collect::<Vec<_>>());
+    let unknown: Vec<ObjectKey> = before.keys().filter(|key| key.kind != ObjectKind::Base).cloned().collect();
+    assert_eq!(plan.left_alone, unknown, "an image in the cache is nobody's");
     assert_eq!(host.objects(), before);
     assert!(report::plan::render(&plan).contains("bridge closed, bridge private"));
 }
@@ -950,4 +959,33 @@ fn a_new_dependency_is_written_down_and_disrupts_nobody() {
     let plan = converge(&BASE.replace("[server.db]", "[server.db]\ndepends_on = [\"web\"]"), &host, &store);
     let changes: Vec<_> = plan.changes.iter().map(|it| (it.key.to_string(), it.action, it.disruption)).collect();
     assert_eq!(changes, [("domain db".to_owned(), Action::Update, Disruption::None)]);
+}
+
+#[test]
+fn an_image_that_nothing_needs_stays_in_the_cache_and_is_taken_up_again() {
+    let (host, store) = (SimHost::new(), MemoryStore::default());
+    converge(BASE, &host, &store);
+    let bases = |host: &SimHost| -> BTreeMap<ObjectKey, bool> {
+        let objects = host.objects().into_iter();
+        objects
+            .filter_map(
+                |(key, it)| if let Object::Base(base) = it { Some((key, base.is_worth_keeping())) } else { None },
+            )
+            .collect()
+    };
+    let before = bases(&host);
+    let kept: Vec<&ObjectKey> = before.iter().filter(|(_, kept)| **kept).map(|(key, _)| key).collect();
+    assert!(!kept.is_empty() && kept.len() < before.len(), "some come from the web, some from this host");
+    let gone = plan("", store.snapshot(), &host);
+    assert!(walk(&gone, &host, &store, 1).is_complete());
+    assert_settled("all is gone", "", &host, &store);
+    assert_eq!(bases(&host).keys().collect::<Vec<_>>(), kept);
+    let again = plan(BASE, store.snapshot(), &host);
+    let actions = again.changes.iter().filter(|change| change.key.kind == ObjectKind::Base);
+    for change in actions {
+        let expected = if kept.contains(&&change.key) { Action::Record } else { Action::Create };
+        assert_eq!(change.action, expected, "{}", change.key);
+    }
+    assert!(walk(&again, &host, &store, 1).is_complete());
+    assert_settled("all is back", BASE, &host, &store);
 }

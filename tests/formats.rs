@@ -50,6 +50,9 @@ fn base(role: BaseRole, source: Source, sha256: Option<Sha256>) -> Object {
         source,
         sha256,
         role,
+        converted_from: None,
+        sha256sums: None,
+        locked: None,
     })
 }
 

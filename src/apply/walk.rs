@@ -194,6 +194,10 @@ impl<'a> Walk<'a> {
                 self.patiently(change, deed, || self.host.remove(key))?;
                 self.store.forget(key)?;
             }
+            (Deed::Release, _) => {
+                self.patiently(change, deed, || self.host.release(key))?;
+                self.store.forget(key)?;
+            }
             (Deed::Reload, _) => {
                 for server in servers_of(change) {
                     self.patiently(change, deed, || self.host.reload(&server))?;

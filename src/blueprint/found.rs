@@ -11,7 +11,7 @@ use crate::blueprint::dhcp::Assignment;
 use crate::blueprint::facts::Facts;
 use crate::blueprint::key::{ObjectKey, ObjectKind};
 use crate::blueprint::object::{
-    Base, BaseRef, BaseRole, Bridge, Datasource, Disk, DiskFormat, HostEntry, Object, PortAddress, Seed,
+    Base, BaseRef, BaseRole, Bridge, Datasource, Disk, DiskFormat, HostEntry, ImageFormat, Object, PortAddress, Seed,
 };
 use crate::blueprint::seed::volume::Sealed;
 use crate::desired::Desired;
@@ -112,6 +112,8 @@ fn disk(desired: &Desired, key: &ObjectKey, facts: &Facts) -> Option<Vec<Object>
     // See `Layout::base`.
     let (content, format) = id.rsplit_once('.')?;
     let format = [DiskFormat::Qcow2, DiskFormat::Raw].into_iter().find(|it| it.as_str() == format)?;
+    let converted_from = ImageFormat::ALL.into_iter().find(|it| content.ends_with(&format!(".{}", it.as_str())));
+    let content = content.split_once('.').map_or(content, |(content, _)| content);
     let (file, _) = desired.images.get(&server.image)?.disk.as_ref()?;
     let base = Base {
         image: server.image.clone(),
@@ -120,6 +122,9 @@ fn disk(desired: &Desired, key: &ObjectKey, facts: &Facts) -> Option<Vec<Object>
         sha256: content.parse().ok(),
         role: BaseRole::Disk(format),
         id: id.clone(),
+        converted_from,
+        sha256sums: None,
+        locked: None,
     };
     disk.base = Some(BaseRef { id, path, format });
     Some(vec![Object::Base(base), Object::Disk(disk)])

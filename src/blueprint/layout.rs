@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::address::Name;
-use crate::blueprint::object::BaseRole;
+use crate::blueprint::object::{BaseRole, ImageFormat};
 use crate::value::Sha256;
 
 /// Where the files of a project are on a host. All lies under one directory that is ours alone.
@@ -67,9 +67,13 @@ impl Layout {
         self.networks().join(network)
     }
 
-    /// A cached file. Its role is part of the name, so that the same bytes may serve in two roles.
-    pub fn base(&self, content: &str, role: BaseRole) -> (String, PathBuf) {
-        let id = format!("{content}.{role}");
+    /// A cached file. Its role, and the format it was converted from, are part of the name, so that the same bytes may
+    /// serve in two ways.
+    pub fn base(&self, content: &str, role: BaseRole, converted_from: Option<ImageFormat>) -> (String, PathBuf) {
+        let id = match converted_from {
+            Some(format) => format!("{content}.{}.{role}", format.as_str()),
+            None => format!("{content}.{role}"),
+        };
         let path = self.bases().join(&id);
         (id, path)
     }

@@ -6,8 +6,9 @@
 //! [`object`], [`dhcp`], [`key`], [`facts`] and [`guest`] have the vocabulary; [`identity`] and [`ipam`] make the choices, and
 //! [`found`] tells of those that no record holds any more; [`network`], [`image`], [`server`] and [`seed`] lower one kind of
 //! thing each; [`capacity`] proves
-//! that it all fits, and [`usage`] tells what is left of a network.
+//! that it all fits, [`cache`] that the images do, and [`usage`] tells what is left of a network.
 
+pub mod cache;
 pub mod capacity;
 pub mod dhcp;
 pub mod facts;
@@ -34,6 +35,7 @@ use crate::desired::Desired;
 use crate::diagnostic::{Diagnostic, has_errors};
 use crate::plan::world::Recorded;
 
+pub use cache::CacheFacts;
 pub use capacity::Capacity;
 pub use layout::Layout;
 
@@ -44,6 +46,8 @@ pub struct HostFacts {
     pub virt_type: VirtType,
     /// What there is to share out; none where that is unknown, as on the simulated host.
     pub capacity: Option<Capacity>,
+    /// What is in the image cache, and what it has room for; none where that is unknown.
+    pub cache: Option<CacheFacts>,
 }
 
 /// All that a host must hold.
@@ -71,6 +75,8 @@ struct Context<'a> {
     ipam: &'a Ipam,
     /// What works on this host.
     virt_type: VirtType,
+    /// What is in the image cache, where that is known.
+    cache: Option<&'a CacheFacts>,
 }
 
 /// Lowers a valid spec to the objects of this host.
@@ -87,9 +93,16 @@ pub fn lower(desired: &Desired, recorded: &Recorded, host: &HostFacts) -> Result
     }
     let mut blueprint = Blueprint { warnings: problems, ..Blueprint::default() };
     let networks = network::lower(desired, &ipam, &identity, &layout, &mut blueprint);
-    image::lower(desired, &layout, &mut blueprint);
-    let context =
-        Context { desired, recorded, identity: &identity, layout: &layout, ipam: &ipam, virt_type: host.virt_type };
+    let context = Context {
+        desired,
+        recorded,
+        identity: &identity,
+        layout: &layout,
+        ipam: &ipam,
+        virt_type: host.virt_type,
+        cache: host.cache.as_ref(),
+    };
+    image::lower(&context, &mut blueprint);
     network::lower_ports(desired, &ipam, &mut blueprint);
     for server in desired.servers.values() {
         server::lower(server, &context, &networks, &mut blueprint);

@@ -2,11 +2,11 @@
 
 use crate::address::{Address, PortId, ResourceKind};
 use crate::blueprint::identity::Identity;
-use crate::blueprint::image::base;
+use crate::blueprint::image::{base, disk_base};
 use crate::blueprint::key::{base_key, disk_key, domain_key};
 use crate::blueprint::network::Plugs;
 use crate::blueprint::object::{BaseRef, BaseRole, DirectBoot, Disk, Domain, Nic, Object, VirtType};
-use crate::blueprint::{Blueprint, Context, Layout, seed};
+use crate::blueprint::{Blueprint, Context, seed};
 use crate::desired::{Image, Port, Server};
 use crate::spec::values::{OnUserDataChange, VirtTypeSpec};
 
@@ -56,7 +56,7 @@ pub(super) fn lower(server: &Server, context: &Context<'_>, plugs: &Plugs, bluep
         disk: layout.disk(name.as_str()),
         base,
         nics,
-        boot: direct_boot(image, layout),
+        boot: direct_boot(image, context),
         seed,
         console_log: layout.console_log(name.as_str()),
         power: server.power,
@@ -94,8 +94,8 @@ fn root_base(server: &Server, image: &Image, context: &Context<'_>, blueprint: &
         }
     }
     let (file, format) = image.disk.as_ref()?;
-    let base = base(&image.name, file, BaseRole::Disk(*format), context.layout);
-    Some(BaseRef { id: base.id, path: base.path, format: *format })
+    let base = disk_base(&image.name, file, *format, context);
+    Some(BaseRef { id: base.id, path: base.path, format: format.kept_as() })
 }
 
 /// The user data that a server's disk is to have been made with. Only a server that is to be rebuilt asks for those of now;
@@ -112,9 +112,9 @@ fn made_with(server: &Server, context: &Context<'_>) -> Option<String> {
     }
 }
 
-fn direct_boot(image: &Image, layout: &Layout) -> Option<DirectBoot> {
+fn direct_boot(image: &Image, context: &Context<'_>) -> Option<DirectBoot> {
     let cached = |file, role| {
-        let base = base(&image.name, file, role, layout);
+        let base = base(&image.name, file, role, None, context);
         (base.id, base.path)
     };
     Some(DirectBoot {

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::address::{Address, Name, ResourceKind};
-use crate::blueprint::object::{DiskFormat, Source};
+use crate::blueprint::object::{ImageFormat, Locked, Source};
 use crate::desired::Problems;
 use crate::desired::host::has_controls;
 use crate::diagnostic::Diagnostic;
 use crate::spec::Spec;
+use crate::spec::lock::Part;
 use crate::spec::schema::ImageSpec;
 use crate::value::{ByteSize, Sha256};
 
@@ -18,7 +19,7 @@ pub struct Image {
     /// Its name.
     pub name: Name,
     /// The disk, with its format.
-    pub disk: Option<(ImageFile, DiskFormat)>,
+    pub disk: Option<(ImageFile, ImageFormat)>,
     /// The kernel.
     pub kernel: Option<ImageFile>,
     /// The initial ramdisk.
@@ -36,8 +37,31 @@ pub struct Image {
 pub struct ImageFile {
     /// Where it comes from.
     pub source: Source,
-    /// What it must hash to.
+    /// What it must hash to, as it is published.
     pub sha256: Option<Sha256>,
+    /// A list of digests that has its name, where the spec gives none.
+    pub sha256sums: Option<Source>,
+    /// What it was when it was first fetched, where the spec gives no digest.
+    pub locked: Option<Locked>,
+    /// What the lock file calls its source: without secrets, and the same on every machine.
+    pub lock_name: String,
+}
+
+impl ImageFile {
+    /// Whether the lock file is to say what it is: the spec does not, and it may become another behind our back.
+    pub fn is_lockable(&self) -> bool {
+        self.sha256.is_none() && (self.sha256sums.is_some() || matches!(self.source, Source::Url(_)))
+    }
+}
+
+impl Image {
+    /// Its files, each with the key that names it.
+    pub fn files(&self) -> impl Iterator<Item = (Part, &ImageFile)> {
+        let disk = self.disk.as_ref().map(|(file, _)| (Part::Source, file));
+        let kernel = self.kernel.as_ref().map(|file| (Part::Kernel, file));
+        let initrd = self.initrd.as_ref().map(|file| (Part::Initrd, file));
+        [disk, kernel, initrd].into_iter().flatten()
+    }
 }
 
 /// Nova's command line for an image with a kernel (reference F2).
@@ -49,10 +73,11 @@ pub(super) fn resolve(spec: &Spec, problems: &mut Problems<'_>) -> BTreeMap<Name
 
 fn image(name: &Name, written: &ImageSpec, problems: &mut Problems<'_>) -> Image {
     let address = Address::new(ResourceKind::Image, name.clone());
-    let mut file = |key: &str, text: &Option<String>, sha256: &Option<Sha256>| {
-        let text = text.as_ref()?;
+    let sums = sums(&address, written, problems);
+    let mut file = |part: Part, text: &Option<String>, sha256: &Option<Sha256>| {
+        let (key, text) = (part.as_str(), text.as_ref()?);
         match source(text, &problems.source.base) {
-            Ok(Source::Url(url)) if url.starts_with("http://") && sha256.is_none() => {
+            Ok(Source::Url(url)) if url.starts_with("http://") && sha256.is_none() && sums.is_none() => {
                 let pin = if key == "source" { "sha256".into() } else { format!("{key}_sha256") };
                 problems.push(
                     Diagnostic::error("this could be changed on the way: it is neither encrypted nor pinned")
@@ -61,16 +86,27 @@ fn image(name: &Name, written: &ImageSpec, problems: &mut Problems<'_>) -> Image
                 );
                 None
             }
-            Ok(source) => Some(ImageFile { source, sha256: sha256.clone() }),
+            Ok(source) => {
+                let lock_name = if let Source::Url(_) = &source { source.shown() } else { text.clone() };
+                let locked = problems.source.lock.get(name, part).filter(|it| it.source == lock_name);
+                let unpinned = sha256.is_none();
+                Some(ImageFile {
+                    source,
+                    sha256: sha256.clone(),
+                    sha256sums: sums.clone().filter(|_| unpinned),
+                    locked: locked.cloned().filter(|_| unpinned),
+                    lock_name,
+                })
+            }
             Err((message, help)) => {
                 problems.push(Diagnostic::error(message).on(&address, key).help(help));
                 None
             }
         }
     };
-    let disk = file("source", &written.source, &written.sha256);
-    let kernel = file("kernel", &written.kernel, &written.kernel_sha256);
-    let initrd = file("initrd", &written.initrd, &written.initrd_sha256);
+    let disk = file(Part::Source, &written.source, &written.sha256);
+    let kernel = file(Part::Kernel, &written.kernel, &written.kernel_sha256);
+    let initrd = file(Part::Initrd, &written.initrd, &written.initrd_sha256);
     if written.source.is_none() && written.kernel.is_none() {
         problems.push(
             Diagnostic::error(format!("`{address}` has neither a disk nor a kernel"))
@@ -115,6 +151,21 @@ fn image(name: &Name, written: &ImageSpec, problems: &mut Problems<'_>) -> Image
         min_disk: written.min_disk.map_or(ByteSize(0), |size| size.0),
         min_ram: written.min_ram.map_or(ByteSize(0), |size| size.0),
     }
+}
+
+/// The list of digests of an image. Whoever can change it on the way can change the image.
+fn sums(address: &Address, written: &ImageSpec, problems: &mut Problems<'_>) -> Option<Source> {
+    const KEY: &str = "sha256sums";
+    let (message, help) = match source(written.sha256sums.as_ref()?, &problems.source.base) {
+        Ok(Source::Url(url)) if url.starts_with("http://") => (
+            "a list of digests that could be changed on the way vouches for nothing".into(),
+            "use `https://`, or give the digest itself: `sha256 = \"…\"`",
+        ),
+        Ok(source) => return Some(source),
+        Err(problem) => problem,
+    };
+    problems.push(Diagnostic::error(message).on(address, KEY).help(help));
+    None
 }
 
 /// Where a text says the bytes are. An error is a message and the way out.

@@ -6,9 +6,9 @@ use std::sync::OnceLock;
 use crate::address::{Name, PortId};
 use crate::blueprint::facts::Disruption;
 use crate::blueprint::key::{ObjectKey, ObjectKind};
-use crate::blueprint::object::{Domain, Object, Seed, VirtType};
+use crate::blueprint::object::{Domain, Object, Seed, Source, VirtType};
 use crate::blueprint::{HostFacts, Layout};
-use crate::desired::Desired;
+use crate::desired::{Desired, Image};
 use crate::host::dhcp::{Dnsmasq, Lease};
 use crate::host::firewall::Nft;
 use crate::host::hypervisor::Hypervisor;
@@ -30,6 +30,8 @@ pub struct Machine {
     virt_type: VirtTypeSpec,
     kvm: OnceLock<Kvm>,
     kvm_cache: PathBuf,
+    /// The files of this host that images come from.
+    sources: Vec<PathBuf>,
     /// libvirt's test driver has domains without interfaces.
     has_taps: bool,
 }
@@ -50,6 +52,7 @@ impl Machine {
             virt_type: desired.host.virt_type,
             kvm: OnceLock::new(),
             kvm_cache: layout.root.join("kvm"),
+            sources: local_sources(desired),
             has_taps: !desired.host.libvirt_uri.starts_with("test:"),
             layout,
         })
@@ -75,6 +78,11 @@ impl Machine {
     /// The libvirt of this machine.
     pub fn hypervisor(&self) -> &Hypervisor {
         &self.hypervisor
+    }
+
+    /// The images and disks of this project.
+    pub fn images(&self) -> &Images {
+        &self.images
     }
 
     /// The links of this machine.
@@ -144,6 +152,15 @@ impl Machine {
     }
 }
 
+fn local_sources(desired: &Desired) -> Vec<PathBuf> {
+    let files = desired.images.values().flat_map(Image::files);
+    let paths = files.filter_map(|(_, file)| match &file.source {
+        Source::File(path) => Some(path.clone()),
+        Source::Url(_) => None,
+    });
+    paths.collect()
+}
+
 impl Host for Machine {
     fn facts(&self) -> Result<HostFacts, HostError> {
         let virt_type = match self.virt_type {
@@ -154,7 +171,11 @@ impl Host for Machine {
                 Kvm::Unusable(_) => VirtType::Qemu,
             },
         };
-        Ok(HostFacts { virt_type, capacity: Some(self.hypervisor.facts()?) })
+        Ok(HostFacts {
+            virt_type,
+            capacity: Some(self.hypervisor.facts()?),
+            cache: Some(self.images.facts(&self.sources)?),
+        })
     }
 
     fn observe(&self) -> Result<Observed, HostError> {
@@ -198,6 +219,19 @@ impl Host for Machine {
             ObjectKind::Disk => self.images.remove_disk(&key.id),
             ObjectKind::Seed => self.images.remove_seed(&key.id),
             ObjectKind::Domain => self.hypervisor.remove(&key.id),
+        }
+    }
+
+    fn release(&self, key: &ObjectKey) -> Result<(), HostError> {
+        match key.kind {
+            ObjectKind::Base => self.images.release_base(&key.id),
+            ObjectKind::Firewall
+            | ObjectKind::Bridge
+            | ObjectKind::Dhcp
+            | ObjectKind::HostEntry
+            | ObjectKind::Disk
+            | ObjectKind::Seed
+            | ObjectKind::Domain => Ok(()),
         }
     }
 

@@ -437,7 +437,7 @@ fn seen(guest: &Domain, defined: &Domain) -> Guest {
 
 impl Host for SimHost {
     fn facts(&self) -> Result<HostFacts, HostError> {
-        Ok(HostFacts { virt_type: VirtType::Kvm, capacity: None })
+        Ok(HostFacts { virt_type: VirtType::Kvm, capacity: None, cache: None })
     }
 
     fn observe(&self) -> Result<Observed, HostError> {
@@ -483,6 +483,13 @@ impl Host for SimHost {
 
     fn remove(&self, key: &ObjectKey) -> Result<(), HostError> {
         self.deed(|world| world.remove(key))
+    }
+
+    fn release(&self, key: &ObjectKey) -> Result<(), HostError> {
+        self.deed(|world| match world.objects.iter().find(|(_, object)| object.needs().contains(key)) {
+            Some((user, _)) => Err(HostError::new(format!("cannot release {key}"), format!("{user} uses it"))),
+            None => Ok(()),
+        })
     }
 
     fn reload(&self, server: &ObjectKey) -> Result<(), HostError> {

@@ -28,7 +28,7 @@ pub enum Action {
     Replace,
     /// Take it away.
     Delete,
-    /// It is gone already; drop its record.
+    /// It is gone already, or stays where it is; drop its record.
     Forget,
 }
 
@@ -52,6 +52,8 @@ pub enum Reason {
     Follows(ObjectKey),
     /// The spec does not have it any more.
     Unneeded,
+    /// The same, and it stays in the cache for its next use.
+    Cached,
 }
 
 /// One attribute that changes.
@@ -146,7 +148,9 @@ pub fn diff(want: Blueprint, made: Recorded, seen: &Observed) -> Difference {
     let mut want = want.objects;
     let mut made = made.records;
     let keys: BTreeSet<ObjectKey> = want.keys().chain(made.keys()).cloned().collect();
-    let left_alone = seen.objects.keys().filter(|key| !keys.contains(*key)).cloned().collect();
+    // An image in the cache waits to be of use, and is nobody's.
+    let is_left = |key: &&ObjectKey| key.kind != ObjectKind::Base && !keys.contains(*key);
+    let left_alone = seen.objects.keys().filter(is_left).cloned().collect();
     let mut difference = Difference { left_alone, ..Difference::default() };
     // What a domain stands on comes before it in the order of keys.
     let mut shaken: BTreeMap<ObjectKey, Disruption> = BTreeMap::new();
@@ -277,6 +281,7 @@ fn change(
                 (action, why(if edited { Reason::Edited } else { Reason::Drifted }), fields)
             }
         }
+        (None, Some(made), Some(seen)) if stays_in_cache(made, seen) => (Action::Forget, Reason::Cached, Vec::new()),
         (None, Some(_), Some(_)) => (Action::Delete, Reason::Unneeded, Vec::new()),
         // Half of it may be there, in a way that cannot be seen as the object yet.
         (None, Some(_), None) if intended => (Action::Delete, Reason::Unneeded, Vec::new()),
@@ -414,6 +419,12 @@ fn behind(want: Option<&Object>, made: Option<&Record>, guest: Option<&Guest>) -
         _ => None,
     });
     previous.filter_map(differs).max().unwrap_or_default()
+}
+
+/// Whether what nothing needs any more is an image that may be of use again (reference E3).
+fn stays_in_cache(made: &Record, seen: &Facts) -> bool {
+    matches!(&made.object, Object::Base(base) if base.is_worth_keeping())
+        && seen.get("content").is_some_and(|content| content == "whole")
 }
 
 /// Whether a domain that was seen has a guest in it, running or held.

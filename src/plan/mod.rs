@@ -13,6 +13,7 @@ use petgraph::graph::DiGraph;
 
 use crate::address::Address;
 use crate::blueprint::Blueprint;
+use crate::blueprint::cache::CacheUse;
 use crate::blueprint::facts::Disruption;
 use crate::blueprint::key::{ObjectKey, ObjectKind};
 use crate::diagnostic::Diagnostic;
@@ -36,6 +37,8 @@ pub struct Plan {
     /// The servers whose guests become what they are defined to be only when they are started again, and are not by this
     /// plan; each with what waits, as names of facts.
     pub waiting: BTreeMap<Address, Vec<String>>,
+    /// What it means for the image cache, where that is known.
+    pub cache: Option<CacheUse>,
     /// The steps, each pointing at its change; an edge goes from a step to one that must wait for it.
     pub steps: DiGraph<Step, Wait>,
 }
@@ -56,7 +59,7 @@ impl Plan {
         let waiting = waiting(&want, seen);
         let diff::Difference { changes, conflicts, left_alone } = diff::diff(want, made, seen);
         let steps = graph::order(&changes)?;
-        let mut plan = Self { changes, conflicts, left_alone, warnings, waiting, steps };
+        let mut plan = Self { changes, conflicts, left_alone, warnings, waiting, cache: None, steps };
         plan.note_waiting();
         Ok(plan)
     }

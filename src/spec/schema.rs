@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use crate::address::Name;
-use crate::blueprint::object::{DiskFormat, Power};
+use crate::blueprint::object::{ImageFormat, Power};
 use crate::spec::values::{
     Cidr, DhcpOptSpec, FileSpec, FixedIpSpec, Forward, GatewaySpec, HostRouteSpec, Ip, Ipv6Mode, Lifetime,
     OnUserDataChange, Pool, PortRef, RecordType, Size, VirtTypeSpec,
@@ -148,9 +148,11 @@ pub struct ImageSpec {
     /// A path (from the file it stands in) or an http(s) URL.
     pub source: Option<String>,
     /// The format of the disk. Needed with `source`.
-    pub format: Option<DiskFormat>,
-    /// What the disk hashes to.
+    pub format: Option<ImageFormat>,
+    /// What the disk hashes to, as it is published.
     pub sha256: Option<Sha256>,
+    /// A list of digests, as `sha256sum` writes it: a path or an `https://` URL. Counts for each file without a digest.
+    pub sha256sums: Option<String>,
     /// The least disk a flavor must have.
     pub min_disk: Option<Size>,
     /// The least memory a flavor must have.

@@ -2,10 +2,12 @@
 
 #![allow(clippy::print_stdout, reason = "a skipped test says so")]
 
+mod cache;
 mod disks;
 mod fetch;
 mod header;
 mod lab;
 mod observe;
+mod published;
 mod seeds;
 mod server;

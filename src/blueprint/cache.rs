@@ -1,0 +1,129 @@
+//! What the image cache holds, what a blueprint will fetch into it, and whether there is room.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use crate::address::{Address, ResourceKind};
+use crate::blueprint::Blueprint;
+use crate::blueprint::key::{ObjectKey, ObjectKind};
+use crate::blueprint::object::{Base, Object, Source};
+use crate::diagnostic::Diagnostic;
+use crate::plan::world::{Observed, Recorded};
+use crate::value::{ByteSize, Sha256};
+
+/// The image cache as it is found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CacheFacts {
+    /// Where it is.
+    pub directory: PathBuf,
+    /// What is free on its file system.
+    pub free: ByteSize,
+    /// What of that is to stay free.
+    pub reserve: ByteSize,
+    /// What is in it, by [`Base::id`].
+    pub files: BTreeMap<String, CachedFile>,
+    /// How much is to be copied of files of this host that images come from, in bytes.
+    pub sources: BTreeMap<PathBuf, u64>,
+}
+
+/// One file in the cache, or one that was there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CachedFile {
+    /// What it hashed to as it was published.
+    pub sha256: Sha256,
+    /// The room it takes, in bytes; 0 where only what is known of it is left.
+    pub room: u64,
+}
+
+/// What a plan means for the image cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheUse {
+    /// Where it is.
+    pub directory: PathBuf,
+    /// What will be fetched: the image, and how much, where that is known without asking a server. What is compressed or
+    /// converted needs more than that.
+    pub fetches: Vec<(Address, Option<ByteSize>)>,
+    /// What is free on its file system.
+    pub free: ByteSize,
+    /// What of that is to stay free.
+    pub reserve: ByteSize,
+    /// What `novella image prune --all` would free once the plan is carried out.
+    pub prunable: ByteSize,
+}
+
+impl CacheUse {
+    /// What a blueprint means for a cache.
+    pub fn new(want: &Blueprint, made: &Recorded, seen: &Observed, cache: &CacheFacts) -> Self {
+        let is_whole =
+            |key: &ObjectKey| seen.objects.get(key).and_then(|it| it.get("content")).is_some_and(|it| it == "whole");
+        let wanted = || want.objects.iter().filter_map(|(key, object)| base(object).map(|base| (key, base)));
+        let missing = wanted().filter(|(key, _)| !is_whole(key)).map(|(_, base)| base);
+        let fetches = missing.map(|base| (Address::new(ResourceKind::Image, base.image.clone()), size(base, cache)));
+        // What a wanted disk lies over is wanted. Of disks that no record knows, nothing more is known.
+        let strays = seen.objects.iter().filter(|(key, _)| key.kind == ObjectKind::Disk);
+        let strays = strays.filter(|(key, _)| !made.records.contains_key(*key) && !want.objects.contains_key(*key));
+        let strays = strays.filter_map(|(_, facts)| facts.get("base")?.rsplit('/').next());
+        let used: BTreeSet<&str> = wanted().map(|(_, base)| base.id.as_str()).chain(strays).collect();
+        let unused = cache.files.iter().filter(|(id, _)| !used.contains(id.as_str()));
+        Self {
+            directory: cache.directory.clone(),
+            fetches: fetches.collect(),
+            free: cache.free,
+            reserve: cache.reserve,
+            prunable: ByteSize(unused.map(|(_, file)| file.room).sum()),
+        }
+    }
+
+    /// What is known of what will be fetched, in all.
+    pub fn needed(&self) -> ByteSize {
+        ByteSize(
+            self.fetches.iter().filter_map(|(_, size)| *size).fold(0, |sum, size| sum.saturating_add(size.bytes())),
+        )
+    }
+
+    /// The images of which nobody can say how much there is to fetch without asking a server.
+    pub fn unknown(&self) -> impl Iterator<Item = &Address> {
+        self.fetches.iter().filter(|(_, size)| size.is_none()).map(|(image, _)| image)
+    }
+
+    /// Proves that what is to be fetched has room, as far as its size is known.
+    pub fn check(&self) -> Option<Diagnostic> {
+        let (needed, limit) = (self.needed(), self.free.bytes().saturating_sub(self.reserve.bytes()));
+        if self.fetches.is_empty() || needed.bytes() <= limit {
+            return None;
+        }
+        let parts = self.fetches.iter().filter_map(|(image, size)| Some(format!("{} of {image}", (*size)?.about())));
+        let parts: Vec<String> = parts.collect();
+        let (free, reserve) = (self.free.about(), self.reserve.about());
+        let problem = Diagnostic::error(format!(
+            "the images to be fetched need {}, and `{}` has room for {}: {}; {free} free, less {reserve} that stay free",
+            needed.about(),
+            self.directory.display(),
+            ByteSize(limit).about(),
+            parts.join(", "),
+        ));
+        let help = match self.prunable {
+            ByteSize(0) => "free some space, or choose another `data_dir` in `[host.local]`".to_owned(),
+            prunable => {
+                format!("`novella image prune --all` frees {} now, of images that nothing needs", prunable.about())
+            }
+        };
+        Some(problem.code("image-cache-full").on(&Address::local_host(), "data_dir").help(help))
+    }
+}
+
+fn base(object: &Object) -> Option<&Base> {
+    match object {
+        Object::Base(base) => Some(base),
+        _ => None,
+    }
+}
+
+/// How much is to be fetched of an image, in bytes, as far as it is known.
+fn size(base: &Base, cache: &CacheFacts) -> Option<ByteSize> {
+    match (&base.locked, &base.source) {
+        (Some(locked), _) => Some(ByteSize(locked.size)),
+        (None, Source::File(path)) => cache.sources.get(path).map(|size| ByteSize(*size)),
+        (None, Source::Url(_)) => None,
+    }
+}
