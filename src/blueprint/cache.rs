@@ -43,6 +43,8 @@ pub struct CacheUse {
     /// What will be fetched: the image, and how much, where that is known without asking a server. What is compressed or
     /// converted needs more than that.
     pub fetches: Vec<(Address, Option<ByteSize>)>,
+    /// The images that the lock file gains.
+    pub locks: BTreeSet<Address>,
     /// What is free on its file system.
     pub free: ByteSize,
     /// What of that is to stay free.
@@ -58,7 +60,10 @@ impl CacheUse {
             |key: &ObjectKey| seen.objects.get(key).and_then(|it| it.get("content")).is_some_and(|it| it == "whole");
         let wanted = || want.objects.iter().filter_map(|(key, object)| base(object).map(|base| (key, base)));
         let missing = wanted().filter(|(key, _)| !is_whole(key)).map(|(_, base)| base);
-        let fetches = missing.map(|base| (Address::new(ResourceKind::Image, base.image.clone()), size(base, cache)));
+        let address = |base: &Base| Address::new(ResourceKind::Image, base.image.clone());
+        let fetches = missing.map(|base| (address(base), size(base, cache)));
+        let unlocked = wanted().map(|(_, base)| base).filter(|base| base.is_worth_keeping());
+        let unlocked = unlocked.filter(|base| base.sha256.is_none() && base.locked.is_none());
         // What a wanted disk lies over is wanted. Of disks that no record knows, nothing more is known.
         let strays = seen.objects.iter().filter(|(key, _)| key.kind == ObjectKind::Disk);
         let strays = strays.filter(|(key, _)| !made.records.contains_key(*key) && !want.objects.contains_key(*key));
@@ -68,6 +73,7 @@ impl CacheUse {
         Self {
             directory: cache.directory.clone(),
             fetches: fetches.collect(),
+            locks: unlocked.map(address).collect(),
             free: cache.free,
             reserve: cache.reserve,
             prunable: ByteSize(unused.map(|(_, file)| file.room).sum()),

@@ -104,7 +104,8 @@ pub fn render(plan: &Plan) -> String {
 pub fn render_within(plan: &Plan, most: Option<Disruption>) -> String {
     if plan.is_empty() {
         return format!(
-            "{ADD}{BOLD}No changes.{BOLD:#}{ADD:#} {BOLD}Your infrastructure matches the configuration.{BOLD:#}\n{}{}",
+            "{ADD}{BOLD}No changes.{BOLD:#}{ADD:#} {BOLD}Your infrastructure matches the configuration.{BOLD:#}\n{}{}{}",
+            images(plan),
             waiting(plan),
             left_alone(plan)
         );
@@ -148,9 +149,7 @@ pub fn render_within(plan: &Plan, most: Option<Disruption>) -> String {
 /// What the plan means for the image cache, where it fetches or leaves something.
 fn images(plan: &Plan) -> String {
     let leaves = plan.changes.iter().any(|change| change.reason == Reason::Cached);
-    let Some(cache) = plan.cache.as_ref().filter(|cache| leaves || !cache.fetches.is_empty()) else {
-        return String::new();
-    };
+    let Some(cache) = &plan.cache else { return String::new() };
     let mut parts = Vec::new();
     if !cache.fetches.is_empty() {
         let mut unknown: Vec<String> = cache.unknown().map(ToString::to_string).collect();
@@ -162,11 +161,17 @@ fn images(plan: &Plan) -> String {
         };
         parts.push(size);
     }
-    parts.push(format!("{} free in `{}`", cache.free.about(), clean_line(&cache.directory.display().to_string())));
-    if cache.prunable > ByteSize(0) {
-        parts.push(format!("`novella image prune --all` would then free {}", cache.prunable.about()));
+    if leaves || !cache.fetches.is_empty() {
+        parts.push(format!("{} free in `{}`", cache.free.about(), clean_line(&cache.directory.display().to_string())));
+        if cache.prunable > ByteSize(0) {
+            parts.push(format!("`novella image prune --all` would then free {}", cache.prunable.about()));
+        }
     }
-    format!("{BOLD}Images:{BOLD:#} {}.\n", parts.join("; "))
+    if !cache.locks.is_empty() {
+        let images: Vec<String> = cache.locks.iter().map(ToString::to_string).collect();
+        parts.push(format!("`images.lock` gains {}", images.join(", ")));
+    }
+    if parts.is_empty() { String::new() } else { format!("{BOLD}Images:{BOLD:#} {}.\n", parts.join("; ")) }
 }
 
 /// How many resources each kind of disruption hits, the worst first; nothing where no guest is concerned.

@@ -1,12 +1,14 @@
 //! The bytes of one image, from a file or a web server into a `.part`, hashed as they pass.
 //!
-//! A download that broke off goes on where it stopped, if the server says by its ETag that the file is still the same
-//! (RFC 9110, 13.1.5 and 14.2). The digest is always that of the whole file, so the part is read again first.
+//! A download that broke off goes on where it stopped, if the server says that the file is still the same, by its ETag or,
+//! where a digest will tell, by when it was changed (RFC 9110, 13.1.5 and 14.2). The digest is always that of the whole
+//! file, so the part is read again first.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
@@ -20,11 +22,15 @@ use crate::blueprint::object::{Base, Source};
 use crate::host::images::Images;
 use crate::host::images::base::{Pin, PinnedBy, Place};
 use crate::host::images::sparse::Sparse;
-use crate::host::images::web::{Web, strong_etag};
+use crate::host::images::web::{Web, is_etag, last_modified, strong_etag};
 use crate::host::{HostError, OnProgress, files};
 use crate::value::{ByteSize, Sha256};
 
 pub(super) const BLOCK: usize = 256 << 10;
+/// A download that broke off goes on at once if so many bytes came since it last did.
+const GOOD_DEAL: u64 = 1 << 20;
+/// How long a server is left in peace before that.
+const BREATH: Duration = Duration::from_secs(1);
 /// How often room is looked for again while an image of unknown length comes, in bytes.
 pub(super) const ROOM_CHECK: u64 = 64 << 20;
 
@@ -59,7 +65,8 @@ enum Resumed {
 #[derive(Serialize, Deserialize)]
 struct Note {
     source: String,
-    etag: String,
+    /// Its ETag, or when it was last changed.
+    validator: String,
     total: u64,
     /// The boot in which it was written: only a digest tells whether bytes survived a power cut.
     boot: String,
@@ -70,11 +77,28 @@ impl Fetch<'_> {
     pub(super) fn run(&self) -> Result<Fetched, HostError> {
         let fetched = match &self.base.source {
             Source::File(path) => self.copy(path)?,
-            Source::Url(url) => self.download(url)?,
+            Source::Url(url) => self.download_on(url)?,
         };
         match self.pinned {
             Some(pinned) if pinned.sha256 != fetched.sha256 => Err(self.wrong(pinned, &fetched.sha256)),
             _ => Ok(fetched),
+        }
+    }
+
+    /// Downloads, and goes on as long as each try gets a good deal further: a server that cuts its connections is slow, not
+    /// broken.
+    fn download_on(&self, url: &str) -> Result<Fetched, HostError> {
+        let come = || fs::symlink_metadata(&self.place.part).map_or(0, |part| part.len());
+        let mut before = come();
+        loop {
+            match self.download(url) {
+                Err(error) if error.transient && come() >= before + GOOD_DEAL => {
+                    tracing::info!(image = %self.base.image, %error, "goes on where it stopped");
+                    before = come();
+                    thread::sleep(BREATH);
+                }
+                other => return other,
+            }
         }
     }
 
@@ -151,14 +175,14 @@ impl Fetch<'_> {
         let mut sink = Sink::new(self, file, Some(note.total));
         sink.hash_what_is_there().map_err(|error| self.failed(error))?;
         if sink.sparse.done == note.total {
-            return Ok(Resumed::Whole(sink.finish(Some(note.etag))));
+            return Ok(Resumed::Whole(sink.finish(Some(note.validator))));
         }
-        let response = self.get(url, Some((sink.sparse.done, &note.etag)))?;
+        let response = self.get(url, Some((sink.sparse.done, &note.validator)))?;
         match response.status() {
             StatusCode::PARTIAL_CONTENT if continues(&response, sink.sparse.done, &note) => {
                 self.make_room(note.total - sink.sparse.done)?;
                 self.pour_body(response, &mut sink)?;
-                Ok(Resumed::Whole(sink.finish(Some(note.etag))))
+                Ok(Resumed::Whole(sink.finish(Some(note.validator))))
             }
             StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE => Ok(Resumed::Nothing),
             _ => Ok(Resumed::Anew(response)),
@@ -189,16 +213,16 @@ impl Fetch<'_> {
             return Err(self.failed("the server does not say how long it is").help("pin the image with `sha256`"));
         }
         let mut sink = self.new_sink(total, total.unwrap_or(0))?;
-        let etag = strong_etag(&response);
-        if let (Some(etag), Some(total)) = (&etag, total) {
-            self.write_note(etag, total).map_err(|error| self.failed(error))?;
+        let validator = strong_etag(&response).or_else(|| last_modified(&response).filter(|_| self.pinned.is_some()));
+        if let (Some(validator), Some(total)) = (&validator, total) {
+            self.write_note(validator, total).map_err(|error| self.failed(error))?;
         }
         self.pour_body(response, &mut sink)?;
-        Ok(sink.finish(etag))
+        Ok(sink.finish(validator))
     }
 
-    fn write_note(&self, etag: &str, total: u64) -> io::Result<()> {
-        let note = Note { source: self.base.source.shown(), etag: etag.to_owned(), total, boot: boot_id() };
+    fn write_note(&self, validator: &str, total: u64) -> io::Result<()> {
+        let note = Note { source: self.base.source.shown(), validator: validator.to_owned(), total, boot: boot_id() };
         files::write_atomic(&self.place.note, &serde_json::to_vec(&note).map_err(io::Error::other)?, 0o600)
     }
 
@@ -261,7 +285,8 @@ impl Fetch<'_> {
 fn continues(response: &Response<Body>, offset: u64, note: &Note) -> bool {
     let range = format!("bytes {offset}-{}/{}", note.total - 1, note.total);
     let said = response.headers().get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
-    strong_etag(response).as_ref() == Some(&note.etag) && said == Some(range.as_str())
+    let validator = if is_etag(&note.validator) { strong_etag(response) } else { last_modified(response) };
+    validator.as_ref() == Some(&note.validator) && said == Some(range.as_str())
 }
 
 /// Changes with each boot.
@@ -357,7 +382,8 @@ impl<'a> Sink<'a> {
         }
     }
 
-    fn finish(self, etag: Option<String>) -> Fetched {
+    fn finish(self, validator: Option<String>) -> Fetched {
+        let etag = validator.filter(|it| is_etag(it));
         let Sparse { file, done, .. } = self.sparse;
         Fetched { sha256: Sha256::from_digest(&self.hasher.finalize()), bytes: done, file, etag }
     }

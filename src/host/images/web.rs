@@ -107,6 +107,20 @@ impl Web<'_> {
 
 /// The ETag that vouches for every byte. A weak one does not (RFC 9110, 8.8.1).
 pub(super) fn strong_etag(response: &Response<Body>) -> Option<String> {
-    let etag = response.headers().get(header::ETAG)?.to_str().ok()?;
-    (etag.starts_with('"') && etag.len() <= 256).then(|| etag.to_owned())
+    field(response, &header::ETAG).filter(|etag| is_etag(etag))
+}
+
+/// When the file was last changed. Within the second it may have been changed again, so a digest must tell.
+pub(super) fn last_modified(response: &Response<Body>) -> Option<String> {
+    field(response, &header::LAST_MODIFIED)
+}
+
+/// Whether a validator is a strong ETag, and not a time.
+pub(super) fn is_etag(validator: &str) -> bool {
+    validator.starts_with('"')
+}
+
+fn field(response: &Response<Body>, name: &header::HeaderName) -> Option<String> {
+    let value = response.headers().get(name)?.to_str().ok()?;
+    (value.len() <= 256).then(|| value.to_owned())
 }
