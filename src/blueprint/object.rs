@@ -279,7 +279,7 @@ impl Base {
     /// Whether it is of use to a later run when nothing needs it any more. A file of this host that nothing pins is not:
     /// it may be another by then, and is at hand.
     pub fn is_worth_keeping(&self) -> bool {
-        self.sha256.is_some() || self.sha256sums.is_some() || matches!(self.source, Source::Url(_))
+        self.sha256.is_some() || matches!(self.source, Source::Url(_))
     }
 }
 
@@ -287,7 +287,7 @@ impl Base {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Locked {
-    /// Where it came from: a path as it is written, or a URL without its query.
+    /// Where it came from: a URL without its query.
     pub source: String,
     /// What it hashes to as it is published, before it is unpacked or converted.
     pub sha256: Sha256,

@@ -7,7 +7,7 @@ use clap::Subcommand;
 
 use crate::address::{Name, ResourceKind};
 use crate::blueprint::key::{ObjectKind, domain_key};
-use crate::blueprint::object::{BaseRole, Locked, Object};
+use crate::blueprint::object::{BaseRole, Locked, Object, Source};
 use crate::cli::session::{self, Target};
 use crate::cli::{Global, Stop, lock, wait};
 use crate::desired::{Desired, ImageFile};
@@ -115,6 +115,11 @@ fn prune(global: &Global, arguments: &Prune) -> Result<(), Stop> {
             (dropped, room) = (dropped + 1, room + row.size.bytes());
         }
     }
+    if let Some(store) = &store
+        && store.load()?.records.is_empty()
+    {
+        target.tidy();
+    }
     let words = if arguments.dry_run { "would be dropped" } else { "dropped" };
     report::line(format_args!("{} {words}, {} free by it.", report::count(dropped, "image"), ByteSize(room).about()));
     Ok(())
@@ -202,12 +207,12 @@ fn renew(global: &Global, only: &[String], anew: bool) -> Result<(), Stop> {
     let mut locks = lock::current(&desired);
     let (mut looked, mut changed) = (0, 0);
     for (image, part, file) in lock::lockable(&desired) {
+        let Source::Url(url) = &file.source else { continue };
         let is_asked = if anew { named.is_empty() || named.contains(image) } else { file.locked.is_none() };
         if !is_asked {
             continue;
         }
-        let now = images.look_at(image, &file.source, file.sha256sums.as_ref(), file.locked.as_ref())?;
-        let now = Locked { source: file.lock_name.clone(), ..now };
+        let now = images.look_at(image, url, file.sha256sums.as_ref(), file.locked.as_ref())?;
         report::line(told(image, part, file.locked.as_ref(), &now));
         looked += 1;
         changed += usize::from(file.locked.as_ref() != Some(&now));

@@ -57,7 +57,7 @@ pub(super) fn gain(
         });
         let fetched = bases.filter(|base| is_of(base, part, file)).find_map(|base| images.locked(base));
         if let Some(locked) = fetched {
-            lock.set(image, part, Locked { source: file.lock_name.clone(), ..locked });
+            lock.set(image, part, Locked { source: file.source.shown(), ..locked });
             gained.push(format!("image.{image}"));
         }
     }

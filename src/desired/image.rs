@@ -43,14 +43,12 @@ pub struct ImageFile {
     pub sha256sums: Option<Source>,
     /// What it was when it was first fetched, where the spec gives no digest.
     pub locked: Option<Locked>,
-    /// What the lock file calls its source: without secrets, and the same on every machine.
-    pub lock_name: String,
 }
 
 impl ImageFile {
-    /// Whether the lock file is to say what it is: the spec does not, and it may become another behind our back.
+    /// Whether the lock file is to say what it is: the spec does not, and it is others who can change it.
     pub fn is_lockable(&self) -> bool {
-        self.sha256.is_none() && (self.sha256sums.is_some() || matches!(self.source, Source::Url(_)))
+        self.sha256.is_none() && matches!(self.source, Source::Url(_))
     }
 }
 
@@ -82,21 +80,20 @@ fn image(name: &Name, written: &ImageSpec, problems: &mut Problems<'_>) -> Image
                 problems.push(
                     Diagnostic::error("this could be changed on the way: it is neither encrypted nor pinned")
                         .on(&address, key)
-                        .help(format!("use `https://`, or write what it must hash to: `{pin} = \"…\"`")),
+                        .help(format!(
+                            "use `https://`, or write what it must hash to: `{pin} = \"…\"`, or `sha256sums = \"https://…\"`"
+                        )),
                 );
                 None
             }
             Ok(source) => {
-                let lock_name = if let Source::Url(_) = &source { source.shown() } else { text.clone() };
-                let locked = problems.source.lock.get(name, part).filter(|it| it.source == lock_name);
-                let unpinned = sha256.is_none();
-                Some(ImageFile {
-                    source,
-                    sha256: sha256.clone(),
-                    sha256sums: sums.clone().filter(|_| unpinned),
-                    locked: locked.cloned().filter(|_| unpinned),
-                    lock_name,
-                })
+                let mut file = ImageFile { source, sha256: sha256.clone(), sha256sums: None, locked: None };
+                if file.is_lockable() {
+                    let locked = problems.source.lock.get(name, part);
+                    file.locked = locked.filter(|it| it.source == file.source.shown()).cloned();
+                    file.sha256sums.clone_from(&sums);
+                }
+                Some(file)
             }
             Err((message, help)) => {
                 problems.push(Diagnostic::error(message).on(&address, key).help(help));
@@ -107,6 +104,14 @@ fn image(name: &Name, written: &ImageSpec, problems: &mut Problems<'_>) -> Image
     let disk = file(Part::Source, &written.source, &written.sha256);
     let kernel = file(Part::Kernel, &written.kernel, &written.kernel_sha256);
     let initrd = file(Part::Initrd, &written.initrd, &written.initrd_sha256);
+    let files: Vec<&ImageFile> = [&disk, &kernel, &initrd].into_iter().flatten().collect();
+    if sums.is_some() && !files.is_empty() && !files.iter().any(|file| file.is_lockable()) {
+        problems.push(
+            Diagnostic::error("`sha256sums` has nothing to say: each file has a digest of its own, or is on this host")
+                .on(&address, "sha256sums")
+                .help("leave it out, or the digests"),
+        );
+    }
     if written.source.is_none() && written.kernel.is_none() {
         problems.push(
             Diagnostic::error(format!("`{address}` has neither a disk nor a kernel"))
@@ -117,7 +122,7 @@ fn image(name: &Name, written: &ImageSpec, problems: &mut Problems<'_>) -> Image
     if written.source.is_some() && written.format.is_none() {
         problems.push(
             Diagnostic::error(format!("`{address}` needs the `format` of its disk")).on(&address, "source").help(
-                "add `format = \"qcow2\"` or `format = \"raw\"`; a format that is guessed lets a guest choose it",
+                "add `format = \"qcow2\"` or another of raw, vmdk, vdi, vhdx, vpc; a format that is guessed lets a guest choose it",
             ),
         );
     }

@@ -151,7 +151,7 @@ pub struct ImageSpec {
     pub format: Option<ImageFormat>,
     /// What the disk hashes to, as it is published.
     pub sha256: Option<Sha256>,
-    /// A list of digests, as `sha256sum` writes it: a path or an `https://` URL. Counts for each file without a digest.
+    /// A list of digests, as `sha256sum` writes it: a path or an `https://` URL. Counts for each file from the web without a digest.
     pub sha256sums: Option<String>,
     /// The least disk a flavor must have.
     pub min_disk: Option<Size>,

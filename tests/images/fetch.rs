@@ -609,28 +609,48 @@ fn a_killed_download_is_gone_on_with() {
 
 #[test]
 fn a_kill_at_any_instant_leaves_nothing_bad() {
+    let (bytes, body) = (noise(SIZE / 3), noise(SIZE / 3));
+    let server = Server::start(move |_, request, stream| good(stream, request, "\"1\"", &body));
+    let calls = ["mkdir", "flock", "unlink", "openat", "pwrite64", "fchmod", "fsync", "rename"];
+    let image = |lab: &Lab| lab.pinned(Source::Url(server.url("/image")), RAW, &bytes);
+    let cuts = cut_at_each(&calls, &bytes, image);
+    assert!(cuts > 20, "only {cuts} calls were cut");
+}
+
+#[test]
+fn a_kill_while_it_is_unpacked_leaves_nothing_bad() {
+    let bytes = [noise(SIZE / 3), vec![0; 1 << 20], noise(SIZE / 3)].concat();
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packer.write_all(&bytes).expect("in memory");
+    let packed = packer.finish().expect("in memory");
+    let image = |lab: &Lab| lab.pinned(lab.file("image", &packed), RAW, &packed);
+    let cuts = cut_at_each(&["unlink", "openat", "pwrite64", "ftruncate", "fsync", "rename"], &bytes, image);
+    assert!(cuts > 15, "only {cuts} calls were cut");
+}
+
+/// Caches an image in a process that is killed at each of these calls, again and again from the beginning, and looks each
+/// time whether the next one mends it. Gives how often it was killed.
+fn cut_at_each(calls: &[&str], bytes: &[u8], image: impl Fn(&Lab) -> Base) -> usize {
     if !Path::new("/usr/bin/strace").exists() {
         println!("skipped: no strace");
-        return;
+        return usize::MAX;
     }
-    let bytes = noise(SIZE / 3);
-    let body = bytes.clone();
-    let server = Server::start(move |_, request, stream| good(stream, request, "\"1\"", &body));
     let mut cuts = 0;
-    for call in ["mkdir", "flock", "unlink", "openat", "pwrite64", "fchmod", "fsync", "rename"] {
+    for call in calls {
         for count in 1.. {
             let lab = Lab::new();
-            let base = lab.pinned(Source::Url(server.url("/image")), RAW, &bytes);
+            let base = image(&lab);
             // The hardest case: rotten bytes of the right length stand there already.
             fs::create_dir_all(lab.layout.bases()).expect("made");
             fs::write(&base.path, &noise(bytes.len() + 9)[9..]).expect("written");
             let inject = format!("inject={call}:signal=KILL:when={count}");
             // `-P` leaves out what the loader and the test harness open.
             let directory = lab.layout.bases();
-            let paths = [base.path.clone(), beside(&base.path, ".part"), beside(&base.path, ".json"), directory];
-            let paths = paths.map(|path| path.into_os_string().into_string().expect("utf-8"));
+            let beside = [".part", ".unpacked", ".json"].map(|suffix| beside(&base.path, suffix));
+            let paths = [base.path.clone(), directory].into_iter().chain(beside);
+            let paths: Vec<String> = paths.map(|path| path.into_os_string().into_string().expect("utf-8")).collect();
             let mut strace = vec!["strace", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", "-e", &inject];
-            if call == "openat" {
+            if *call == "openat" {
                 strace.extend(paths.iter().flat_map(|path| ["-P", path.as_str()]));
             }
             let output = child_command(&strace, &lab, &base).output().expect("strace runs");
@@ -638,7 +658,7 @@ fn a_kill_at_any_instant_leaves_nothing_bad() {
                 assert!(fs::read(&base.path).expect("there") == bytes, "rotten bytes pass as whole: {call} {count}");
             }
             lab.images().ensure_base(&base).expect("repaired");
-            assert_cached(&lab, &base, &bytes);
+            assert_cached(&lab, &base, bytes);
             if output.status.success() {
                 break;
             }
@@ -650,7 +670,7 @@ fn a_kill_at_any_instant_leaves_nothing_bad() {
         }
     }
     println!("cut at {cuts} calls");
-    assert!(cuts > 20, "only {cuts} calls were cut");
+    cuts
 }
 
 /// By how much the memory of a process grows, at most, while it caches an image, in KiB.

@@ -11,3 +11,4 @@ mod observe;
 mod published;
 mod seeds;
 mod server;
+mod verbs;

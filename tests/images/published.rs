@@ -350,7 +350,7 @@ fn what_an_image_is_by_now_is_told_with_as_little_as_can_be() {
         }
         _ => good(stream, request, "\"1\"", &body),
     });
-    let source = |path: &str| Source::Url(server.url(path));
+    let source = |path: &str| server.url(path);
     let asked = || server.seen().iter().map(|it| it.method.clone()).collect::<Vec<_>>();
     let now = lab.images().look_at(&image, &source("/disk"), None, None).expect("read");
     assert_eq!((&now.sha256, now.size, now.etag.as_deref()), (&Sha256::of(&bytes), bytes.len() as u64, Some("\"1\"")));

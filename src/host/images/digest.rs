@@ -18,7 +18,7 @@ use crate::value::Sha256;
 const MOST_SUMS: u64 = 1 << 20;
 
 impl Images {
-    /// What a file of an image is by now. A list of digests is believed where there is one; so is the server where it says
+    /// What a file of an image on the web is by now. A list of digests is believed where there is one; so is the server where it says
     /// that the file is still what is locked. Else it is read to its end, and not kept.
     ///
     /// # Errors
@@ -26,25 +26,14 @@ impl Images {
     pub fn look_at(
         &self,
         image: &Name,
-        source: &Source,
+        url: &str,
         sums: Option<&Source>,
         known: Option<&Locked>,
     ) -> Result<Locked, HostError> {
-        let web = Web { agent: &self.agent, what: format!("image `{image}`"), source };
-        let listed = sums.map(|sums| self.digest_in(sums, source)).transpose()?;
-        let of = |sha256, size, etag| Locked { source: String::new(), sha256, size, etag };
-        let url = match source {
-            Source::File(path) => {
-                let file = std::fs::File::open(path).map_err(|error| web.failed(error))?;
-                let size = file.metadata().map_err(|error| web.failed(error))?.len();
-                let sha256 = match listed {
-                    Some(sha256) => sha256,
-                    None => hash(file).map_err(|error| web.failed(error))?.0,
-                };
-                return Ok(of(sha256, size, None));
-            }
-            Source::Url(url) => url,
-        };
+        let source = Source::Url(url.to_owned());
+        let web = Web { agent: &self.agent, what: format!("image `{image}`"), source: &source };
+        let listed = sums.map(|sums| self.digest_in(sums, &source)).transpose()?;
+        let of = |sha256, size, etag| Locked { source: source.shown(), sha256, size, etag };
         // Some servers know nothing but GET.
         if let Ok(head) = web.head(url) {
             let length =
