@@ -13,7 +13,7 @@ use novella::blueprint::dhcp::{
 use novella::blueprint::key::{ObjectKey, ObjectKind};
 use novella::blueprint::object::{
     Base, BaseRef, BaseRole, Bridge, Datasource, Dhcp, DhcpRange, DirectBoot, Disk, DiskFormat, Domain, Firewall,
-    HostEntry, Nic, Object, PortAddress, Power, Rule, RuleChain, Seed, Source, VirtType,
+    HostEntry, ImageFormat, Locked, Nic, Object, PortAddress, Power, Rule, RuleChain, Seed, Source, VirtType,
 };
 use novella::blueprint::seed::volume::Sealed;
 use novella::plan::world::{Record, Recorded};
@@ -315,6 +315,21 @@ fn each_format_of_the_export_is_read_and_the_newest_written() {
     }
     let kept = golden(format::VERSION, "export", &bytes);
     assert_eq!(String::from_utf8_lossy(&bytes), String::from_utf8_lossy(&kept));
+}
+
+/// What came to a kind later is read back too, and what only the lock file says is not written.
+#[test]
+fn an_image_that_is_converted_is_read_back() {
+    let Object::Base(plain) = base(BaseRole::Disk(DiskFormat::Qcow2), Source::Url("https://a.example/d".into()), None)
+    else {
+        panic!("a base")
+    };
+    let sums = Some(Source::Url("https://a.example/SHA256SUMS".into()));
+    let full = Base { converted_from: Some(ImageFormat::Vmdk), sha256sums: sums, ..plain };
+    let locked = Locked { source: "https://a.example/d".into(), sha256: Sha256::of(b"d"), size: 1, etag: None };
+    let locked = Base { locked: Some(Box::new(locked)), ..full.clone() };
+    let bytes = format::encode(&Record::present(Object::Base(locked))).expect("encodes");
+    assert_eq!(format::decode(&bytes).expect("decodes"), Record::present(Object::Base(full)));
 }
 
 #[test]

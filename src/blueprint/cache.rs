@@ -133,3 +133,73 @@ fn size(base: &Base, cache: &CacheFacts) -> Option<ByteSize> {
         (None, Source::Url(_)) => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::blueprint::facts::Facts;
+    use crate::blueprint::key::{base_key, disk_key};
+    use crate::blueprint::object::{BaseRole, Locked};
+
+    fn base(image: &str, source: Source, locked: Option<u64>) -> Base {
+        let locked = locked.map(|size| Locked { source: String::new(), sha256: Sha256::of(b""), size, etag: None });
+        Base {
+            id: format!("{image}.raw"),
+            image: image.parse().expect("a name"),
+            path: format!("/base/{image}.raw").into(),
+            source,
+            sha256: None,
+            role: BaseRole::Kernel,
+            converted_from: None,
+            sha256sums: None,
+            locked: locked.map(Box::new),
+        }
+    }
+
+    fn use_of(bases: Vec<Base>, seen: &Observed, free: u64) -> CacheUse {
+        let mut want = Blueprint::default();
+        bases.into_iter().for_each(|base| want.add(Object::Base(base)));
+        let file = |id: &str, room| (id.to_owned(), CachedFile { sha256: Sha256::of(b""), room });
+        let cache = CacheFacts {
+            directory: "/base".into(),
+            free: ByteSize::mib(free),
+            reserve: ByteSize::mib(256),
+            files: [file("old.raw", 7 << 20), file("web.raw", 9 << 20), file("held.raw", 11 << 20)].into(),
+            sources: [("/images/local".into(), 100 << 20)].into(),
+        };
+        CacheUse::new(&want, &Recorded::default(), seen, &cache)
+    }
+
+    #[test]
+    fn what_is_fetched_is_counted_and_what_is_there_is_not() {
+        let web = || Source::Url("https://a.example/d".into());
+        let local = Source::File("/images/local".into());
+        let bases = || {
+            vec![base("web", web(), None), base("locked", web(), Some(200 << 20)), base("file", local.clone(), None)]
+        };
+        let address = |name: &str| Address::new(ResourceKind::Image, name.parse().expect("a name"));
+        let mut seen = Observed::default();
+        let disk = Facts::from([("base".into(), "/base/held.raw".into())]);
+        seen.objects.insert(disk_key(&"stray".parse().expect("a name")), disk);
+        let plan = use_of(bases(), &seen, 556);
+        assert_eq!(plan.needed(), ByteSize::mib(300));
+        assert_eq!(plan.unknown().collect::<Vec<_>>(), [&address("web")]);
+        assert_eq!(plan.locks, [address("web")].into());
+        assert_eq!(plan.prunable, ByteSize::mib(7), "one is wanted, and a disk that nobody knows lies over another");
+        assert_eq!(plan.check(), None, "just enough");
+        let refused = use_of(bases(), &seen, 555).check().expect("too little");
+        assert_eq!(refused.code.as_deref(), Some("image-cache-full"));
+        assert_eq!(
+            refused.message,
+            "the images to be fetched need 300 MiB, and `/base` has room for 299 MiB: 100 MiB of image.file, 200 MiB of \
+             image.locked; 555 MiB free, less 256 MiB that stay free"
+        );
+        assert!(refused.help.expect("a way out").contains("`novella image prune --all` frees 7 MiB"));
+        for (name, content) in [("web", "whole"), ("locked", "whole"), ("file", "damaged")] {
+            seen.objects.insert(base_key(&format!("{name}.raw")), Facts::from([("content".into(), content.into())]));
+        }
+        let plan = use_of(bases(), &seen, 0);
+        assert_eq!(plan.fetches, [(address("file"), Some(ByteSize::mib(100)))], "what is damaged is fetched again");
+        assert_eq!(use_of(Vec::new(), &seen, 0).check(), None, "nothing to fetch needs no room");
+    }
+}

@@ -172,7 +172,7 @@ impl Images {
             || place.whole().is_some_and(|found| base.sha256.as_ref().is_none_or(|wanted| *wanted == found.sha256));
         if done() {
             // All that a kill can have left of the way there.
-            return self.clear_way(&place).map_err(|error| cannot_cache(base, error));
+            return clear_way(&place).map_err(|error| cannot_cache(base, error));
         }
         files::make_project_dir(&self.layout)?;
         files::make_dir(&self.layout.bases(), files::PASSABLE)?;
@@ -183,14 +183,10 @@ impl Images {
         let fetched = self.fetch(base, &place);
         if fetched.as_ref().is_err_and(|error| !error.transient) {
             // What came is of no use, or there is no room for it. The error says more than a failure here would.
-            let _ = files::remove(&place.part).and_then(|()| self.clear_way(&place));
+            let _ = clear_way(&place);
         }
         note_use(&lock);
         fetched
-    }
-
-    fn clear_way(&self, place: &Place) -> io::Result<()> {
-        [&place.note, &place.unpacked, &place.converted].into_iter().try_for_each(|path| files::remove(path))
     }
 
     fn fetch(&self, base: &Base, place: &Place) -> Result<(), HostError> {
@@ -208,7 +204,7 @@ impl Images {
             format: base.role.to_string(),
         };
         put_in_place(place, &path, &file, &sidecar).map_err(|error| cannot_cache(base, error))?;
-        files::remove(&place.part).and_then(|()| self.clear_way(place)).map_err(|error| cannot_cache(base, error))
+        clear_way(place).map_err(|error| cannot_cache(base, error))
     }
 
     /// What the bytes must hash to: what the spec says, or else what they were when the disks over them were made, or what
@@ -257,16 +253,21 @@ impl Images {
             let deed = format!("cannot remove base image `{id}`: the disk of {} lies over it", quoted(&users));
             return Err(HostError::refused(deed).help("remove the servers first"));
         }
-        self.drop_files(&place).map_err(|error| HostError::new(format!("cannot remove base image `{id}`"), error))
+        remove_all(&place).map_err(|error| HostError::new(format!("cannot remove base image `{id}`"), error))
     }
+}
 
-    /// Unlinks all that belongs to an image. The image goes after its sidecar, so that what a kill leaves is still seen; the
-    /// lock, which the caller holds, goes last.
-    pub(super) fn drop_files(&self, place: &Place) -> io::Result<()> {
-        files::remove(&place.part)?;
-        self.clear_way(place)?;
-        [&place.sidecar, &place.image, &place.lock].into_iter().try_for_each(|path| files::remove(path))
-    }
+/// Unlinks all that belongs to an image. The image goes after its sidecar, so that what a kill leaves is still seen; the
+/// lock, which the caller holds, goes last.
+pub(super) fn remove_all(place: &Place) -> io::Result<()> {
+    clear_way(place)?;
+    [&place.sidecar, &place.image, &place.lock].into_iter().try_for_each(|path| files::remove(path))
+}
+
+/// Unlinks what there is on the way to an image.
+fn clear_way(place: &Place) -> io::Result<()> {
+    let way = [&place.part, &place.note, &place.unpacked, &place.converted];
+    way.into_iter().try_for_each(|path| files::remove(path))
 }
 
 /// Notes on the lock of an image that it was of use now. Only its age in the cache hangs on it.

@@ -13,7 +13,7 @@ use crate::blueprint::CacheFacts;
 use crate::blueprint::cache::CachedFile;
 use crate::blueprint::object::{Base, Locked};
 use crate::host::HostError;
-use crate::host::images::base::{Lock, Place, note_use};
+use crate::host::images::base::{Lock, Place, note_use, remove_all};
 use crate::host::images::fetch::room_of;
 use crate::host::images::{Images, header, names_in};
 use crate::value::{ByteSize, Sha256};
@@ -94,7 +94,7 @@ impl Images {
         if unused_for < older_than || self.overlays()?.iter().any(|overlay| overlay.is_over(&place)) {
             return Ok(false);
         }
-        let removed = self.drop_files(&place).map(|()| true);
+        let removed = remove_all(&place).map(|()| true);
         removed.map_err(|error| HostError::new(format!("cannot remove base image `{id}`"), error))
     }
 
