@@ -1,7 +1,7 @@
 //! What the image cache holds, what a blueprint will fetch into it, and whether there is room.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::address::{Address, ResourceKind};
 use crate::blueprint::Blueprint;
@@ -22,8 +22,27 @@ pub struct CacheFacts {
     pub reserve: ByteSize,
     /// What is in it, by [`Base::id`].
     pub files: BTreeMap<String, CachedFile>,
-    /// How much is to be copied of files of this host that images come from, in bytes.
-    pub sources: BTreeMap<PathBuf, u64>,
+    /// The files of this host that images come from.
+    pub sources: BTreeMap<PathBuf, SourceFile>,
+}
+
+impl CacheFacts {
+    /// Whether what was cached of a file of this host is what the file is now, as far as can be told.
+    pub fn is_fresh(&self, id: &str, source: &Path) -> bool {
+        match (self.files.get(id), self.sources.get(source)) {
+            (Some(cached), Some(source)) => cached.stamp.as_ref() == Some(&source.stamp),
+            _ => true,
+        }
+    }
+}
+
+/// A file of this host that an image comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceFile {
+    /// Changes when it is changed.
+    pub stamp: String,
+    /// How much there is to be copied, in bytes.
+    pub room: u64,
 }
 
 /// One file in the cache, or one that was there.
@@ -31,6 +50,8 @@ pub struct CacheFacts {
 pub struct CachedFile {
     /// What it hashed to as it was published.
     pub sha256: Sha256,
+    /// The stamp of the file of this host that it was copied from, where it was.
+    pub stamp: Option<String>,
     /// The room it takes, in bytes; 0 where only what is known of it is left.
     pub room: u64,
 }
@@ -62,8 +83,8 @@ impl CacheUse {
         let missing = wanted().filter(|(key, _)| !is_whole(key)).map(|(_, base)| base);
         let address = |base: &Base| Address::new(ResourceKind::Image, base.image.clone());
         let fetches = missing.map(|base| (address(base), size(base, cache)));
-        let unlocked = wanted().map(|(_, base)| base).filter(|base| base.is_worth_keeping());
-        let unlocked = unlocked.filter(|base| base.sha256.is_none() && base.locked.is_none());
+        let is_locked = |base: &Base| base.locked.is_some() || !matches!(base.source, Source::Url(_));
+        let unlocked = wanted().map(|(_, base)| base).filter(|base| base.sha256.is_none() && !is_locked(base));
         // What a wanted disk lies over is wanted. Of disks that no record knows, nothing more is known.
         let strays = seen.objects.iter().filter(|(key, _)| key.kind == ObjectKind::Disk);
         let strays = strays.filter(|(key, _)| !made.records.contains_key(*key) && !want.objects.contains_key(*key));
@@ -129,7 +150,7 @@ fn base(object: &Object) -> Option<&Base> {
 fn size(base: &Base, cache: &CacheFacts) -> Option<ByteSize> {
     match (&base.locked, &base.source) {
         (Some(locked), _) => Some(ByteSize(locked.size)),
-        (None, Source::File(path)) => cache.sources.get(path).map(|size| ByteSize(*size)),
+        (None, Source::File(path)) => cache.sources.get(path).map(|source| ByteSize(source.room)),
         (None, Source::Url(_)) => None,
     }
 }
@@ -159,13 +180,13 @@ mod tests {
     fn use_of(bases: Vec<Base>, seen: &Observed, free: u64) -> CacheUse {
         let mut want = Blueprint::default();
         bases.into_iter().for_each(|base| want.add(Object::Base(base)));
-        let file = |id: &str, room| (id.to_owned(), CachedFile { sha256: Sha256::of(b""), room });
+        let file = |id: &str, room| (id.to_owned(), CachedFile { sha256: Sha256::of(b""), stamp: None, room });
         let cache = CacheFacts {
             directory: "/base".into(),
             free: ByteSize::mib(free),
             reserve: ByteSize::mib(256),
             files: [file("old.raw", 7 << 20), file("web.raw", 9 << 20), file("held.raw", 11 << 20)].into(),
-            sources: [("/images/local".into(), 100 << 20)].into(),
+            sources: [("/images/local".into(), SourceFile { stamp: String::new(), room: 100 << 20 })].into(),
         };
         CacheUse::new(&want, &Recorded::default(), seen, &cache)
     }

@@ -1,8 +1,10 @@
 //! Images become files in the cache.
 
+use std::path::PathBuf;
+
 use crate::address::Name;
 use crate::blueprint::key::base_key;
-use crate::blueprint::object::{Base, BaseRole, ImageFormat, Object};
+use crate::blueprint::object::{Base, BaseRole, ImageFormat, Object, Source};
 use crate::blueprint::{Blueprint, Context};
 use crate::desired::ImageFile;
 use crate::value::Sha256;
@@ -27,9 +29,6 @@ pub(super) fn disk_base(image: &Name, file: &ImageFile, format: ImageFormat, con
 
 /// The cached file of an image. It is named by its content where that is known, else by its source: then what was first
 /// fetched stays, whatever the source becomes.
-///
-/// What was fetched before it was locked keeps its name as long as it is what the lock file says, for disks lie over it
-/// and guests boot from it.
 pub(super) fn base(
     image: &Name,
     file: &ImageFile,
@@ -38,21 +37,24 @@ pub(super) fn base(
     context: &Context<'_>,
 ) -> Base {
     let named = |content: &str| context.layout.base(content, role, converted_from);
-    let by_source = named(&format!("unpinned-{}", Sha256::of(file.source.to_string().as_bytes()).short()));
     let digest = file.sha256.as_ref().or(file.locked.as_ref().map(|locked| &locked.sha256));
-    let by_content = digest.map(|digest| (digest, named(digest.as_str())));
-    let is_cached = |id: &str, digest: &Sha256| {
-        context.cache.and_then(|cache| cache.files.get(id)).is_some_and(|file| file.sha256 == *digest)
-    };
-    let was_first = |digest: &Sha256, id: &str| {
-        file.sha256.is_none()
-            && !context.recorded.records.contains_key(&base_key(id))
-            && !is_cached(id, digest)
-            && is_cached(&by_source.0, digest)
-    };
-    let ((id, path), sha256) = match by_content {
-        Some((digest, (id, path))) if !was_first(digest, &id) => ((id, path), Some(digest.clone())),
-        _ => (by_source, None),
+    let by_source = || named(&format!("unpinned-{}", Sha256::of(file.source.to_string().as_bytes()).short()));
+    let is_it = |base: &&Base| (&base.source, base.role, base.converted_from) == (&file.source, role, converted_from);
+    let ((id, path), sha256) = match digest {
+        Some(digest) => {
+            let (by_content, by_source) = (named(digest.as_str()), by_source());
+            // What was fetched before it was locked keeps its name, for disks lie over it and guests boot from it.
+            let was_first = file.sha256.is_none()
+                && !context.recorded.records.contains_key(&base_key(&by_content.0))
+                && !is_cached(&by_content.0, digest, context)
+                && is_cached(&by_source.0, digest, context);
+            if was_first { (by_source, None) } else { (by_content, Some(digest.clone())) }
+        }
+        // Whatever it was made as before.
+        None => match recorded(context).filter(is_it).max_by_key(|base| base.sha256.is_none()) {
+            Some(base) => ((base.id.clone(), base.path.clone()), base.sha256.clone()),
+            None => (if_fresh(by_source(), &file.source, context, named), None),
+        },
     };
     Base {
         id,
@@ -67,9 +69,36 @@ pub(super) fn base(
     }
 }
 
+/// The bases that were made.
+fn recorded<'a>(context: &Context<'a>) -> impl Iterator<Item = &'a Base> {
+    let records = context.recorded.records.range(base_key("")..);
+    records.map_while(|(_, record)| if let Object::Base(base) = &record.object { Some(base) } else { None })
+}
+
+fn is_cached(id: &str, digest: &Sha256, context: &Context<'_>) -> bool {
+    context.cache.and_then(|cache| cache.files.get(id)).is_some_and(|file| file.sha256 == *digest)
+}
+
+/// The name and path of a cached file, unless it is a copy of a file of this host that is another by now: then one of its
+/// own, for somebody's disk may lie over the old copy.
+fn if_fresh(
+    found: (String, PathBuf),
+    source: &Source,
+    context: &Context<'_>,
+    named: impl Fn(&str) -> (String, PathBuf),
+) -> (String, PathBuf) {
+    match (context.cache, source) {
+        (Some(cache), Source::File(path)) if !cache.is_fresh(&found.0, path) => {
+            let stamp = cache.sources.get(path).map_or("", |source| &source.stamp);
+            named(&format!("unpinned-{}", Sha256::of(format!("{source} {stamp}").as_bytes()).short()))
+        }
+        _ => found,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use crate::blueprint::cache::CachedFile;
+    use crate::blueprint::cache::{CachedFile, SourceFile};
     use crate::blueprint::key::{ObjectKind, domain_key};
     use crate::blueprint::object::{Locked, Object, VirtType};
     use crate::blueprint::{CacheFacts, HostFacts, lower};
@@ -78,6 +107,7 @@ mod tests {
     use crate::spec::lock::Part;
     use crate::value::Sha256;
 
+    /// An image that comes from the web.
     const SPEC: &str = "[network.n]\n[subnet.s]\nnetwork = \"n\"\ncidr = \"10.0.0.0/24\"\n[image.i]\n\
                         source = \"https://a.example/i?token=x\"\nformat = \"vdi\"\nkernel = \"https://a.example/k\"\n\
                         [flavor.f]\nram = \"1 GiB\"\ndisk = \"1 GiB\"\n[server.s]\nimage = \"i\"\nflavor = \"f\"\n\
@@ -117,7 +147,7 @@ mod tests {
         }
 
         fn fetched(&mut self, ids: &[String], bytes: &[u8]) {
-            let file = CachedFile { sha256: Sha256::of(bytes), room: 1 };
+            let file = CachedFile { sha256: Sha256::of(bytes), stamp: None, room: 1 };
             self.files.files.extend(ids.iter().map(|id| (id.clone(), file.clone())));
         }
     }
@@ -151,5 +181,33 @@ mod tests {
         let by_source = Host::default().ids(None, false).0;
         host.fetched(&by_source, b"one");
         assert_eq!(host.ids(Some(b"one"), false).0, named());
+        // Also where the lock file is lost.
+        assert_eq!(host.ids(None, false).0, named());
+    }
+
+    #[test]
+    fn a_file_of_this_host_that_has_changed_is_copied_anew_when_it_comes_back() {
+        let spec = "[image.i]\nsource = \"/images/i\"\nformat = \"raw\"\n";
+        let loaded = load_texts([("spec.toml", spec)]);
+        let desired = crate::desired::resolve(&loaded.spec, &loaded.source).0.expect("a valid spec");
+        let id = |cached: &[(&String, &str)], recorded: &Recorded| {
+            let file = |stamp: &str| CachedFile { sha256: Sha256::of(b""), stamp: Some(stamp.into()), room: 1 };
+            let cache = CacheFacts {
+                files: cached.iter().map(|(id, stamp)| ((*id).clone(), file(stamp))).collect(),
+                sources: [("/images/i".into(), SourceFile { stamp: "now".into(), room: 1 })].into(),
+                ..CacheFacts::default()
+            };
+            let facts = HostFacts { virt_type: VirtType::Qemu, capacity: None, cache: Some(cache) };
+            let objects = lower(&desired, recorded, &facts).expect("it fits").objects;
+            let (key, base) = objects.into_iter().find(|(key, _)| key.kind == ObjectKind::Base).expect("a base");
+            (key.id.clone(), Recorded { records: [(key, Record::present(base))].into(), ..Recorded::default() })
+        };
+        let (first, made) = id(&[], &Recorded::default());
+        assert_eq!(id(&[(&first, "now")], &Recorded::default()).0, first, "it is what it was");
+        assert_eq!(id(&[(&first, "then")], &made).0, first, "what was first copied stays as long as it is made");
+        let (second, made) = id(&[(&first, "then")], &Recorded::default());
+        assert_ne!(second, first);
+        assert_eq!(id(&[(&first, "then"), (&second, "now")], &made).0, second);
+        assert_eq!(id(&[(&first, "now"), (&second, "then")], &made).0, second);
     }
 }

@@ -275,14 +275,6 @@ pub struct Base {
     pub locked: Option<Box<Locked>>,
 }
 
-impl Base {
-    /// Whether it is of use to a later run when nothing needs it any more. A file of this host that nothing pins is not:
-    /// it may be another by then, and is at hand.
-    pub fn is_worth_keeping(&self) -> bool {
-        self.sha256.is_some() || matches!(self.source, Source::Url(_))
-    }
-}
-
 /// What a file of an image was when it was first fetched.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

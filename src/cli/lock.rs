@@ -55,7 +55,8 @@ pub(super) fn gain(
             Object::Base(base) => Some(base),
             _ => None,
         });
-        let fetched = bases.filter(|base| is_of(base, part, file)).find_map(|base| images.locked(base));
+        let its = bases.filter(|base| is_of(base, part, file)).max_by_key(|base| base.sha256.is_none());
+        let fetched = its.and_then(|base| images.locked(base));
         if let Some(locked) = fetched {
             lock.set(image, part, Locked { source: file.source.shown(), ..locked });
             gained.push(format!("image.{image}"));
@@ -79,14 +80,14 @@ pub(super) fn gain(
     Ok(())
 }
 
-/// Whether a cached file is this file of an image, as it was first fetched.
+/// Whether a cached file is this file of an image.
 fn is_of(base: &Base, part: Part, file: &ImageFile) -> bool {
     let role = match base.role {
         BaseRole::Disk(_) => Part::Source,
         BaseRole::Kernel => Part::Kernel,
         BaseRole::Initrd => Part::Initrd,
     };
-    role == part && base.sha256.is_none() && base.source == file.source
+    role == part && base.source == file.source
 }
 
 /// What the lock file says of the images that the spec has, and of nothing else.

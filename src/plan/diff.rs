@@ -281,7 +281,8 @@ fn change(
                 (action, why(if edited { Reason::Edited } else { Reason::Drifted }), fields)
             }
         }
-        (None, Some(made), Some(seen)) if stays_in_cache(made, seen) => (Action::Forget, Reason::Cached, Vec::new()),
+        // An image may be of use again (reference E3), and somebody's disk may lie over it.
+        (None, Some(_), Some(_)) if key.kind == ObjectKind::Base => (Action::Forget, Reason::Cached, Vec::new()),
         (None, Some(_), Some(_)) => (Action::Delete, Reason::Unneeded, Vec::new()),
         // Half of it may be there, in a way that cannot be seen as the object yet.
         (None, Some(_), None) if intended => (Action::Delete, Reason::Unneeded, Vec::new()),
@@ -419,12 +420,6 @@ fn behind(want: Option<&Object>, made: Option<&Record>, guest: Option<&Guest>) -
         _ => None,
     });
     previous.filter_map(differs).max().unwrap_or_default()
-}
-
-/// Whether what nothing needs any more is an image that may be of use again (reference E3).
-fn stays_in_cache(made: &Record, seen: &Facts) -> bool {
-    matches!(&made.object, Object::Base(base) if base.is_worth_keeping())
-        && seen.get("content").is_some_and(|content| content == "whole")
 }
 
 /// Whether a domain that was seen has a guest in it, running or held.

@@ -119,7 +119,11 @@ fn a_base_in_use_stays() {
     for server in ["web", "db"] {
         lab.images().ensure_disk(&lab.disk(server, Some(&base), ByteSize::gib(1))).expect("made");
     }
-    fails(lab.images().remove_base(&base.id), false, &["`server.db`, `server.web`", "remove the servers first"]);
+    fails(
+        lab.images().remove_base(&base.id),
+        false,
+        &["instances/db/disk.qcow2`, `", "instances/web/disk.qcow2`", "remove the servers first"],
+    );
     lab.images().remove_disk("web").expect("removed");
     fails(lab.images().remove_base(&base.id), false, &["`server.db` lies over it"]);
     lab.images().remove_disk("db").expect("removed");

@@ -12,7 +12,6 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use crate::address::Name;
 use crate::blueprint::Layout;
 use crate::blueprint::object::{Base, Source};
 use crate::host::images::fetch::Fetch;
@@ -52,6 +51,9 @@ pub(super) struct Sidecar {
     pub(super) virtual_size: Option<u64>,
     pub(super) source: String,
     pub(super) etag: Option<String>,
+    /// What told, of a file of this host, whether it is still the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) stamp: Option<String>,
     pub(super) format: String,
 }
 
@@ -201,6 +203,7 @@ impl Images {
             virtual_size,
             source: base.source.shown(),
             etag: fetched.etag,
+            stamp: fetched.stamp,
             format: base.role.to_string(),
         };
         put_in_place(place, &path, &file, &sidecar).map_err(|error| cannot_cache(base, error))?;
@@ -248,10 +251,12 @@ impl Images {
             return Ok(());
         }
         let _lock = place.lock(Lock::Alone)?;
-        let users: Vec<Name> = self.users(&place.image)?;
-        if !users.is_empty() {
-            let deed = format!("cannot remove base image `{id}`: the disk of {} lies over it", quoted(&users));
-            return Err(HostError::refused(deed).help("remove the servers first"));
+        let overlays = self.overlays()?;
+        let over_it = overlays.iter().filter(|overlay| overlay.is_over(&place));
+        let over_it: Vec<String> = over_it.map(|overlay| format!("`{}`", overlay.path.display())).collect();
+        if !over_it.is_empty() {
+            let deed = format!("cannot remove base image `{id}`: over it lies {}", over_it.join(", "));
+            return Err(HostError::refused(deed).help("remove the servers or disks first"));
         }
         remove_all(&place).map_err(|error| HostError::new(format!("cannot remove base image `{id}`"), error))
     }

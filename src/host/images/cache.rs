@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use crate::blueprint::CacheFacts;
-use crate::blueprint::cache::CachedFile;
+use crate::blueprint::cache::{CachedFile, SourceFile};
 use crate::blueprint::object::{Base, Locked};
 use crate::host::HostError;
-use crate::host::images::base::{Lock, Place, note_use, remove_all};
-use crate::host::images::fetch::room_of;
+use crate::host::images::base::{Lock, Place, Sidecar, note_use, remove_all};
+use crate::host::images::fetch::{room_of, stamp};
 use crate::host::images::{Images, header, names_in};
 use crate::value::{ByteSize, Sha256};
 
@@ -51,16 +51,19 @@ impl Images {
         })?;
         let known = self.ids()?.into_iter().filter_map(|id| Place::new(&self.layout, &id));
         let files = known.filter_map(|place| {
-            let sha256 = place.sidecar()?.sha256;
+            let Sidecar { sha256, stamp, .. } = place.sidecar()?;
             let room = fs::symlink_metadata(&place.image).map_or(0, |found| room_of(&found));
-            Some((place.id, CachedFile { sha256, room }))
+            Some((place.id, CachedFile { sha256, stamp, room }))
         });
-        let size = |path: &PathBuf| Some((path.clone(), room_of(&fs::metadata(path).ok()?)));
+        let source = |path: &PathBuf| {
+            let found = fs::metadata(path).ok()?;
+            Some((path.clone(), SourceFile { stamp: stamp(&found), room: room_of(&found) }))
+        };
         Ok(CacheFacts {
             free: ByteSize(found.blocks_available().saturating_mul(found.fragment_size())),
             reserve: self.reserve,
             files: files.collect(),
-            sources: sources.iter().filter_map(size).collect(),
+            sources: sources.iter().filter_map(source).collect(),
             directory,
         })
     }
@@ -117,7 +120,7 @@ impl Images {
 
     /// Every disk below the data directory that lies over something: of whatever project, in the trash, or where a person
     /// has put it.
-    fn overlays(&self) -> Result<Vec<Overlay>, HostError> {
+    pub(super) fn overlays(&self) -> Result<Vec<Overlay>, HostError> {
         let mut overlays = Vec::new();
         let root = self.layout.root.parent().unwrap_or(&self.layout.root);
         let mut open = vec![root.to_owned()];
@@ -140,15 +143,15 @@ impl Images {
 }
 
 /// A disk that lies over something.
-struct Overlay {
-    path: PathBuf,
+pub(super) struct Overlay {
+    pub(super) path: PathBuf,
     /// What, as its header has it.
     backing: Vec<u8>,
 }
 
 impl Overlay {
     /// Whether it lies over this image: by whatever path, or by a name that QEMU reads in its own way, such as `json:`.
-    fn is_over(&self, place: &Place) -> bool {
+    pub(super) fn is_over(&self, place: &Place) -> bool {
         let named = self.backing.windows(place.id.len()).any(|part| part == place.id.as_bytes());
         let at = self.path.with_file_name(OsStr::from_bytes(&self.backing));
         let same = |a: fs::Metadata, b: fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());

@@ -49,6 +49,8 @@ pub(super) struct Fetched {
     pub(super) sha256: Sha256,
     pub(super) bytes: u64,
     pub(super) etag: Option<String>,
+    /// What tells whether a file of this host is still the same.
+    pub(super) stamp: Option<String>,
 }
 
 /// How far an earlier download helps.
@@ -162,11 +164,10 @@ impl Fetch<'_> {
         let mut sink = self.new_sink(Some(before.len()), room_of(&before))?;
         self.pour(&mut source, &mut sink, |error| self.failed(error))?;
         let after = source.metadata().map_err(|error| self.failed(error))?;
-        let stamp = |it: &fs::Metadata| (it.len(), it.mtime(), it.mtime_nsec());
         if stamp(&before) != stamp(&after) || sink.sparse.done != before.len() {
             return Err(self.failed("it changed while it was copied").transient(true));
         }
-        Ok(sink.finish(None))
+        Ok(Fetched { stamp: Some(stamp(&before)), ..sink.finish(None) })
     }
 
     /// Goes on with what is there of an earlier download.
@@ -299,6 +300,11 @@ pub(super) fn room_of(file: &fs::Metadata) -> u64 {
     file.len().min(file.blocks().saturating_mul(512))
 }
 
+/// What tells whether a file of this host is still the same: its length and when it was changed.
+pub(super) fn stamp(file: &fs::Metadata) -> String {
+    format!("{}-{}.{:09}", file.len(), file.mtime(), file.mtime_nsec())
+}
+
 impl Images {
     /// What may still be written to the cache, in bytes.
     pub(super) fn room(&self) -> io::Result<ByteSize> {
@@ -385,6 +391,6 @@ impl<'a> Sink<'a> {
     fn finish(self, validator: Option<String>) -> Fetched {
         let etag = validator.filter(|it| is_etag(it));
         let Sparse { file, done, .. } = self.sparse;
-        Fetched { sha256: Sha256::from_digest(&self.hasher.finalize()), bytes: done, file, etag }
+        Fetched { sha256: Sha256::from_digest(&self.hasher.finalize()), bytes: done, file, etag, stamp: None }
     }
 }
