@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 use crate::address::{Address, ResourceKind, VolumeId};
-use crate::blueprint::key::{ObjectKey, ObjectKind, bridge_key};
+use crate::blueprint::cache::CacheUse;
+use crate::blueprint::key::bridge_key;
 use crate::blueprint::object::Object;
 use crate::blueprint::{self, Blueprint, Layout};
 use crate::desired::Desired;
@@ -44,12 +45,17 @@ pub enum PlanError {
 pub fn plan(desired: &Desired, recorded: Recorded, host: &dyn Host) -> Result<Plan, PlanError> {
     let layout = Layout::new(&desired.host.data_dir, &desired.project);
     data_dir_is_where_it_was(&layout, &recorded)?;
-    let observed = observe(desired, &recorded, host)?;
+    let observed = host.observe()?;
     let chosen = blueprint::found::with_found(desired, &recorded, &observed);
-    let blueprint = blueprint::lower(desired, &chosen, &host.facts()?).map_err(PlanError::Spec)?;
+    let facts = host.facts()?;
+    let blueprint = blueprint::lower(desired, &chosen, &facts).map_err(PlanError::Spec)?;
     drop(chosen);
     networks_are_free(desired, &observed)?;
-    let plan = Plan { trash: desired.host.trash_ttl, ..Plan::new(blueprint, recorded, &observed)? };
+    let cache = facts.cache.map(|cache| CacheUse::new(&blueprint, &recorded, &observed, &cache));
+    if let Some(problem) = cache.as_ref().and_then(CacheUse::check) {
+        return Err(PlanError::Spec(vec![problem]));
+    }
+    let plan = Plan { trash: desired.host.trash_ttl, cache, ..Plan::new(blueprint, recorded, &observed)? };
     disks_do_not_shrink(&plan, desired)?;
     Ok(plan)
 }
@@ -61,20 +67,8 @@ pub fn plan(desired: &Desired, recorded: Recorded, host: &dyn Host) -> Result<Pl
 pub fn plan_destroy(desired: &Desired, recorded: Recorded, host: &dyn Host) -> Result<Plan, PlanError> {
     let layout = Layout::new(&desired.host.data_dir, &desired.project);
     data_dir_is_where_it_was(&layout, &recorded)?;
-    let observed = observe(desired, &recorded, host)?;
+    let observed = host.observe()?;
     Ok(Plan { trash: desired.host.trash_ttl, ..Plan::new(Blueprint::default(), recorded, &observed)? })
-}
-
-/// What the host holds. A base image that a disk lies over stays for it, also once that is in the trash.
-fn observe(desired: &Desired, recorded: &Recorded, host: &dyn Host) -> Result<Observed, HostError> {
-    let mut observed = host.observe()?;
-    if desired.host.trash_ttl.is_some() {
-        let disks =
-            recorded.records.iter().filter(|(key, _)| matches!(key.kind, ObjectKind::Disk | ObjectKind::Volume));
-        let bases: Vec<ObjectKey> = disks.flat_map(|(_, record)| record.needs()).collect();
-        observed.kept.extend(bases);
-    }
-    Ok(observed)
 }
 
 /// What a disk becomes less by is lost, so none does.

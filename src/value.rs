@@ -30,6 +30,15 @@ impl ByteSize {
     pub const fn bytes(self) -> u64 {
         self.0
     }
+
+    /// It for people, where an exact size would be hard to read: rounded down to a tenth of the largest unit that is not
+    /// more than it.
+    pub fn about(self) -> String {
+        let Some((unit, factor)) = UNITS.iter().find(|(_, factor)| self.0 >= *factor) else { return self.to_string() };
+        let tenths = self.0 % factor / (factor / 1024) * 10 / 1024;
+        let fraction = if tenths > 0 { format!(".{tenths}") } else { String::new() };
+        format!("{}{fraction} {unit}", self.0 / factor)
+    }
 }
 
 /// Why a text is not a [`ByteSize`].

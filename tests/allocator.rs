@@ -216,7 +216,7 @@ fn model_of(draft: &Draft, held: &Held) -> Option<Held> {
 
 /// Plays one life, and tells how many edits of it there were to try.
 fn life(edits: &[Edit]) -> Result<usize, TestCaseError> {
-    let facts = HostFacts { virt_type: VirtType::Qemu, capacity: None, abilities: None };
+    let facts = HostFacts::unknown(VirtType::Qemu);
     let mut steps = 0;
     let (mut draft, mut held, mut recorded) = (Draft::new(), Held::new(), Recorded::default());
     for edit in edits {

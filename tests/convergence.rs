@@ -51,6 +51,9 @@ impl Host for Fused<'_, dyn Host> {
     fn release(&self, domain: &ObjectKey, volumes: &[ObjectKey]) -> Result<(), HostError> {
         self.1.guard(|| self.0.release(domain, volumes)).unwrap_or_else(|| Err(HostError::refused("cut off")))
     }
+    fn retire(&self, key: &ObjectKey) -> Result<(), HostError> {
+        self.1.guard(|| self.0.retire(key)).unwrap_or_else(|| Err(HostError::refused("cut off")))
+    }
     fn reload(&self, server: &ObjectKey) -> Result<(), HostError> {
         self.1.guard(|| self.0.reload(server)).unwrap_or_else(|| Err(HostError::refused("cut off")))
     }
@@ -599,7 +602,9 @@ fn assert_settled(case: &str, text: &str, host: &SimHost, store: &MemoryStore) {
     assert_eq!(host.broken(), Vec::<String>::new(), "{case}");
     assert!(plan.left_alone.is_empty(), "{case}: {:?} is left", plan.left_alone);
     let made: Vec<ObjectKey> = store.snapshot().records.into_keys().collect();
-    let there: Vec<ObjectKey> = host.objects().into_keys().collect();
+    // What was fetched stays in the cache.
+    let is_kept = |key: &ObjectKey| key.kind == ObjectKind::Base && !made.contains(key);
+    let there: Vec<ObjectKey> = host.objects().into_keys().filter(|key| !is_kept(key)).collect();
     assert_eq!(made, there, "{case}: what is recorded is not what is there");
 }
 
@@ -1016,7 +1021,8 @@ fn what_nobody_knows_of_is_left_alone_and_told() {
     converge(BASE, &host, &MemoryStore::default());
     let before = host.objects();
     let plan = converge("", &host, &MemoryStore::default());
-    assert_eq!(plan.left_alone, before.keys().cloned().collect::<Vec<_>>());
+    let unknown: Vec<ObjectKey> = before.keys().filter(|key| key.kind != ObjectKind::Base).cloned().collect();
+    assert_eq!(plan.left_alone, unknown, "an image in the cache is nobody's");
     assert_eq!(host.objects(), before);
     assert!(report::plan::render(&plan).contains("bridge closed, bridge private"));
 }
@@ -1095,4 +1101,22 @@ fn a_new_dependency_is_written_down_and_disrupts_nobody() {
     let plan = converge(&BASE.replace("[server.db]", "[server.db]\ndepends_on = [\"web\"]"), &host, &store);
     let changes: Vec<_> = plan.changes.iter().map(|it| (it.key.to_string(), it.action, it.disruption)).collect();
     assert_eq!(changes, [("domain db".to_owned(), Action::Update, Disruption::None)]);
+}
+
+#[test]
+fn an_image_that_nothing_needs_stays_in_the_cache_and_is_taken_up_again() {
+    let (host, store) = (SimHost::new(), MemoryStore::default());
+    converge(BASE, &host, &store);
+    let bases = || host.objects().into_keys().filter(|key| key.kind == ObjectKind::Base).collect::<Vec<ObjectKey>>();
+    let before = bases();
+    let gone = plan("", store.snapshot(), &host);
+    assert!(walk(&gone, &host, &store, 1).is_complete());
+    assert_settled("all is gone", "", &host, &store);
+    assert_eq!(bases(), before);
+    let again = plan(BASE, store.snapshot(), &host);
+    let of_bases: Vec<Action> =
+        again.changes.iter().filter(|change| change.key.kind == ObjectKind::Base).map(|change| change.action).collect();
+    assert_eq!(of_bases, vec![Action::Record; before.len()]);
+    assert!(walk(&again, &host, &store, 1).is_complete());
+    assert_settled("all is back", BASE, &host, &store);
 }

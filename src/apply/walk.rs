@@ -198,6 +198,10 @@ impl<'a> Walk<'a> {
                 self.patiently(change, deed, || self.host.discard(key, self.keep(Why::Removed)))?;
                 self.store.forget(key)?;
             }
+            (Deed::Retire, _) => {
+                self.patiently(change, deed, || self.host.retire(key))?;
+                self.store.forget(key)?;
+            }
             (Deed::Reload, _) => {
                 for server in servers_of(change) {
                     self.patiently(change, deed, || self.host.reload(&server))?;

@@ -142,6 +142,9 @@ impl Object {
                 if let Some(sha256) = &it.sha256 {
                     put("sha256", sha256.to_string());
                 }
+                if let Some(format) = it.converted_from {
+                    put("converted_from", format.as_str().into());
+                }
             }
             Self::Disk(it) => {
                 put("path", it.path.display().to_string());

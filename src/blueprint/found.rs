@@ -12,8 +12,8 @@ use crate::blueprint::facts::Facts;
 use crate::blueprint::hardware::Hardware;
 use crate::blueprint::key::{ObjectKey, ObjectKind};
 use crate::blueprint::object::{
-    Attachment, Base, BaseRef, BaseRole, Bridge, Datasource, Disk, DiskFormat, Domain, DomainDisk, HostEntry, Object,
-    PortAddress, Seed, VirtType, Volume,
+    Attachment, Base, BaseRef, BaseRole, Bridge, Datasource, Disk, DiskFormat, Domain, DomainDisk, HostEntry,
+    ImageFormat, Object, PortAddress, Seed, VirtType, Volume,
 };
 use crate::blueprint::seed::volume::Sealed;
 use crate::desired::Desired;
@@ -183,6 +183,8 @@ fn base(desired: &Desired, image: &Name, facts: &Facts, found: &mut Vec<Object>)
     // See `Layout::base`.
     let (content, format) = id.rsplit_once('.')?;
     let format = DiskFormat::ALL.into_iter().find(|it| it.as_str() == format)?;
+    let converted_from = ImageFormat::ALL.into_iter().find(|it| content.ends_with(&format!(".{}", it.as_str())));
+    let content = content.split_once('.').map_or(content, |(content, _)| content);
     let (file, _) = desired.images.get(image)?.disk.as_ref()?;
     found.push(Object::Base(Base {
         image: image.clone(),
@@ -191,6 +193,9 @@ fn base(desired: &Desired, image: &Name, facts: &Facts, found: &mut Vec<Object>)
         sha256: content.parse().ok(),
         role: BaseRole::Disk(format),
         id: id.clone(),
+        converted_from,
+        sha256sums: None,
+        locked: None,
     }));
     Some(Some(BaseRef { id, path, format }))
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::address::{Name, VolumeId};
 use crate::blueprint::hardware::Firmware;
-use crate::blueprint::object::{BaseRole, DiskFormat};
+use crate::blueprint::object::{BaseRole, DiskFormat, ImageFormat};
 use crate::value::Sha256;
 
 /// Where the files of a project are on a host. All lies under one directory that is ours alone.
@@ -99,9 +99,13 @@ impl Layout {
         self.networks().join(network)
     }
 
-    /// A cached file. Its role is part of the name, so that the same bytes may serve in two roles.
-    pub fn base(&self, content: &str, role: BaseRole) -> (String, PathBuf) {
-        let id = format!("{content}.{role}");
+    /// A cached file. Its role, and the format it was converted from, are part of the name, so that the same bytes may
+    /// serve in two ways.
+    pub fn base(&self, content: &str, role: BaseRole, converted_from: Option<ImageFormat>) -> (String, PathBuf) {
+        let id = match converted_from {
+            Some(format) => format!("{content}.{}.{role}", format.as_str()),
+            None => format!("{content}.{role}"),
+        };
         let path = self.bases().join(&id);
         (id, path)
     }

@@ -5,9 +5,10 @@
 //!
 //! [`object`], [`dhcp`], [`disk`], [`key`], [`facts`] and [`guest`] have the vocabulary; [`identity`] and [`ipam`] make the choices,
 //! and [`found`] tells of those that no record holds any more; [`network`], [`image`], [`server`], [`volume`] and [`seed`] lower one
-//! kind of thing each; [`capacity`] proves that it all fits, [`hardware`] that the host can be such machines, and [`usage`] tells
-//! what is left of a network.
+//! kind of thing each; [`capacity`] proves that it all fits, [`cache`] that the images do, [`hardware`] that the host can be such
+//! machines, and [`usage`] tells what is left of a network.
 
+pub mod cache;
 pub mod capacity;
 pub mod dhcp;
 pub mod disk;
@@ -37,6 +38,7 @@ use crate::desired::Desired;
 use crate::diagnostic::{Diagnostic, has_errors};
 use crate::plan::world::Recorded;
 
+pub use cache::CacheFacts;
 pub use capacity::Capacity;
 pub use hardware::Abilities;
 pub use layout::Layout;
@@ -50,6 +52,8 @@ pub struct HostFacts {
     pub capacity: Option<Capacity>,
     /// What its hypervisor can do; none where nothing asks for it, or it is unknown.
     pub abilities: Option<Abilities>,
+    /// What is in the image cache, and what it has room for; none where that is unknown.
+    pub cache: Option<CacheFacts>,
 }
 
 /// All that a host must hold.
@@ -59,6 +63,13 @@ pub struct Blueprint {
     pub objects: BTreeMap<ObjectKey, Object>,
     /// What is worth knowing of the choices that were made.
     pub warnings: Vec<Diagnostic>,
+}
+
+impl HostFacts {
+    /// A host of which nothing else is known.
+    pub fn unknown(virt_type: VirtType) -> Self {
+        Self { virt_type, capacity: None, abilities: None, cache: None }
+    }
 }
 
 impl Blueprint {
@@ -93,8 +104,8 @@ pub fn lower(desired: &Desired, recorded: &Recorded, host: &HostFacts) -> Result
     }
     let mut blueprint = Blueprint { warnings: problems, ..Blueprint::default() };
     let networks = network::lower(desired, &ipam, &identity, &layout, &mut blueprint);
-    image::lower(desired, &layout, &mut blueprint);
     let context = Context { desired, recorded, identity: &identity, layout: &layout, ipam: &ipam, host };
+    image::lower(&context, &mut blueprint);
     network::lower_ports(desired, &ipam, &mut blueprint);
     volume::lower(&context, &mut blueprint);
     for server in desired.servers.values() {

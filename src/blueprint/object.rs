@@ -181,6 +181,57 @@ impl DiskFormat {
     }
 }
 
+/// The format in which a disk image is published, declared like [`DiskFormat`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImageFormat {
+    /// QEMU copy-on-write, kept as it is.
+    Qcow2,
+    /// Plain bytes, kept as they are.
+    Raw,
+    /// VMware's, in one file.
+    Vmdk,
+    /// VirtualBox's.
+    Vdi,
+    /// Hyper-V's.
+    Vhdx,
+    /// Virtual PC's and Azure's, also called VHD.
+    Vpc,
+}
+
+impl ImageFormat {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Qcow2, Self::Raw, Self::Vmdk, Self::Vdi, Self::Vhdx, Self::Vpc];
+
+    /// The word that qemu-img uses.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Qcow2 => "qcow2",
+            Self::Raw => "raw",
+            Self::Vmdk => "vmdk",
+            Self::Vdi => "vdi",
+            Self::Vhdx => "vhdx",
+            Self::Vpc => "vpc",
+        }
+    }
+
+    /// The format in which it is cached: what guests do not run from is converted once.
+    pub const fn kept_as(self) -> DiskFormat {
+        match self {
+            Self::Raw => DiskFormat::Raw,
+            Self::Qcow2 | Self::Vmdk | Self::Vdi | Self::Vhdx | Self::Vpc => DiskFormat::Qcow2,
+        }
+    }
+
+    /// It, where it is not the one in which it is cached.
+    pub const fn converted(self) -> Option<Self> {
+        match self {
+            Self::Qcow2 | Self::Raw => None,
+            Self::Vmdk | Self::Vdi | Self::Vhdx | Self::Vpc => Some(self),
+        }
+    }
+}
+
 /// What a cached file is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -206,7 +257,7 @@ impl fmt::Display for BaseRole {
 /// A file in the image cache, fetched once and never changed after (reference E1).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Base {
-    /// Names the content: the SHA-256 of the file where the spec pins it, else that of its source. A file name.
+    /// Names the content: the SHA-256 of the file where it is known, else that of its source. A file name.
     pub id: String,
     /// The image that asks for it; the first by name if several do.
     pub image: Name,
@@ -214,10 +265,35 @@ pub struct Base {
     pub path: PathBuf,
     /// Where it comes from.
     pub source: Source,
-    /// What it must hash to, where the spec says so.
+    /// What the file must hash to as it is published, where its id says so.
     pub sha256: Option<Sha256>,
     /// What it is for.
     pub role: BaseRole,
+    /// The format in which it is published, where it is kept in another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub converted_from: Option<ImageFormat>,
+    /// A list of digests that has its name, where nothing else tells what it must hash to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256sums: Option<Source>,
+    /// What the lock file says of it. It vouches for the bytes and does not make another object of them, so it is not
+    /// recorded.
+    #[serde(skip)]
+    pub locked: Option<Box<Locked>>,
+}
+
+/// What a file of an image was when it was first fetched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Locked {
+    /// Where it came from: a URL without its query.
+    pub source: String,
+    /// What it hashes to as it is published, before it is unpacked or converted.
+    pub sha256: Sha256,
+    /// How long it is, in bytes, likewise.
+    pub size: u64,
+    /// What the server called it, for asking whether it is still the same (RFC 9110, 8.8.3).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etag: Option<String>,
 }
 
 /// A base image as a disk refers to it.

@@ -3,11 +3,11 @@
 use crate::address::{Address, Name, PortId, ResourceKind};
 use crate::blueprint::hardware::Hardware;
 use crate::blueprint::identity::Identity;
-use crate::blueprint::image::base;
+use crate::blueprint::image::{base, disk_base};
 use crate::blueprint::key::{base_key, disk_key, domain_key};
 use crate::blueprint::network::Plugs;
 use crate::blueprint::object::{BaseRef, BaseRole, DirectBoot, Disk, Domain, Nic, Object, VirtType};
-use crate::blueprint::{Blueprint, Context, HostFacts, Layout, seed, volume};
+use crate::blueprint::{Blueprint, Context, HostFacts, seed, volume};
 use crate::desired::Desired;
 use crate::desired::{Image, Port, Server};
 use crate::plan::world::Recorded;
@@ -69,7 +69,7 @@ pub(super) fn lower(server: &Server, context: &Context<'_>, plugs: &Plugs, bluep
         root_disk: server.root_disk,
         disks: volume::disks(server, context, blueprint),
         nics,
-        boot: direct_boot(image, layout),
+        boot: direct_boot(image, context),
         seed,
         console_log: layout.console_log(name.as_str()),
         power: server.power,
@@ -118,8 +118,8 @@ pub(super) fn held_base(
         }
     }
     let (file, format) = image.disk.as_ref()?;
-    let base = base(&image.name, file, BaseRole::Disk(*format), context.layout);
-    Some(BaseRef { id: base.id, path: base.path, format: *format })
+    let base = disk_base(&image.name, file, *format, context);
+    Some(BaseRef { id: base.id, path: base.path, format: format.kept_as() })
 }
 
 /// The user data that a server's disk is to have been made with. Only a server that is to be rebuilt asks for those of now;
@@ -136,9 +136,9 @@ fn made_with(server: &Server, context: &Context<'_>) -> Option<String> {
     }
 }
 
-fn direct_boot(image: &Image, layout: &Layout) -> Option<DirectBoot> {
+fn direct_boot(image: &Image, context: &Context<'_>) -> Option<DirectBoot> {
     let cached = |file, role| {
-        let base = base(&image.name, file, role, layout);
+        let base = base(&image.name, file, role, None, context);
         (base.id, base.path)
     };
     Some(DirectBoot {

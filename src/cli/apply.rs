@@ -8,7 +8,7 @@ use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser
 use crate::apply::{Options, Outcome};
 use crate::blueprint::facts::Disruption;
 use crate::cli::session::{self, Target};
-use crate::cli::{FAILED, Global, INTERRUPTED, Stop, interrupt};
+use crate::cli::{FAILED, Global, INTERRUPTED, Stop, interrupt, lock};
 use crate::desired::Desired;
 use crate::host::Host;
 use crate::plan::Plan;
@@ -18,6 +18,7 @@ use crate::report::progress::Progress;
 use crate::report::{ADD, BOLD, REMOVE};
 use crate::store::Store as _;
 use crate::store::sled::SledStore;
+use crate::value::ByteSize;
 use crate::{apply, report};
 
 #[derive(Debug, clap::Args)]
@@ -38,6 +39,9 @@ pub(super) struct Arguments {
 pub(super) struct ApplyArguments {
     #[command(flatten)]
     common: Arguments,
+    /// Refuse images that are neither pinned in the spec nor locked in `images.lock`
+    #[arg(long)]
+    locked: bool,
     /// Define what takes a reboot, and let the guests go on: `novella reboot --pending` reboots them later
     #[arg(long)]
     defer_reboots: bool,
@@ -54,6 +58,17 @@ fn threads() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..=256)
 }
 
+/// What becomes of the lock file of the images.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Locking {
+    /// It gains what was fetched for the first time.
+    Gain,
+    /// It must have all.
+    Required,
+    /// It is not looked at, and what stays in the cache is told.
+    Unused,
+}
+
 /// Which plan is made and what is said of it.
 pub(super) struct Errand {
     /// What the lock says we are doing.
@@ -62,6 +77,8 @@ pub(super) struct Errand {
     pub plan: fn(&Desired, Recorded, &dyn Host) -> Result<Plan, PlanError>,
     /// Whether what takes a reboot waits until it is asked for.
     pub defer_reboots: bool,
+    /// What becomes of the lock file of the images.
+    pub images: Locking,
     /// Asked before acting.
     pub question: &'static str,
     /// Said at the end.
@@ -73,6 +90,7 @@ pub(super) fn run(global: &Global, arguments: &ApplyArguments) -> Result<(), Sto
         operation: "apply",
         plan: reconcile::plan,
         defer_reboots: arguments.defer_reboots,
+        images: if arguments.locked { Locking::Required } else { Locking::Gain },
         question: "Do you want to perform these actions?\n  Novella will perform the actions described above.",
         complete: "Apply complete!",
     };
@@ -81,6 +99,9 @@ pub(super) fn run(global: &Global, arguments: &ApplyArguments) -> Result<(), Sto
 
 pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand) -> Result<(), Stop> {
     let (desired, source) = session::spec(global)?;
+    if errand.images == Locking::Required {
+        lock::require(&desired, &source)?;
+    }
     let store = SledStore::open(&session::state_dir(global), errand.operation)?;
     let progress = Arc::new(Progress::default());
     let target = Target::open(global, &desired, progress.sink())?;
@@ -93,14 +114,20 @@ pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand)
     if let Some(most) = arguments.max_disruption {
         session::refuse_beyond(&plan, most)?;
     }
+    let end = |target: &Target| -> Result<(), Stop> {
+        if errand.images == Locking::Gain {
+            lock::gain(global, &desired, &source, target, &store.load()?)?;
+        }
+        close(target, &store)
+    };
     if plan.changes.is_empty() {
         sweep_trash(&target)?;
-        close(&target, &store)?;
+        end(&target)?;
         report::line(format_args!(
             "\n{ADD}{BOLD}{} Resources: 0 added, 0 changed, 0 destroyed.{BOLD:#}{ADD:#}",
             errand.complete
         ));
-        return Ok(());
+        return kept(&target, errand);
     }
     if !arguments.auto_approve && !approved(errand.question) {
         report::note("Cancelled: nothing was done.");
@@ -115,8 +142,24 @@ pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand)
     // What came of it is told first, whatever comes of the rest.
     let concluded = conclude(&plan, &outcome, errand, stop.load(Ordering::SeqCst));
     target.save()?;
-    close(&target, &store)?;
-    concluded
+    end(&target)?;
+    concluded?;
+    kept(&target, errand)
+}
+
+/// What the image cache keeps when all else is gone.
+fn kept(target: &Target, errand: &Errand) -> Result<(), Stop> {
+    let Some(images) = target.images().filter(|_| errand.images == Locking::Unused) else { return Ok(()) };
+    let kept = images.cached()?;
+    if !kept.is_empty() {
+        let room = ByteSize(kept.iter().map(|image| image.room).sum());
+        report::line(format_args!(
+            "The cache keeps {} ({}); `novella image prune --all` drops what nothing needs.",
+            report::count(kept.len(), "image"),
+            room.about()
+        ));
+    }
+    Ok(())
 }
 
 /// Takes out of the trash what has been there for its time. It is the first thing to be done: base images that were kept for
@@ -162,7 +205,8 @@ fn conclude(plan: &Plan, outcome: &Outcome, errand: &Errand, interrupted: bool) 
         };
         report::note("");
         report::note(format_args!("{BOLD}{}{BOLD:#} ({})", change.address, change.key));
-        report::error::print(error, help);
+        let code = if let apply::StepError::Host(error) = error { error.code } else { None };
+        report::error::print_named(error, code, help);
     }
     let left = outcome.steps.iter().filter(|(_, fate)| !matches!(fate, apply::Fate::Done)).count();
     report::note(format_args!(

@@ -1,6 +1,6 @@
 //! `novella destroy`.
 
-use crate::cli::apply::{Arguments, Errand, carry_out};
+use crate::cli::apply::{Arguments, Errand, Locking, carry_out};
 use crate::cli::{Global, Stop};
 use crate::reconcile;
 
@@ -9,6 +9,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
         operation: "destroy",
         plan: reconcile::plan_destroy,
         defer_reboots: false,
+        images: Locking::Unused,
         question: "Do you really want to destroy all resources?\n  Novella will destroy all that it made, as shown above. \
                    There is no undo but for disks that go to the trash.",
         complete: "Destroy complete!",

@@ -2,14 +2,12 @@
 
 use clap::Subcommand;
 
-use crate::address::Name;
+use crate::address::ResourceKind;
 use crate::blueprint::usage;
 use crate::cli::{FAILED, Global, Stop, session};
-use crate::desired::{Desired, Network};
-use crate::diagnostic::{Diagnostic, did_you_mean, has_errors};
+use crate::diagnostic::has_errors;
 use crate::report;
 use crate::report::addresses;
-use crate::spec::Source;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -37,7 +35,7 @@ struct Of {
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
     let (What::List(of) | What::Free(of)) = &arguments.what;
     let (desired, source) = session::spec(global)?;
-    let network = find(&desired, &of.network, &source)?;
+    let network = session::find(ResourceKind::Network, &desired.networks, &of.network, &source)?;
     let recorded = session::recorded(global)?;
     let mut problems = Vec::new();
     let usage = usage::of(network, &desired, &recorded, &mut problems);
@@ -50,22 +48,4 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
     });
     // Whoever has run out of addresses wants to see them all the more.
     if has_errors(&problems) { Err(Stop(FAILED)) } else { Ok(()) }
-}
-
-fn find<'d>(desired: &'d Desired, written: &str, source: &Source) -> Result<&'d Network, Stop> {
-    let name = written.strip_prefix("network.").unwrap_or(written);
-    desired.networks.get(name).ok_or_else(|| {
-        let known: Vec<&str> = desired.networks.keys().map(Name::as_str).collect();
-        let help = match did_you_mean(name, known.iter().copied()) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None if known.is_empty() => "the spec has no networks".into(),
-            None => {
-                let names: Vec<String> = known.iter().take(8).map(|name| format!("`{name}`")).collect();
-                format!("use one of {}", names.join(", "))
-            }
-        };
-        let error = Diagnostic::error(format!("there is no `network.{}`", name.escape_default())).help(help);
-        report::diagnostics::print(&[error], source);
-        Stop(FAILED)
-    })
 }

@@ -8,9 +8,11 @@ mod completions;
 mod console;
 mod destroy;
 mod doctor;
+mod image;
 mod interrupt;
 mod ip;
 mod leases;
+mod lock;
 mod logs;
 mod plan;
 mod power;
@@ -96,6 +98,8 @@ enum Verb {
     Leases(leases::Arguments),
     /// Show which addresses of a network are in use, and which are free
     Ip(ip::Arguments),
+    /// Show and tidy the image cache, and lock images to what they are
+    Image(image::Arguments),
     /// Turn servers on, for the moment: the spec still says what is wanted
     Start(power::StartArguments),
     /// Shut servers off, for the moment: the spec still says what is wanted
@@ -137,6 +141,7 @@ pub fn run() -> ExitCode {
         Verb::Show(arguments) => show::run(&global, &arguments),
         Verb::Leases(arguments) => leases::run(&global, &arguments),
         Verb::Ip(arguments) => ip::run(&global, &arguments),
+        Verb::Image(arguments) => image::run(&global, &arguments),
         Verb::Start(arguments) => power::start(&global, &arguments),
         Verb::Stop(arguments) => power::stop(&global, &arguments),
         Verb::Wait(arguments) => wait::run(&global, &arguments),
@@ -164,11 +169,17 @@ impl Stop {
         report::error::print(error, help);
         Self(FAILED)
     }
+
+    /// The same of a deed on the host.
+    fn host(error: &crate::host::HostError) -> Self {
+        report::error::print_named(error, error.code, error.help.as_deref());
+        Self(FAILED)
+    }
 }
 
 impl From<crate::host::HostError> for Stop {
     fn from(error: crate::host::HostError) -> Self {
-        Self::error(&error, error.help.as_deref())
+        Self::host(&error)
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::blueprint::facts::Disruption;
 use crate::cli::apply::disruption;
 use crate::cli::session::{self, Target};
-use crate::cli::{CHANGES, Global, Stop};
+use crate::cli::{CHANGES, Global, Stop, lock};
 use crate::{reconcile, report};
 
 #[derive(Debug, clap::Args)]
@@ -17,6 +17,9 @@ pub(super) struct Arguments {
     /// Mark what a guest would notice more of than this
     #[arg(long, value_name = "WHAT", value_parser = disruption())]
     max_disruption: Option<Disruption>,
+    /// Refuse images that are neither pinned in the spec nor locked in `images.lock`
+    #[arg(long)]
+    locked: bool,
     /// Show what `apply --defer-reboots` would do
     #[arg(long)]
     defer_reboots: bool,
@@ -24,6 +27,9 @@ pub(super) struct Arguments {
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
     let (desired, source) = session::spec(global)?;
+    if arguments.locked {
+        lock::require(&desired, &source)?;
+    }
     let recorded = session::recorded(global)?;
     let target = Target::open(global, &desired, session::no_progress())?;
     let plan = match arguments.destroy {

@@ -1,14 +1,16 @@
 //! What several verbs begin with: the spec, the host, the state.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::address::Name;
+use crate::address::{Name, ResourceKind};
 use crate::blueprint::facts::Disruption;
 use crate::blueprint::object::Domain;
 use crate::cli::{Backend, FAILED, Global, Stop};
 use crate::desired::{self, Desired};
-use crate::diagnostic::has_errors;
+use crate::diagnostic::{Diagnostic, did_you_mean, has_errors};
 use crate::host::dhcp::Lease;
+use crate::host::images::Images;
 use crate::host::images::trash::{self, Entry};
 use crate::host::machine::Machine;
 use crate::host::sim::SimHost;
@@ -73,6 +75,14 @@ impl Target {
         }
     }
 
+    /// The image cache; none on a host that fetches nothing.
+    pub(super) fn images(&self) -> Option<&Images> {
+        match self {
+            Self::Machine(machine) => Some(machine.images()),
+            Self::Sim(_) => None,
+        }
+    }
+
     /// Shuts a guest that runs down, and starts it again as it is defined now.
     pub(super) fn reboot(&self, domain: &Domain) -> Result<(), HostError> {
         match self {
@@ -125,6 +135,30 @@ pub(super) fn recorded(global: &Global) -> Result<Recorded, Stop> {
     Ok(read.recorded)
 }
 
+/// What the spec declares by this name, which may be written with its kind before it.
+pub(super) fn find<'d, T>(
+    kind: ResourceKind,
+    declared: &'d BTreeMap<Name, T>,
+    written: &str,
+    source: &Source,
+) -> Result<&'d T, Stop> {
+    let name = written.strip_prefix(&format!("{kind}.")).unwrap_or(written);
+    declared.get(name).ok_or_else(|| {
+        let known: Vec<&str> = declared.keys().map(Name::as_str).collect();
+        let help = match did_you_mean(name, known.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None if known.is_empty() => format!("the spec has no {kind}s"),
+            None => {
+                let names: Vec<String> = known.iter().take(8).map(|name| format!("`{name}`")).collect();
+                format!("use one of {}", names.join(", "))
+            }
+        };
+        let error = Diagnostic::error(format!("there is no `{kind}.{}`", name.escape_default())).help(help);
+        report::diagnostics::print(&[error], source);
+        Stop(FAILED)
+    })
+}
+
 /// Prints why there is no plan.
 pub(super) fn no_plan(error: &PlanError, source: &Source) -> Stop {
     match error {
@@ -132,7 +166,7 @@ pub(super) fn no_plan(error: &PlanError, source: &Source) -> Stop {
             report::diagnostics::print(diagnostics, source);
             Stop(FAILED)
         }
-        PlanError::Host(error) => Stop::error(error, error.help.as_deref()),
+        PlanError::Host(error) => Stop::host(error),
         PlanError::Cycle(_) => Stop::error(error, None),
         PlanError::DataDirMoved { was, is } if was.file_name() != is.file_name() => {
             let project = was.file_name().unwrap_or_default().display();

@@ -325,7 +325,7 @@ fn date(text: &str) -> Option<u64> {
 }
 
 /// A length of time, as in `lease_time`.
-fn length(text: &str) -> Result<Duration, String> {
+pub(super) fn length(text: &str) -> Result<Duration, String> {
     let seconds = parse_span(text).ok_or("write it as `90s`, `5m`, `2h` or `1d`")?;
     Ok(Duration::from_secs(seconds.into()))
 }

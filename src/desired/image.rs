@@ -6,11 +6,12 @@ use std::path::Path;
 use crate::address::{Address, Name, ResourceKind};
 use crate::blueprint::disk::Bus;
 use crate::blueprint::hardware::Firmware;
-use crate::blueprint::object::{DiskFormat, Source};
+use crate::blueprint::object::{ImageFormat, Locked, Source};
 use crate::desired::Problems;
 use crate::desired::host::has_controls;
 use crate::diagnostic::Diagnostic;
 use crate::spec::Spec;
+use crate::spec::lock::Part;
 use crate::spec::schema::ImageSpec;
 use crate::spec::values::{FirmwareSpec, HypervisorType};
 use crate::value::{ByteSize, Sha256};
@@ -21,7 +22,7 @@ pub struct Image {
     /// Its name.
     pub name: Name,
     /// The disk, with its format.
-    pub disk: Option<(ImageFile, DiskFormat)>,
+    pub disk: Option<(ImageFile, ImageFormat)>,
     /// The kernel.
     pub kernel: Option<ImageFile>,
     /// The initial ramdisk.
@@ -47,8 +48,29 @@ pub struct Image {
 pub struct ImageFile {
     /// Where it comes from.
     pub source: Source,
-    /// What it must hash to.
+    /// What it must hash to, as it is published.
     pub sha256: Option<Sha256>,
+    /// A list of digests that has its name, where the spec gives none.
+    pub sha256sums: Option<Source>,
+    /// What it was when it was first fetched, where the spec gives no digest.
+    pub locked: Option<Locked>,
+}
+
+impl ImageFile {
+    /// Whether the lock file is to say what it is: the spec does not, and it is others who can change it.
+    pub fn is_lockable(&self) -> bool {
+        self.sha256.is_none() && matches!(self.source, Source::Url(_))
+    }
+}
+
+impl Image {
+    /// Its files, each with the key that names it.
+    pub fn files(&self) -> impl Iterator<Item = (Part, &ImageFile)> {
+        let disk = self.disk.as_ref().map(|(file, _)| (Part::Source, file));
+        let kernel = self.kernel.as_ref().map(|file| (Part::Kernel, file));
+        let initrd = self.initrd.as_ref().map(|file| (Part::Initrd, file));
+        [disk, kernel, initrd].into_iter().flatten()
+    }
 }
 
 pub(super) fn resolve(spec: &Spec, problems: &mut Problems<'_>) -> BTreeMap<Name, Image> {
@@ -57,28 +79,47 @@ pub(super) fn resolve(spec: &Spec, problems: &mut Problems<'_>) -> BTreeMap<Name
 
 fn image(name: &Name, written: &ImageSpec, problems: &mut Problems<'_>) -> Image {
     let address = Address::new(ResourceKind::Image, name.clone());
-    let mut file = |key: &str, text: &Option<String>, sha256: &Option<Sha256>| {
-        let text = text.as_ref()?;
+    let sums = sums(&address, written, problems);
+    let mut file = |part: Part, text: &Option<String>, sha256: &Option<Sha256>| {
+        let (key, text) = (part.as_str(), text.as_ref()?);
         match source(text, &problems.source.base) {
-            Ok(Source::Url(url)) if url.starts_with("http://") && sha256.is_none() => {
+            Ok(Source::Url(url)) if url.starts_with("http://") && sha256.is_none() && sums.is_none() => {
                 let pin = if key == "source" { "sha256".into() } else { format!("{key}_sha256") };
                 problems.push(
                     Diagnostic::error("this could be changed on the way: it is neither encrypted nor pinned")
                         .on(&address, key)
-                        .help(format!("use `https://`, or write what it must hash to: `{pin} = \"…\"`")),
+                        .help(format!(
+                            "use `https://`, or write what it must hash to: `{pin} = \"…\"`, or `sha256sums = \"https://…\"`"
+                        )),
                 );
                 None
             }
-            Ok(source) => Some(ImageFile { source, sha256: sha256.clone() }),
+            Ok(source) => {
+                let mut file = ImageFile { source, sha256: sha256.clone(), sha256sums: None, locked: None };
+                if file.is_lockable() {
+                    let locked = problems.source.lock.get(name, part);
+                    file.locked = locked.filter(|it| it.source == file.source.shown()).cloned();
+                    file.sha256sums.clone_from(&sums);
+                }
+                Some(file)
+            }
             Err((message, help)) => {
                 problems.push(Diagnostic::error(message).on(&address, key).help(help));
                 None
             }
         }
     };
-    let disk = file("source", &written.source, &written.sha256);
-    let kernel = file("kernel", &written.kernel, &written.kernel_sha256);
-    let initrd = file("initrd", &written.initrd, &written.initrd_sha256);
+    let disk = file(Part::Source, &written.source, &written.sha256);
+    let kernel = file(Part::Kernel, &written.kernel, &written.kernel_sha256);
+    let initrd = file(Part::Initrd, &written.initrd, &written.initrd_sha256);
+    let files: Vec<&ImageFile> = [&disk, &kernel, &initrd].into_iter().flatten().collect();
+    if sums.is_some() && !files.is_empty() && !files.iter().any(|file| file.is_lockable()) {
+        problems.push(
+            Diagnostic::error("`sha256sums` has nothing to say: each file has a digest of its own, or is on this host")
+                .on(&address, "sha256sums")
+                .help("leave it out, or the digests"),
+        );
+    }
     if written.source.is_none() && written.kernel.is_none() {
         problems.push(
             Diagnostic::error(format!("`{address}` has neither a disk nor a kernel"))
@@ -89,7 +130,7 @@ fn image(name: &Name, written: &ImageSpec, problems: &mut Problems<'_>) -> Image
     if written.source.is_some() && written.format.is_none() {
         problems.push(
             Diagnostic::error(format!("`{address}` needs the `format` of its disk")).on(&address, "source").help(
-                "add `format = \"qcow2\"` or `format = \"raw\"`; a format that is guessed lets a guest choose it",
+                "add `format = \"qcow2\"` or another of raw, vmdk, vdi, vhdx, vpc; a format that is guessed lets a guest choose it",
             ),
         );
     }
@@ -146,6 +187,21 @@ fn firmware(address: &Address, written: &ImageSpec, problems: &mut Problems<'_>)
         (Some(FirmwareSpec::Uefi), _) => Firmware::Uefi,
         (None | Some(FirmwareSpec::Bios), _) => Firmware::Bios,
     }
+}
+
+/// The list of digests of an image. Whoever can change it on the way can change the image.
+fn sums(address: &Address, written: &ImageSpec, problems: &mut Problems<'_>) -> Option<Source> {
+    const KEY: &str = "sha256sums";
+    let (message, help) = match source(written.sha256sums.as_ref()?, &problems.source.base) {
+        Ok(Source::Url(url)) if url.starts_with("http://") => (
+            "a list of digests that could be changed on the way vouches for nothing".into(),
+            "use `https://`, or give the digest itself: `sha256 = \"…\"`",
+        ),
+        Ok(source) => return Some(source),
+        Err(problem) => problem,
+    };
+    problems.push(Diagnostic::error(message).on(address, KEY).help(help));
+    None
 }
 
 /// Where a text says the bytes are. An error is a message and the way out.

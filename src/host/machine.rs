@@ -6,9 +6,9 @@ use std::sync::OnceLock;
 use crate::address::{Name, PortId, VolumeId};
 use crate::blueprint::facts::Disruption;
 use crate::blueprint::key::{ObjectKey, ObjectKind};
-use crate::blueprint::object::{DiskFormat, Domain, Object, Seed, VirtType};
+use crate::blueprint::object::{DiskFormat, Domain, Object, Seed, Source, VirtType};
 use crate::blueprint::{HostFacts, Layout, hardware};
-use crate::desired::Desired;
+use crate::desired::{Desired, Image};
 use crate::host::dhcp::{Dnsmasq, Lease};
 use crate::host::firewall::Nft;
 use crate::host::hypervisor::Hypervisor;
@@ -32,6 +32,8 @@ pub struct Machine {
     kvm_cache: PathBuf,
     /// Whether it matters what QEMU can do.
     asks_for_abilities: bool,
+    /// The files of this host that images come from.
+    sources: Vec<PathBuf>,
     /// libvirt's test driver has domains without interfaces.
     has_taps: bool,
 }
@@ -54,6 +56,7 @@ impl Machine {
             kvm: OnceLock::new(),
             kvm_cache: layout.root.join("kvm"),
             asks_for_abilities: hardware::asks_for_abilities(desired) && !is_test_driver,
+            sources: local_sources(desired),
             has_taps: !is_test_driver,
             layout,
         })
@@ -81,7 +84,7 @@ impl Machine {
         &self.hypervisor
     }
 
-    /// The images and disks of this machine.
+    /// The images and disks of this project.
     pub fn images(&self) -> &Images {
         &self.images
     }
@@ -155,6 +158,15 @@ impl Machine {
     }
 }
 
+fn local_sources(desired: &Desired) -> Vec<PathBuf> {
+    let files = desired.images.values().flat_map(Image::files);
+    let paths = files.filter_map(|(_, file)| match &file.source {
+        Source::File(path) => Some(path.clone()),
+        Source::Url(_) => None,
+    });
+    paths.collect()
+}
+
 impl Host for Machine {
     fn facts(&self) -> Result<HostFacts, HostError> {
         let virt_type = match self.virt_type {
@@ -166,7 +178,8 @@ impl Host for Machine {
             },
         };
         let abilities = self.asks_for_abilities.then(|| self.hypervisor.abilities(virt_type)).transpose()?;
-        Ok(HostFacts { virt_type, capacity: Some(self.hypervisor.facts()?), abilities })
+        let (capacity, cache) = (Some(self.hypervisor.facts()?), Some(self.images.facts(&self.sources)?));
+        Ok(HostFacts { virt_type, capacity, abilities, cache })
     }
 
     fn observe(&self) -> Result<Observed, HostError> {
@@ -236,6 +249,20 @@ impl Host for Machine {
             files.extend(DiskFormat::ALL.map(|format| self.layout.volume(&id, format)));
         }
         self.hypervisor.release(&domain.id, &files)
+    }
+
+    fn retire(&self, key: &ObjectKey) -> Result<(), HostError> {
+        match key.kind {
+            ObjectKind::Base => self.images.release_base(&key.id),
+            ObjectKind::Firewall
+            | ObjectKind::Bridge
+            | ObjectKind::Dhcp
+            | ObjectKind::HostEntry
+            | ObjectKind::Disk
+            | ObjectKind::Volume
+            | ObjectKind::Seed
+            | ObjectKind::Domain => Ok(()),
+        }
     }
 
     fn reload(&self, server: &ObjectKey) -> Result<(), HostError> {

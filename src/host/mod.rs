@@ -67,6 +67,12 @@ pub trait Host: Send + Sync {
     /// have them, and when there is no such domain.
     fn release(&self, domain: &ObjectKey, volumes: &[ObjectKey]) -> Result<(), HostError>;
 
+    /// Notes that nothing needs the object any more, which stays where it is. Succeeds when it is already gone.
+    fn retire(&self, key: &ObjectKey) -> Result<(), HostError> {
+        let _ = key;
+        Ok(())
+    }
+
     /// Makes a DHCP server know all that was removed and changed among its host entries. Succeeds when there is nothing
     /// new, and when there is no such server.
     fn reload(&self, server: &ObjectKey) -> Result<(), HostError>;
@@ -117,23 +123,32 @@ pub struct HostError {
     pub help: Option<String>,
     /// Whether the same deed may succeed in a moment, with nothing changed by anybody.
     pub transient: bool,
+    /// Its name, where it has one, like that of a [`Diagnostic`](crate::diagnostic::Diagnostic).
+    pub code: Option<&'static str>,
 }
 
 impl HostError {
     /// A deed that failed for the reason `source`.
     pub fn new(deed: impl Into<String>, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self { deed: deed.into(), source: Some(source.into()), help: None, transient: false }
+        Self { deed: deed.into(), source: Some(source.into()), help: None, transient: false, code: None }
     }
 
     /// A deed that failed for a reason that the deed's own words tell.
     pub fn refused(deed: impl Into<String>) -> Self {
-        Self { deed: deed.into(), source: None, help: None, transient: false }
+        Self { deed: deed.into(), source: None, help: None, transient: false, code: None }
     }
 
     /// The same error with advice.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
+        self
+    }
+
+    /// The same error by this name.
+    #[must_use]
+    pub fn code(mut self, code: &'static str) -> Self {
+        self.code = Some(code);
         self
     }
 

@@ -6,6 +6,8 @@
 
 use std::io::{self, Read, Seek, SeekFrom};
 
+use crate::host::files::read_up_to;
+
 /// The largest disk that is accepted, in bytes. Beyond this the tables alone become a burden to the host.
 pub const MAX_VIRTUAL_SIZE: u64 = 64 << 40;
 
@@ -206,20 +208,6 @@ fn read_exactly(file: &mut (impl Read + Seek), offset: u64, length: usize) -> Re
     let mut bytes = vec![0; length];
     file.seek(SeekFrom::Start(offset))?;
     if read_up_to(file, &mut bytes)? < length { Err(Invalid::Truncated) } else { Ok(bytes) }
-}
-
-/// Fills the buffer as far as the file goes.
-fn read_up_to(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut got = 0;
-    while got < buffer.len() {
-        match file.read(&mut buffer[got..]) {
-            Ok(0) => break,
-            Ok(count) => got += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(got)
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {

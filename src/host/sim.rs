@@ -533,7 +533,7 @@ fn size_of(object: &Object) -> Option<ByteSize> {
 
 impl Host for SimHost {
     fn facts(&self) -> Result<HostFacts, HostError> {
-        Ok(HostFacts { virt_type: VirtType::Kvm, capacity: None, abilities: None })
+        Ok(HostFacts::unknown(VirtType::Kvm))
     }
 
     fn observe(&self) -> Result<Observed, HostError> {
@@ -555,7 +555,6 @@ impl Host for SimHost {
             }
             observed.objects.insert(key.clone(), facts);
         }
-        observed.kept = world.trash.iter().flat_map(Object::needs).collect();
         for entry in &world.believed {
             if let Some(facts) = observed.objects.get_mut(&dhcp_key(&entry.network)) {
                 facts.insert("process".into(), "running on old host entries".into());
@@ -588,6 +587,13 @@ impl Host for SimHost {
 
     fn release(&self, domain: &ObjectKey, volumes: &[ObjectKey]) -> Result<(), HostError> {
         self.deed(|world| world.release(domain, volumes))
+    }
+
+    fn retire(&self, key: &ObjectKey) -> Result<(), HostError> {
+        self.deed(|world| match world.objects.iter().find(|(_, object)| object.needs().contains(key)) {
+            Some((user, _)) => Err(HostError::new(format!("cannot retire {key}"), format!("{user} uses it"))),
+            None => Ok(()),
+        })
     }
 
     fn reload(&self, server: &ObjectKey) -> Result<(), HostError> {

@@ -29,7 +29,7 @@ pub enum Action {
     Replace,
     /// Take it away.
     Delete,
-    /// It is gone already; drop its record.
+    /// It is gone already, or stays where it is; drop its record.
     Forget,
 }
 
@@ -53,6 +53,8 @@ pub enum Reason {
     Follows(ObjectKey),
     /// The spec does not have it any more.
     Unneeded,
+    /// The same, and it stays in the cache for its next use.
+    Cached,
 }
 
 /// One attribute that changes.
@@ -150,23 +152,17 @@ pub struct Difference {
     pub conflicts: Vec<Conflict>,
     /// What carries our mark and is neither wanted nor recorded: not touched.
     pub left_alone: Vec<ObjectKey>,
-    /// What would go if disks in the trash did not need it.
-    pub kept: BTreeSet<Address>,
 }
 
 /// Compares the three sides.
 pub fn diff(want: Blueprint, made: Recorded, seen: &Observed) -> Difference {
     let mut want = want.objects;
     let mut made = made.records;
-    // Nothing is done to what stays for the sake of something else.
-    let stays: Vec<ObjectKey> =
-        made.keys().filter(|key| !want.contains_key(*key) && seen.kept.contains(*key)).cloned().collect();
-    let kept: BTreeSet<Address> =
-        stays.iter().filter_map(|key| made.remove(key)).map(|record| record.object.address()).collect();
     let keys: BTreeSet<ObjectKey> = want.keys().chain(made.keys()).cloned().collect();
-    let left_alone =
-        seen.objects.keys().filter(|key| !keys.contains(*key) && !seen.kept.contains(*key)).cloned().collect();
-    let mut difference = Difference { left_alone, kept, ..Difference::default() };
+    // An image in the cache waits to be of use, and is nobody's.
+    let is_left = |key: &&ObjectKey| key.kind != ObjectKind::Base && !keys.contains(*key);
+    let left_alone = seen.objects.keys().filter(is_left).cloned().collect();
+    let mut difference = Difference { left_alone, ..Difference::default() };
     // What a domain stands on comes before it in the order of keys.
     let mut shaken: BTreeMap<ObjectKey, Disruption> = BTreeMap::new();
     let mut remade: BTreeMap<ObjectKey, Action> = BTreeMap::new();
@@ -310,6 +306,8 @@ fn change(
                 (action, why(if edited { Reason::Edited } else { Reason::Drifted }), fields)
             }
         }
+        // An image may be of use again (reference E3), and somebody's disk may lie over it.
+        (None, Some(_), Some(_)) if key.kind == ObjectKind::Base => (Action::Forget, Reason::Cached, Vec::new()),
         (None, Some(_), Some(_)) => (Action::Delete, Reason::Unneeded, Vec::new()),
         // Half of it may be there, in a way that cannot be seen as the object yet.
         (None, Some(_), None) if intended => (Action::Delete, Reason::Unneeded, Vec::new()),

@@ -24,6 +24,8 @@ pub enum Deed {
     Record,
     /// Drops the record of an object that is gone, and takes away what may be left of it.
     Forget,
+    /// Drops the record of an object that stays where it is.
+    Retire,
     /// Makes the DHCP server of a host entry's network know that this one and others are gone or changed.
     Reload,
 }
@@ -116,7 +118,8 @@ impl<'a> Order<'a> {
                 self.removes.insert(&change.key, add(Deed::Remove));
             }
             Action::Forget => {
-                self.removes.insert(&change.key, add(Deed::Forget));
+                let deed = if change.reason == Reason::Cached { Deed::Retire } else { Deed::Forget };
+                self.removes.insert(&change.key, add(deed));
             }
         }
     }

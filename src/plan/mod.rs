@@ -8,12 +8,13 @@ pub mod graph;
 mod release;
 pub mod world;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use petgraph::graph::DiGraph;
 
 use crate::address::Address;
 use crate::blueprint::Blueprint;
+use crate::blueprint::cache::CacheUse;
 use crate::blueprint::facts::Disruption;
 use crate::blueprint::key::{ObjectKey, ObjectKind};
 use crate::diagnostic::Diagnostic;
@@ -32,8 +33,6 @@ pub struct Plan {
     pub conflicts: Vec<Conflict>,
     /// What carries our mark and is neither wanted nor recorded: not touched.
     pub left_alone: Vec<ObjectKey>,
-    /// The images that would go if disks in the trash, or on their way there, did not lie over them.
-    pub kept: BTreeSet<Address>,
     /// What is worth knowing of the choices that were made.
     pub warnings: Vec<Diagnostic>,
     /// The servers whose guests become what they are defined to be only when they are started again, and are not by this
@@ -41,6 +40,8 @@ pub struct Plan {
     pub waiting: BTreeMap<Address, Vec<String>>,
     /// How long disks that are taken away are kept in the trash, in seconds; none for not at all.
     pub trash: Option<u32>,
+    /// What it means for the image cache, where that is known.
+    pub cache: Option<CacheUse>,
     /// The steps, each pointing at its change; an edge goes from a step to one that must wait for it.
     pub steps: DiGraph<Step, Wait>,
 }
@@ -59,9 +60,9 @@ impl Plan {
     pub fn new(mut want: Blueprint, made: Recorded, seen: &Observed) -> Result<Self, Cycle> {
         let warnings = std::mem::take(&mut want.warnings);
         let waiting = waiting(&want, seen);
-        let diff::Difference { changes, conflicts, left_alone, kept } = diff::diff(want, made, seen);
+        let diff::Difference { changes, conflicts, left_alone } = diff::diff(want, made, seen);
         let steps = graph::order(&changes)?;
-        let mut plan = Self { changes, conflicts, left_alone, kept, warnings, waiting, trash: None, steps };
+        let mut plan = Self { changes, conflicts, left_alone, warnings, waiting, trash: None, cache: None, steps };
         plan.note_waiting();
         Ok(plan)
     }

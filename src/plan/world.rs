@@ -85,8 +85,6 @@ pub struct Observed {
     pub objects: BTreeMap<ObjectKey, Facts>,
     /// What the guests run with that run in our domains.
     pub guests: BTreeMap<ObjectKey, Guest>,
-    /// What is needed yet by something that is no object any more: base images, by disks in the trash.
-    pub kept: BTreeSet<ObjectKey>,
     /// What is taken by things that do not carry our mark.
     pub foreign: BTreeSet<Claim>,
     /// The networks that the host is on by interfaces that do not carry our mark: interface, address and prefix length.

@@ -22,7 +22,13 @@ pub fn chain(error: &dyn Error) -> String {
 
 /// Prints an error with its causes, and the way out where one is known.
 pub fn print(what: &dyn Error, help: Option<&str>) {
-    note(format_args!("{REMOVE}{BOLD}error{BOLD:#}{REMOVE:#}: {}", chain(what)));
+    print_named(what, None, help);
+}
+
+/// The same of one that has a name.
+pub fn print_named(what: &dyn Error, name: Option<&str>, help: Option<&str>) {
+    let name = name.map(|name| format!("[{name}]")).unwrap_or_default();
+    note(format_args!("{REMOVE}{BOLD}error{name}{BOLD:#}{REMOVE:#}: {}", chain(what)));
     if let Some(help) = help {
         note(format_args!("  help: {}", clean(help)));
     }

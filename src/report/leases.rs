@@ -315,13 +315,10 @@ pub fn port_label(port: &PortId) -> String {
 /// How far a time is from now: `3m ago`, `in 23h`.
 pub fn relative(then: u64, now: u64) -> String {
     let seconds = then.abs_diff(now);
-    let span = match seconds {
-        0 => return "now".into(),
-        1..60 => format!("{seconds}s"),
-        60..3600 => format!("{}m", seconds / 60),
-        3600..86_400 => format!("{}h", seconds / 3600),
-        _ => format!("{}d", seconds / 86_400),
-    };
+    if seconds == 0 {
+        return "now".into();
+    }
+    let span = crate::report::span(seconds);
     if then > now { format!("in {span}") } else { format!("{span} ago") }
 }
 

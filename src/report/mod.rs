@@ -7,6 +7,7 @@ pub mod addresses;
 pub mod console;
 pub mod diagnostics;
 pub mod error;
+pub mod images;
 pub mod leases;
 pub mod plan;
 pub mod progress;
@@ -88,6 +89,16 @@ pub fn is_attended() -> bool {
 /// So many of a thing: `1 network`, `2 networks`.
 pub fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+/// So many seconds in the largest unit that they fill: `59s`, `3m`, `23h`, `7d`.
+pub fn span(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m", seconds / 60),
+        3600..86_400 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86_400),
+    }
 }
 
 /// The text without anything that a terminal would obey or a reader be fooled by: control characters and those that turn

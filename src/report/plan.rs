@@ -14,7 +14,7 @@ use crate::blueprint::object::{Attachment, Object};
 use crate::plan::Plan;
 use crate::plan::diff::{Action, Change, FieldChange, Reason};
 use crate::report::{ADD, BOLD, CHANGE, DIM, REMOVE, clean_line};
-use crate::value::span;
+use crate::value::{ByteSize, span};
 
 /// What is done to a resource, from what is done to its objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,7 @@ enum Verdict {
     Replace,
     Delete,
     Forget,
+    Release,
     Record,
 }
 
@@ -53,6 +54,8 @@ fn verdict(changes: &[(usize, &Change)]) -> Verdict {
     let all = |test: fn(&Change) -> bool| changes.iter().all(|(_, change)| test(change));
     if all(|change| change.action == Action::Create && matches!(change.reason, Reason::New | Reason::Unfinished)) {
         Verdict::Create
+    } else if all(|change| change.reason == Reason::Cached) {
+        Verdict::Release
     } else if all(|change| change.action == Action::Forget) {
         Verdict::Forget
     } else if all(|change| matches!(change.action, Action::Delete | Action::Forget)) {
@@ -92,7 +95,7 @@ fn count(resources: &Resources<'_>, counts_in: impl Fn(usize) -> bool) -> Counts
                 counts.add += 1;
                 counts.destroy += 1;
             }
-            Verdict::Forget | Verdict::Record => {}
+            Verdict::Forget | Verdict::Release | Verdict::Record => {}
         }
     }
     counts
@@ -107,9 +110,10 @@ pub fn render(plan: &Plan) -> String {
 pub fn render_within(plan: &Plan, most: Option<Disruption>) -> String {
     if plan.is_empty() {
         return format!(
-            "{ADD}{BOLD}No changes.{BOLD:#}{ADD:#} {BOLD}Your infrastructure matches the configuration.{BOLD:#}\n{}{}",
+            "{ADD}{BOLD}No changes.{BOLD:#}{ADD:#} {BOLD}Your infrastructure matches the configuration.{BOLD:#}\n{}{}{}",
+            images(plan),
             waiting(plan),
-            kept(plan) + &left_alone(plan)
+            left_alone(plan)
         );
     }
     let mut text = String::new();
@@ -124,6 +128,7 @@ pub fn render_within(plan: &Plan, most: Option<Disruption>) -> String {
             Verdict::Replace => "must be replaced",
             Verdict::Delete => "will be destroyed",
             Verdict::Forget => "is gone and will be forgotten",
+            Verdict::Release => "is not needed any more and will be forgotten",
             Verdict::Record => "is there and will be recorded",
         };
         // Writing to a string cannot fail, here and below.
@@ -141,10 +146,38 @@ pub fn render_within(plan: &Plan, most: Option<Disruption>) -> String {
             let _ = writeln!(text, "{CHANGE}Will be {words}:{CHANGE:#} {}", hit.join(", "));
         }
     }
+    text.push_str(&images(plan));
     text.push_str(&waiting(plan));
-    text.push_str(&kept(plan));
     text.push_str(&left_alone(plan));
     text
+}
+
+/// What the plan means for the image cache, where it fetches or leaves something.
+fn images(plan: &Plan) -> String {
+    let leaves = plan.changes.iter().any(|change| change.reason == Reason::Cached);
+    let Some(cache) = &plan.cache else { return String::new() };
+    let mut parts = Vec::new();
+    if !cache.fetches.is_empty() {
+        let mut unknown: Vec<String> = cache.unknown().map(ToString::to_string).collect();
+        unknown.dedup();
+        let size = match (cache.needed(), unknown.is_empty()) {
+            (needed, true) => format!("to fetch {}", needed.about()),
+            (ByteSize(0), false) => format!("to fetch {}, of unknown size", unknown.join(", ")),
+            (needed, false) => format!("to fetch {}, and {} of unknown size", needed.about(), unknown.join(", ")),
+        };
+        parts.push(size);
+    }
+    if leaves || !cache.fetches.is_empty() {
+        parts.push(format!("{} free in `{}`", cache.free.about(), clean_line(&cache.directory.display().to_string())));
+        if cache.prunable > ByteSize(0) {
+            parts.push(format!("`novella image prune --all` would then free {}", cache.prunable.about()));
+        }
+    }
+    if !cache.locks.is_empty() {
+        let images: Vec<String> = cache.locks.iter().map(ToString::to_string).collect();
+        parts.push(format!("`images.lock` gains {}", images.join(", ")));
+    }
+    if parts.is_empty() { String::new() } else { format!("{BOLD}Images:{BOLD:#} {}.\n", parts.join("; ")) }
 }
 
 /// How many resources each kind of disruption hits, the worst first; nothing where no guest is concerned.
@@ -204,15 +237,6 @@ fn waiting(plan: &Plan) -> String {
         crate::report::count(plan.waiting.len(), "server"),
         servers.collect::<Vec<String>>().join(", "),
     )
-}
-
-/// The images that nothing needs any more but disks in the trash.
-fn kept(plan: &Plan) -> String {
-    if plan.kept.is_empty() {
-        return String::new();
-    }
-    let images: Vec<String> = plan.kept.iter().map(Address::to_string).collect();
-    format!("{CHANGE}Kept for disks in the trash:{CHANGE:#} {}.\n", images.join(", "))
 }
 
 /// What a person should know who has lost the state, and with it half of the spec.
@@ -387,6 +411,7 @@ fn symbol(action: Action) -> (&'static str, Style) {
 fn reason(change: &Change) -> String {
     let why = match (&change.reason, change.action) {
         (Reason::New | Reason::Unneeded | Reason::Edited, _) => String::new(),
+        (Reason::Cached, _) => "kept in the cache".into(),
         (Reason::Found, _) => "found on the host with our mark".into(),
         (Reason::Vanished, Action::Forget) => "gone from the host already".into(),
         (Reason::Vanished, _) => "vanished from the host".into(),

@@ -17,6 +17,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::address::{Name, ResourceKind};
 use crate::diagnostic::{Diagnostic, Place, Span, did_you_mean};
+use crate::spec::lock;
 use crate::spec::schema::Spec;
 use crate::spec::source::{Source, SourceFile};
 
@@ -73,6 +74,14 @@ pub fn load(directory: &Path) -> Loaded {
         }
     }
     read_named(&mut loaded);
+    match lock::read(directory) {
+        Ok(lock) => loaded.source.lock = lock,
+        Err(why) => loaded.diagnostics.push(
+            Diagnostic::error(format!("cannot read `{}`: {why}", directory.join(lock::FILE).display()))
+                .code("image-lock")
+                .help("take it from version control, or remove it: the next `apply` or `novella image lock` writes it anew"),
+        ),
+    }
     loaded
 }
 
@@ -137,7 +146,7 @@ fn read(path: &Path) -> Result<String, String> {
     text.map_err(|error| format!("it is not UTF-8 at byte {}", error.utf8_error().valid_up_to()))
 }
 
-fn read_bytes(path: &Path) -> Result<Vec<u8>, String> {
+pub(super) fn read_bytes(path: &Path) -> Result<Vec<u8>, String> {
     // A named pipe must not make us wait for a writer.
     let mut options = fs::OpenOptions::new();
     let file = options.read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(|error| error.to_string())?;

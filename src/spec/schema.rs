@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::address::Name;
 use crate::blueprint::disk::Bus;
-use crate::blueprint::object::{DiskFormat, Power};
+use crate::blueprint::object::{DiskFormat, ImageFormat, Power};
 use crate::spec::values::{
     Architecture, AttachmentSpec, Cidr, CpuMode, DhcpOptSpec, DiskSpec, FileSpec, FirmwareSpec, FixedIpSpec, Forward,
     GatewaySpec, HostRouteSpec, HypervisorType, Ip, Ipv6Mode, Lifetime, OnUserDataChange, Pool, PortRef, RecordType,
@@ -154,9 +154,11 @@ pub struct ImageSpec {
     /// A path (from the file it stands in) or an http(s) URL.
     pub source: Option<String>,
     /// The format of the disk. Needed with `source`.
-    pub format: Option<DiskFormat>,
-    /// What the disk hashes to.
+    pub format: Option<ImageFormat>,
+    /// What the disk hashes to, as it is published.
     pub sha256: Option<Sha256>,
+    /// A list of digests, as `sha256sum` writes it: a path or an `https://` URL. Counts for each file from the web without a digest.
+    pub sha256sums: Option<String>,
     /// The least disk a flavor must have.
     pub min_disk: Option<Size>,
     /// The least memory a flavor must have.

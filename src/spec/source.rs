@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use crate::diagnostic::{Place, Span};
+use crate::spec::lock::ImageLock;
 use crate::value::Secret;
 
 /// One file of a spec.
@@ -24,6 +25,8 @@ pub struct Source {
     pub files: Vec<SourceFile>,
     /// What is in the files that a spec names, by their paths as written. Those that cannot be read are missing.
     pub contents: HashMap<String, Secret>,
+    /// What the images were when they were first fetched.
+    pub lock: ImageLock,
     /// The values that are not to be shown, for they may be secrets.
     pub hidden: Vec<Span>,
     keys: HashMap<String, Span>,

@@ -75,7 +75,7 @@ fn plans(scratch: &Path) {
 /// The choice of addresses and MACs alone, in one /16: from nothing, and for one port more when the others have theirs.
 fn addresses() {
     say("addresses in a /16 chosen                 median");
-    let facts = HostFacts { virt_type: VirtType::Qemu, capacity: None, abilities: None };
+    let facts = HostFacts::unknown(VirtType::Qemu);
     for ports in [600, 6_000, 60_000] {
         let (desired, more) = (specs::of_ports(ports), specs::of_ports(ports + 1));
         let identity = Identity::new(&desired.project);

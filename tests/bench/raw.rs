@@ -35,7 +35,7 @@ impl Raw {
         let loaded = spec::load(specs);
         let (desired, problems) = desired::resolve(&loaded.spec, &loaded.source);
         let desired = desired.unwrap_or_else(|| panic!("{problems:?}"));
-        let facts = HostFacts { virt_type: VirtType::Qemu, capacity: None, abilities: None };
+        let facts = HostFacts::unknown(VirtType::Qemu);
         let blueprint = blueprint::lower(&desired, &Recorded::default(), &facts).expect("a blueprint");
         let layout = Layout::new(&desired.host.data_dir, &desired.project);
         let definitions = each(&blueprint, |object| match object {

@@ -229,7 +229,7 @@ fn objects(text: &str) -> Option<Vec<Object>> {
     let (desired, problems) = desired::resolve(&loaded.spec, &loaded.source);
     let problems = [loaded.diagnostics, problems].concat();
     let desired = desired.filter(|_| !diagnostic::has_errors(&problems))?;
-    let facts = HostFacts { virt_type: VirtType::Qemu, capacity: None, abilities: None };
+    let facts = HostFacts::unknown(VirtType::Qemu);
     Some(blueprint::lower(&desired, &Recorded::default(), &facts).expect("a blueprint").objects.into_values().collect())
 }
 

@@ -119,9 +119,13 @@ fn a_base_in_use_stays() {
     for server in ["web", "db"] {
         lab.images().ensure_disk(&lab.disk(server, Some(&base), ByteSize::gib(1))).expect("made");
     }
-    fails(lab.images().remove_base(&base.id), false, &["`server.db`, `server.web`", "remove the servers first"]);
+    fails(
+        lab.images().remove_base(&base.id),
+        false,
+        &["instances/db/disk.qcow2`, `", "instances/web/disk.qcow2`", "remove the servers or volumes first"],
+    );
     lab.images().remove_disk("web", None).expect("removed");
-    fails(lab.images().remove_base(&base.id), false, &["`server.db` lies over it"]);
+    fails(lab.images().remove_base(&base.id), false, &["over it lies `", "instances/db/disk.qcow2`"]);
     lab.images().remove_disk("db", None).expect("removed");
     lab.images().remove_base(&base.id).expect("nobody uses it");
     assert_eq!(lab.cache(), [""; 0]);

@@ -57,8 +57,9 @@ impl Lab {
     }
 
     fn base(&self, content: &str, source: Source, role: BaseRole) -> Base {
-        let (id, path) = self.layout.base(content, role);
-        Base { id, path, source, role, sha256: None, image: "debian".parse().expect("a name") }
+        let (id, path) = self.layout.base(content, role, None);
+        let image = "debian".parse().expect("a name");
+        Base { id, path, source, role, image, sha256: None, converted_from: None, sha256sums: None, locked: None }
     }
 
     /// A cached qcow2 image with a disk of this size.

@@ -2,11 +2,14 @@
 
 #![allow(clippy::print_stdout, reason = "a skipped test says so")]
 
+mod cache;
 mod disks;
 mod fetch;
 mod header;
 mod lab;
 mod observe;
+mod published;
 mod seeds;
 mod server;
 mod trash;
+mod verbs;

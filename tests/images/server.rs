@@ -9,6 +9,7 @@ use std::thread::{self, JoinHandle};
 /// What a client asked for.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
+    pub method: String,
     pub path: String,
     /// The first byte of `Range: bytes=N-`.
     pub from: Option<usize>,
@@ -68,7 +69,9 @@ impl Drop for Server {
 
 fn read_request(stream: &TcpStream) -> Option<Request> {
     let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
-    let mut request = Request { path: lines.next()?.split(' ').nth(1)?.to_owned(), ..Request::default() };
+    let first = lines.next()?;
+    let (method, path) = (first.split(' ').next()?.to_owned(), first.split(' ').nth(1)?.to_owned());
+    let mut request = Request { method, path, ..Request::default() };
     for line in lines.take_while(|line| !line.is_empty()) {
         let (name, value) = line.split_once(": ")?;
         match name.to_ascii_lowercase().as_str() {

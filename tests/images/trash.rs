@@ -9,7 +9,7 @@ use std::process::Command;
 
 use novella::address::VolumeId;
 use novella::blueprint::disk::{Content, Volume};
-use novella::blueprint::key::{base_key, disk_key, volume_key};
+use novella::blueprint::key::{disk_key, volume_key};
 use novella::blueprint::object::{BaseRef, DiskFormat};
 use novella::host::images::Images;
 use novella::host::images::trash::{Entry, Trashed, now};
@@ -77,7 +77,7 @@ fn disks_are_made_in_each_way() {
     }
     let page = fs::read(lab.layout.volume(&"web/swap".parse().expect("an id"), DiskFormat::Raw)).expect("there");
     assert_eq!(&page[4086..4096], b"SWAPSPACE2");
-    fails(lab.images().remove_base(&base.id), false, &["`volume.over`"]);
+    fails(lab.images().remove_base(&base.id), false, &["volumes/over.qcow2`"]);
 }
 
 #[test]
@@ -110,8 +110,7 @@ fn a_disk_goes_to_the_trash_and_comes_back() {
 
     // The base is in use.
     assert_eq!(images.bases_in_trash().expect("readable"), BTreeSet::from([base.id.clone()]));
-    assert!(lab.observed().kept.contains(&base_key(&base.id)));
-    fails(images.remove_base(&base.id), false, &["in the trash lies over it", "novella trash empty"]);
+    fails(images.remove_base(&base.id), false, &["/trash/server.web-", "novella trash empty"]);
 
     // Back where it was, elsewhere, and not where something is or what cannot be.
     assert_eq!(images.restore(&root.id, None).expect("restored"), root.address);
@@ -151,7 +150,6 @@ fn what_expired_needs_nothing_any_more() {
     let base = lab.cached("1M");
     lab.images().ensure_disk(&lab.disk("web", Some(&base), ByteSize::mib(2))).expect("made");
     lab.images().remove_disk("web", Some(Keep { seconds: 0, why: Why::Replaced })).expect("removed");
-    assert!(lab.observed().kept.is_empty());
     assert_eq!(lab.images().bases_in_trash().expect("readable").len(), 1, "until it is gone");
 }
 

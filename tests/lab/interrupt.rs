@@ -54,7 +54,7 @@ fn ctrl_c_ends_an_apply_and_the_next_goes_on() {
     lab.assert_settled("after two interrupts");
     assert_eq!(lab.sh("virsh -q list --all --name | grep -c ."), "20");
     lab.destroy();
-    assert_eq!(lab.inventory(), [""; 0]);
+    assert_eq!(lab.left(), [""; 0]);
 }
 
 #[test]

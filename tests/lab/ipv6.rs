@@ -124,5 +124,5 @@ fn a_guest_on_two_networks_has_all_addresses_that_the_plan_named() {
     assert!(plan.iter().all(|change| change.ends_with("# found on the host with our mark")), "{plan:#?}");
     assert_eq!(read::steps(&lab.apply().out), [""; 0]);
     lab.destroy();
-    assert_eq!(lab.inventory(), [""; 0]);
+    assert_eq!(lab.left(), [""; 0]);
 }

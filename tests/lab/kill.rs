@@ -71,7 +71,7 @@ fn an_apply_that_is_killed_is_finished_by_the_next() {
     let mut time = lab.apply().took;
     let whole = lab.inventory();
     lab.destroy();
-    assert_eq!(lab.inventory(), [""; 0]);
+    assert_eq!(lab.left(), [""; 0]);
     note(format_args!("an apply takes {time:?}"));
 
     let mut killed = 0;
@@ -87,7 +87,7 @@ fn an_apply_that_is_killed_is_finished_by_the_next() {
         assert_single(&lab, &whole);
         if round + 1 < ROUNDS {
             lab.destroy();
-            assert_eq!(lab.inventory(), [""; 0], "left after destroy");
+            assert_eq!(lab.left(), [""; 0], "left after destroy");
         }
     }
     assert!(killed >= ROUNDS / 2, "only {killed} of {ROUNDS} were killed in time");
@@ -119,7 +119,7 @@ fn a_destroy_that_is_killed_is_finished_by_the_next() {
             assert_single(&lab, &whole);
         }
         lab.destroy();
-        assert_eq!(lab.inventory(), [""; 0], "left after destroy");
+        assert_eq!(lab.left(), [""; 0], "left after destroy");
     }
     assert!(killed >= 2, "only {killed} of 4 were killed in time");
 }

@@ -295,6 +295,17 @@ impl Lab {
         all
     }
 
+    /// What is left of that when all was destroyed: whole images stay in the cache.
+    pub fn left(&self) -> Vec<String> {
+        let is_kept = |line: &String| {
+            let rest = line.strip_prefix("file /var/lib/novella/").unwrap_or("none");
+            let cached = rest.split_once('/').map_or("base", |(_, rest)| rest);
+            let is_part = [".part", ".unpacked", ".converted", ".tmp"].iter().any(|part| cached.contains(part));
+            (cached == "base" || cached.starts_with("base/")) && !is_part
+        };
+        self.inventory().into_iter().filter(|line| !is_kept(line)).collect()
+    }
+
     /// Pings an address until it is told to stop.
     pub fn ping(&self, address: &str) -> Ping {
         let mut command = self.command("ping");

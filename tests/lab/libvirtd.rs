@@ -32,7 +32,7 @@ fn a_libvirtd_that_is_started_anew_is_waited_for() {
         assert_eq!(lab.count("qemu-system-x86"), 1, "guests, round {round}");
         lab.guest("10.20.0.12");
         lab.destroy();
-        assert_eq!(lab.inventory(), [""; 0]);
+        assert_eq!(lab.left(), [""; 0]);
     }
 }
 
@@ -82,6 +82,6 @@ fn a_libvirtd_that_goes_while_it_is_worked_with_ends_the_run() {
         lab.apply();
         lab.assert_settled(signal);
         lab.destroy();
-        assert_eq!(lab.inventory(), [""; 0]);
+        assert_eq!(lab.left(), [""; 0]);
     }
 }

@@ -16,6 +16,7 @@ mod drift;
 mod edits;
 mod exposure;
 mod foreign;
+mod images;
 mod interrupt;
 mod ipv6;
 mod kill;

@@ -168,7 +168,7 @@ fn a_port_keeps_its_addresses_on_its_way_from_server_to_server() {
     assert!(plan.iter().all(|change| change.ends_with("# found on the host with our mark")), "{plan:#?}");
     assert_eq!(read::steps(&lab.apply().out), [""; 0]);
     lab.destroy();
-    assert_eq!(lab.inventory(), [""; 0]);
+    assert_eq!(lab.left(), [""; 0]);
 }
 
 #[test]

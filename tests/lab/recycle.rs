@@ -176,5 +176,5 @@ fn an_exchange_that_is_killed_is_finished_by_the_next() {
     }
     assert!(killed >= ROUNDS / 2, "only {killed} of {ROUNDS} were killed in time");
     lab.destroy();
-    assert_eq!(lab.inventory(), [""; 0]);
+    assert_eq!(lab.left(), [""; 0]);
 }

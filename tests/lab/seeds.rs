@@ -168,7 +168,7 @@ fn guests_read_what_they_are_told() {
     }
     shown_nowhere(&lab);
     lab.destroy();
-    assert_eq!(lab.inventory(), Vec::<String>::new());
+    assert_eq!(lab.left(), Vec::<String>::new());
 }
 
 /// What is secret is in the seeds, and in nothing else that novella, libvirt, dnsmasq or QEMU keep, say or are started with.

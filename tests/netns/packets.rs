@@ -358,7 +358,7 @@ fn a_guest_that_asks_for_listeners_does_not_make_the_host_unheard() {
 pub fn firewall_of(text: &str) -> Firewall {
     let loaded = novella::spec::load::load_texts([("spec.toml", text)]);
     let desired = novella::desired::resolve(&loaded.spec, &loaded.source).0.expect("a valid spec");
-    let facts = HostFacts { virt_type: VirtType::Qemu, capacity: None, abilities: None };
+    let facts = HostFacts::unknown(VirtType::Qemu);
     let blueprint = novella::blueprint::lower(&desired, &Recorded::default(), &facts).expect("a blueprint");
     blueprint
         .objects

@@ -274,7 +274,7 @@ mod tests {
         let loaded = load_texts([("spec.toml", text.as_str())]);
         let (desired, problems) = crate::desired::resolve(&loaded.spec, &loaded.source);
         let desired = desired.unwrap_or_else(|| panic!("{problems:?} {:?}", loaded.diagnostics));
-        let host = HostFacts { virt_type: VirtType::Qemu, capacity: None, abilities: None };
+        let host = HostFacts::unknown(VirtType::Qemu);
         let blueprint = lower_all(&desired, &Recorded::default(), &host).expect("a blueprint");
         let seed = blueprint.objects.values().find_map(|object| match object {
             Object::Seed(seed) => Some(seed),

@@ -1,19 +1,22 @@
-//! One cached image: fetched under a lock, checked, put in place, and taken away when nobody uses it.
+//! One cached image: fetched under a lock, unpacked, checked, converted, put in place, and taken away when nobody uses it.
 //!
 //! After a kill at any instant there is nothing, a whole image with its sidecar, or a part that can be resumed: an image
-//! that stood there and was damaged goes first, then the sidecar comes, then the image by rename.
+//! that stood there and was damaged goes first, then the sidecar comes, then the image by rename. What a compressed or
+//! foreign image becomes on the way is made anew from the part.
 
 use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
 use crate::blueprint::Layout;
-use crate::blueprint::object::Base;
+use crate::blueprint::object::{Base, Source};
+use crate::host::images::Images;
 use crate::host::images::fetch::Fetch;
-use crate::host::images::{Images, content};
+use crate::host::images::prepare::Prepared;
 use crate::host::{HostError, files};
 use crate::value::Sha256;
 
@@ -23,27 +26,42 @@ pub(super) struct Place {
     pub(super) image: PathBuf,
     pub(super) part: PathBuf,
     pub(super) note: PathBuf,
-    sidecar: PathBuf,
-    lock: PathBuf,
+    /// What it is unpacked to.
+    pub(super) unpacked: PathBuf,
+    /// What it is converted to.
+    pub(super) converted: PathBuf,
+    pub(super) sidecar: PathBuf,
+    pub(super) lock: PathBuf,
 }
+
+/// What the names of files beside an image end with.
+const SUFFIXES: [&str; 5] = [".json", ".part", ".unpacked", ".converted", ".lock"];
 
 /// What is known of an image that was found whole.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Sidecar {
+    /// What it hashed to as it was published.
     pub(super) sha256: Sha256,
+    /// How long the cached file is.
     pub(super) bytes: u64,
+    /// How long it was as it was published, where that is another length.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) published: Option<u64>,
     /// The size of the disk in it, in bytes, where it is one.
     pub(super) virtual_size: Option<u64>,
-    source: String,
-    etag: Option<String>,
-    format: String,
+    pub(super) source: String,
+    pub(super) etag: Option<String>,
+    /// What told, of a file of this host, whether it is still the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) stamp: Option<String>,
+    pub(super) format: String,
 }
 
 impl Place {
     /// The place of the image with this id; none where the id is not one of ours.
     pub(super) fn new(layout: &Layout, id: &str) -> Option<Self> {
         let ours = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-        let reserved = [".json", ".part", ".lock"].iter().any(|suffix| id.ends_with(suffix));
+        let reserved = SUFFIXES.iter().any(|suffix| id.ends_with(suffix));
         if id.is_empty() || id.len() > 200 || id.starts_with('.') || reserved || !id.bytes().all(ours) {
             return None;
         }
@@ -53,9 +71,21 @@ impl Place {
             image: beside(""),
             part: beside(".part"),
             note: beside(".part.json"),
+            unpacked: beside(".unpacked"),
+            converted: beside(".converted"),
             sidecar: beside(".json"),
             lock: beside(".lock"),
         })
+    }
+
+    /// The id of the image that a file in the cache belongs to.
+    pub(super) fn id_of(name: &str) -> Option<String> {
+        let mut id = name;
+        while let Some(shorter) = SUFFIXES.iter().find_map(|suffix| id.strip_suffix(suffix)) {
+            id = shorter;
+        }
+        // What is being written begins with a dot.
+        (!id.starts_with('.')).then(|| id.to_owned())
     }
 
     /// The sidecar of the image, if the image is there as it was put there.
@@ -64,7 +94,8 @@ impl Place {
         self.sidecar().filter(|sidecar| found.is_file() && found.len() == sidecar.bytes)
     }
 
-    fn sidecar(&self) -> Option<Sidecar> {
+    /// What is known of the image, whether it is there or not.
+    pub(super) fn sidecar(&self) -> Option<Sidecar> {
         serde_json::from_reader(io::BufReader::new(files::open_regular(&self.sidecar).ok()?)).ok()
     }
 
@@ -111,6 +142,24 @@ pub(super) enum Lock {
     Shared,
 }
 
+/// What an image is compared with, and who says so.
+pub(super) struct Pin {
+    pub(super) sha256: Sha256,
+    pub(super) by: PinnedBy,
+}
+
+/// Who says what an image must hash to.
+pub(super) enum PinnedBy {
+    /// The spec, or the lock file by the name of the image in the cache.
+    Spec,
+    /// The lock file.
+    Lock,
+    /// A list of digests.
+    Sums(Source),
+    /// The disks that lie over it, or were made over it before it vanished.
+    Disks,
+}
+
 impl Images {
     /// Sees to it that the cache holds the image, fetching it if it does not.
     ///
@@ -125,56 +174,68 @@ impl Images {
             || place.whole().is_some_and(|found| base.sha256.as_ref().is_none_or(|wanted| *wanted == found.sha256));
         if done() {
             // All that a kill can have left of the way there.
-            return files::remove(&place.note).map_err(|error| cannot_cache(base, error));
+            return clear_way(&place).map_err(|error| cannot_cache(base, error));
         }
         files::make_project_dir(&self.layout)?;
         files::make_dir(&self.layout.bases(), files::PASSABLE)?;
-        let _lock = place.lock(Lock::Alone)?;
+        let lock = place.lock(Lock::Alone)?;
         if done() {
             return Ok(());
         }
         let fetched = self.fetch(base, &place);
         if fetched.as_ref().is_err_and(|error| !error.transient) {
             // What came is of no use, or there is no room for it. The error says more than a failure here would.
-            let _ = files::remove(&place.part).and_then(|()| files::remove(&place.note));
+            let _ = clear_way(&place);
         }
+        note_use(&lock);
         fetched
     }
 
     fn fetch(&self, base: &Base, place: &Place) -> Result<(), HostError> {
         let pinned = self.pinned(base, place)?;
         let fetched = Fetch { images: self, base, place, pinned: pinned.as_ref() }.run()?;
-        let deed = || format!("cannot use image `{}` from `{}`", base.image, base.source.shown());
-        let virtual_size = content::check(&fetched.file, base.role).map_err(|unfit| {
-            let help = unfit.help();
-            HostError::new(deed(), unfit).help(help)
-        })?;
+        let Prepared { path, file, virtual_size } = self.prepare(base, place, &fetched)?;
+        let bytes = file.metadata().map_err(|error| cannot_cache(base, error))?.len();
         let sidecar = Sidecar {
             sha256: fetched.sha256,
-            bytes: fetched.bytes,
+            bytes,
+            published: Some(fetched.bytes).filter(|published| *published != bytes),
             virtual_size,
             source: base.source.shown(),
             etag: fetched.etag,
+            stamp: fetched.stamp,
             format: base.role.to_string(),
         };
-        put_in_place(place, &fetched.file, &sidecar).map_err(|error| cannot_cache(base, error))
+        put_in_place(place, &path, &file, &sidecar).map_err(|error| cannot_cache(base, error))?;
+        clear_way(place).map_err(|error| cannot_cache(base, error))
     }
 
-    /// What the bytes must hash to: what the spec says, or else what they were when the disks over them were made.
-    fn pinned(&self, base: &Base, place: &Place) -> Result<Option<Sha256>, HostError> {
-        if base.sha256.is_some() {
-            return Ok(base.sha256.clone());
+    /// What the bytes must hash to: what the spec says, or else what they were when the disks over them were made, or what
+    /// the lock file or a list of digests says.
+    fn pinned(&self, base: &Base, place: &Place) -> Result<Option<Pin>, HostError> {
+        if let Some(sha256) = &base.sha256 {
+            let by = if base.locked.as_ref().is_some_and(|it| it.sha256 == *sha256) {
+                PinnedBy::Lock
+            } else {
+                PinnedBy::Spec
+            };
+            return Ok(Some(Pin { sha256: sha256.clone(), by }));
         }
         let users = self.users(&place.image)?;
-        match place.sidecar() {
-            _ if users.is_empty() => Ok(None),
-            Some(sidecar) => Ok(Some(sidecar.sha256)),
-            None => Err(HostError::refused(format!(
+        match (place.sidecar(), &base.locked, &base.sha256sums) {
+            (Some(sidecar), ..) if !users.is_empty() => Ok(Some(Pin { sha256: sidecar.sha256, by: PinnedBy::Disks })),
+            (None, ..) if !users.is_empty() => Err(HostError::refused(format!(
                 "cannot fetch image `{}` again: {} would lie over other bytes if it has changed",
                 base.image,
                 users.join(", ")
             ))
             .help(format!("remove the servers first; what is lost is `{0}` or `{0}.json`", place.image.display()))),
+            (_, Some(locked), _) => Ok(Some(Pin { sha256: locked.sha256.clone(), by: PinnedBy::Lock })),
+            (_, None, Some(sums)) => {
+                let sha256 = self.digest_in(sums, &base.source)?;
+                Ok(Some(Pin { sha256, by: PinnedBy::Sums(sums.clone()) }))
+            }
+            (_, None, None) => Ok(None),
         }
     }
 
@@ -190,25 +251,43 @@ impl Images {
             return Ok(());
         }
         let _lock = place.lock(Lock::Alone)?;
-        let users = self.users(&place.image)?;
-        if !users.is_empty() {
-            let deed = format!("cannot remove base image `{id}`: the disk of {} lies over it", users.join(", "));
+        let overlays = self.overlays()?;
+        let over_it = overlays.iter().filter(|overlay| overlay.is_over(&place));
+        let over_it: Vec<String> = over_it.map(|overlay| format!("`{}`", overlay.path.display())).collect();
+        if !over_it.is_empty() {
+            let deed = format!("cannot remove base image `{id}`: over it lies {}", over_it.join(", "));
             return Err(HostError::refused(deed)
-                .help("remove the servers first; what is in the trash goes with `novella trash empty`"));
+                .help("remove the servers or volumes first; what is in the trash goes with `novella trash empty`"));
         }
-        // The image goes after its sidecar, so that what a kill leaves is still seen; the lock goes last.
-        [&place.part, &place.note, &place.sidecar, &place.image, &place.lock]
-            .into_iter()
-            .try_for_each(|path| files::remove(path))
-            .map_err(|error| HostError::new(format!("cannot remove base image `{id}`"), error))
+        remove_all(&place).map_err(|error| HostError::new(format!("cannot remove base image `{id}`"), error))
     }
 }
 
-fn cannot_cache(base: &Base, error: io::Error) -> HostError {
+/// Unlinks all that belongs to an image. The image goes after its sidecar, so that what a kill leaves is still seen; the
+/// lock, which the caller holds, goes last.
+pub(super) fn remove_all(place: &Place) -> io::Result<()> {
+    clear_way(place)?;
+    [&place.sidecar, &place.image, &place.lock].into_iter().try_for_each(|path| files::remove(path))
+}
+
+/// Unlinks what there is on the way to an image.
+fn clear_way(place: &Place) -> io::Result<()> {
+    let way = [&place.part, &place.note, &place.unpacked, &place.converted];
+    way.into_iter().try_for_each(|path| files::remove(path))
+}
+
+/// Notes on the lock of an image that it was of use now. Only its age in the cache hangs on it.
+pub(super) fn note_use(lock: &File) {
+    if let Err(error) = lock.set_modified(SystemTime::now()) {
+        tracing::debug!(%error, "cannot note when an image was used");
+    }
+}
+
+pub(super) fn cannot_cache(base: &Base, error: io::Error) -> HostError {
     HostError::new(format!("cannot cache image `{}`", base.image), error)
 }
 
-fn put_in_place(place: &Place, file: &File, sidecar: &Sidecar) -> io::Result<()> {
+fn put_in_place(place: &Place, made: &Path, file: &File, sidecar: &Sidecar) -> io::Result<()> {
     file.set_permissions(Permissions::from_mode(0o444))?;
     file.sync_all()?;
     // Never beside a new sidecar: a damaged image of the same length would look whole.
@@ -216,7 +295,6 @@ fn put_in_place(place: &Place, file: &File, sidecar: &Sidecar) -> io::Result<()>
     // Plain data: serialising it to memory cannot fail but for want of memory.
     let text = serde_json::to_vec_pretty(sidecar).map_err(io::Error::other)?;
     files::write_atomic(&place.sidecar, &text, 0o600)?;
-    fs::rename(&place.part, &place.image)?;
-    files::sync_parent(&place.image)?;
-    files::remove(&place.note)
+    fs::rename(made, &place.image)?;
+    files::sync_parent(&place.image)
 }

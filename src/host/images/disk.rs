@@ -8,7 +8,7 @@ use std::process::Command;
 
 use crate::address::Name;
 use crate::blueprint::object::{BaseRef, BaseRole, Disk, DiskFormat};
-use crate::host::images::base::{Lock, Place};
+use crate::host::images::base::{Lock, Place, note_use};
 use crate::host::images::trash::Trashed;
 use crate::host::images::{Images, content, header, names_in, seed};
 use crate::host::qcow2::Header;
@@ -74,6 +74,7 @@ impl Images {
             .filter(|place| place.image == base.path && place.whole().is_some())
             .ok_or_else(|| HostError::new(deed(), "it is not in the image cache, or damaged"))?;
         let lock = place.lock(Lock::Shared)?;
+        note_use(&lock);
         let size = files::open_regular(&base.path)
             .map_err(content::Unfit::from)
             .and_then(|file| content::check(&file, BaseRole::Disk(base.format)))

@@ -1,31 +1,38 @@
 //! The bytes of one image, from a file or a web server into a `.part`, hashed as they pass.
 //!
-//! A download that broke off goes on where it stopped, if the server says by its ETag that the file is still the same
-//! (RFC 9110, 13.1.5 and 14.2). The digest is always that of the whole file, so the part is read again first.
+//! A download that broke off goes on where it stopped, if the server says that the file is still the same, by its ETag or,
+//! where a digest will tell, by when it was changed (RFC 9110, 13.1.5 and 14.2). The digest is always that of the whole
+//! file, so the part is read again first.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
+use ureq::Body;
 use ureq::http::{Response, StatusCode, header};
-use ureq::{Agent, Body};
 
 use crate::blueprint::key::{ObjectKey, base_key};
 use crate::blueprint::object::{Base, Source};
 use crate::host::images::Images;
-use crate::host::images::base::Place;
+use crate::host::images::base::{Pin, PinnedBy, Place};
+use crate::host::images::sparse::Sparse;
+use crate::host::images::web::{Web, is_etag, last_modified, strong_etag};
 use crate::host::{HostError, OnProgress, files};
 use crate::value::{ByteSize, Sha256};
 
-const BLOCK: usize = 256 << 10;
-const MAX_REDIRECTS: u32 = 5;
+pub(super) const BLOCK: usize = 256 << 10;
+/// A download that broke off goes on at once if so many bytes came since it last did.
+const GOOD_DEAL: u64 = 1 << 20;
+/// How long a server is left in peace before that.
+const BREATH: Duration = Duration::from_secs(1);
 /// How often room is looked for again while an image of unknown length comes, in bytes.
-const ROOM_CHECK: u64 = 64 << 20;
+pub(super) const ROOM_CHECK: u64 = 64 << 20;
 
 /// One image to be fetched. The caller holds its lock.
 pub(super) struct Fetch<'a> {
@@ -33,7 +40,7 @@ pub(super) struct Fetch<'a> {
     pub(super) base: &'a Base,
     pub(super) place: &'a Place,
     /// What the bytes must hash to.
-    pub(super) pinned: Option<&'a Sha256>,
+    pub(super) pinned: Option<&'a Pin>,
 }
 
 /// A whole image in its `.part`.
@@ -42,6 +49,8 @@ pub(super) struct Fetched {
     pub(super) sha256: Sha256,
     pub(super) bytes: u64,
     pub(super) etag: Option<String>,
+    /// What tells whether a file of this host is still the same.
+    pub(super) stamp: Option<String>,
 }
 
 /// How far an earlier download helps.
@@ -58,28 +67,11 @@ enum Resumed {
 #[derive(Serialize, Deserialize)]
 struct Note {
     source: String,
-    etag: String,
+    /// Its ETag, or when it was last changed.
+    validator: String,
     total: u64,
     /// The boot in which it was written: only a digest tells whether bytes survived a power cut.
     boot: String,
-}
-
-/// A client that gives up on a server that says nothing for so long, and follows a few redirects. It sends no
-/// credentials to the host of a redirect, which is ureq's default.
-pub(super) fn agent(patience: Duration) -> Agent {
-    Agent::config_builder()
-        .http_status_as_error(false)
-        .max_redirects(MAX_REDIRECTS)
-        .timeout_resolve(Some(patience))
-        .timeout_connect(Some(patience))
-        .timeout_recv_response(Some(patience))
-        .timeout_per_read(Some(patience))
-        .timeout_per_write(Some(patience))
-        .user_agent(concat!("novella/", env!("CARGO_PKG_VERSION")))
-        // Compressed on the way, a file has neither a known length nor a place to resume from.
-        .accept_encoding("identity")
-        .build()
-        .into()
 }
 
 impl Fetch<'_> {
@@ -87,11 +79,28 @@ impl Fetch<'_> {
     pub(super) fn run(&self) -> Result<Fetched, HostError> {
         let fetched = match &self.base.source {
             Source::File(path) => self.copy(path)?,
-            Source::Url(url) => self.download(url)?,
+            Source::Url(url) => self.download_on(url)?,
         };
         match self.pinned {
-            Some(pinned) if *pinned != fetched.sha256 => Err(self.wrong(pinned, &fetched.sha256)),
+            Some(pinned) if pinned.sha256 != fetched.sha256 => Err(self.wrong(pinned, &fetched.sha256)),
             _ => Ok(fetched),
+        }
+    }
+
+    /// Downloads, and goes on as long as each try gets a good deal further: a server that cuts its connections is slow, not
+    /// broken.
+    fn download_on(&self, url: &str) -> Result<Fetched, HostError> {
+        let come = || fs::symlink_metadata(&self.place.part).map_or(0, |part| part.len());
+        let mut before = come();
+        loop {
+            match self.download(url) {
+                Err(error) if error.transient && come() >= before + GOOD_DEAL => {
+                    tracing::info!(image = %self.base.image, %error, "goes on where it stopped");
+                    before = come();
+                    thread::sleep(BREATH);
+                }
+                other => return other,
+            }
         }
     }
 
@@ -101,25 +110,43 @@ impl Fetch<'_> {
             tracing::warn!(image = %self.base.image, url, "neither encrypted nor pinned by `sha256`: it can be changed on the way");
         }
         match self.resume(url)? {
-            Resumed::Whole(fetched) if self.pinned.is_none_or(|pinned| *pinned == fetched.sha256) => Ok(fetched),
+            Resumed::Whole(fetched) if self.pinned.is_none_or(|pinned| pinned.sha256 == fetched.sha256) => Ok(fetched),
             Resumed::Anew(response) => self.take(response),
             // Also where what was there had gone bad, which shows only in the digest.
             Resumed::Whole(_) | Resumed::Nothing => self.take(self.get(url, None)?),
         }
     }
 
-    fn wrong(&self, wanted: &Sha256, got: &Sha256) -> HostError {
-        let cause = format!("its SHA-256 is {got}, wanted is {wanted}");
-        let help = if self.base.sha256.is_some() {
-            "check that `sha256` and the source belong together, and that nobody has changed the file"
-        } else {
-            "the source has changed since disks were made over it: declare the new file as another image"
-        };
-        self.failed(cause).help(help)
+    fn wrong(&self, pinned: &Pin, got: &Sha256) -> HostError {
+        let image = &self.base.image;
+        let failed = self.failed(format!("its SHA-256 is {got}, wanted is {}", pinned.sha256));
+        match &pinned.by {
+            PinnedBy::Spec => {
+                failed.help("check that `sha256` and the source belong together, and that nobody has changed the file")
+            }
+            PinnedBy::Lock => failed.code("image-changed").help(format!(
+                "it is not what `images.lock` says any more: if that is right, run `novella image update {image}`"
+            )),
+            PinnedBy::Sums(sums) => failed.help(format!(
+                "`{}` says so; the two may be just about to be published: try again later",
+                sums.shown()
+            )),
+            PinnedBy::Disks => failed
+                .help("the source has changed since disks were made over it: declare the new file as another image"),
+        }
+    }
+
+    fn web(&self) -> Web<'_> {
+        Web { agent: &self.images.agent, what: format!("image `{}`", self.base.image), source: &self.base.source }
     }
 
     fn failed(&self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> HostError {
-        HostError::new(format!("cannot fetch image `{}` from `{}`", self.base.image, self.base.source.shown()), cause)
+        self.web().failed(cause)
+    }
+
+    fn get(&self, url: &str, from: Option<(u64, &str)>) -> Result<Response<Body>, HostError> {
+        // Without a digest, encryption is all that vouches for the bytes: then no redirect may leave it.
+        self.web().get(url, self.pinned.is_none(), from)
     }
 
     fn copy(&self, path: &Path) -> Result<Fetched, HostError> {
@@ -134,14 +161,13 @@ impl Fetch<'_> {
         if !before.is_file() {
             return Err(self.failed("it is not a regular file"));
         }
-        let mut sink = self.new_sink(Some(before.len()))?;
+        let mut sink = self.new_sink(Some(before.len()), room_of(&before))?;
         self.pour(&mut source, &mut sink, |error| self.failed(error))?;
         let after = source.metadata().map_err(|error| self.failed(error))?;
-        let stamp = |it: &fs::Metadata| (it.len(), it.mtime(), it.mtime_nsec());
-        if stamp(&before) != stamp(&after) || sink.done != before.len() {
+        if stamp(&before) != stamp(&after) || sink.sparse.done != before.len() {
             return Err(self.failed("it changed while it was copied").transient(true));
         }
-        Ok(sink.finish(None))
+        Ok(Fetched { stamp: Some(stamp(&before)), ..sink.finish(None) })
     }
 
     /// Goes on with what is there of an earlier download.
@@ -149,15 +175,15 @@ impl Fetch<'_> {
         let Some((file, note)) = self.kept() else { return Ok(Resumed::Nothing) };
         let mut sink = Sink::new(self, file, Some(note.total));
         sink.hash_what_is_there().map_err(|error| self.failed(error))?;
-        if sink.done == note.total {
-            return Ok(Resumed::Whole(sink.finish(Some(note.etag))));
+        if sink.sparse.done == note.total {
+            return Ok(Resumed::Whole(sink.finish(Some(note.validator))));
         }
-        let response = self.get(url, Some((sink.done, &note.etag)))?;
+        let response = self.get(url, Some((sink.sparse.done, &note.validator)))?;
         match response.status() {
-            StatusCode::PARTIAL_CONTENT if continues(&response, sink.done, &note) => {
-                self.make_room(Some(note.total - sink.done))?;
+            StatusCode::PARTIAL_CONTENT if continues(&response, sink.sparse.done, &note) => {
+                self.make_room(note.total - sink.sparse.done)?;
                 self.pour_body(response, &mut sink)?;
-                Ok(Resumed::Whole(sink.finish(Some(note.etag))))
+                Ok(Resumed::Whole(sink.finish(Some(note.validator))))
             }
             StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE => Ok(Resumed::Nothing),
             _ => Ok(Resumed::Anew(response)),
@@ -180,43 +206,43 @@ impl Fetch<'_> {
     /// Takes in a whole file from its first byte.
     fn take(&self, response: Response<Body>) -> Result<Fetched, HostError> {
         if response.status() != StatusCode::OK {
-            return Err(self.unexpected(response.status()));
+            return Err(self.web().unexpected(response.status()));
         }
         let total = response.body().content_length();
         let chunked = response.headers().contains_key(header::TRANSFER_ENCODING);
         if total.is_none() && !chunked && self.pinned.is_none() {
             return Err(self.failed("the server does not say how long it is").help("pin the image with `sha256`"));
         }
-        let mut sink = self.new_sink(total)?;
-        let etag = strong_etag(&response);
-        if let (Some(etag), Some(total)) = (&etag, total) {
-            self.write_note(etag, total).map_err(|error| self.failed(error))?;
+        let mut sink = self.new_sink(total, total.unwrap_or(0))?;
+        let validator = strong_etag(&response).or_else(|| last_modified(&response).filter(|_| self.pinned.is_some()));
+        if let (Some(validator), Some(total)) = (&validator, total) {
+            self.write_note(validator, total).map_err(|error| self.failed(error))?;
         }
         self.pour_body(response, &mut sink)?;
-        Ok(sink.finish(etag))
+        Ok(sink.finish(validator))
     }
 
-    fn write_note(&self, etag: &str, total: u64) -> io::Result<()> {
-        let note = Note { source: self.base.source.shown(), etag: etag.to_owned(), total, boot: boot_id() };
+    fn write_note(&self, validator: &str, total: u64) -> io::Result<()> {
+        let note = Note { source: self.base.source.shown(), validator: validator.to_owned(), total, boot: boot_id() };
         files::write_atomic(&self.place.note, &serde_json::to_vec(&note).map_err(io::Error::other)?, 0o600)
     }
 
     /// An empty `.part`, if there is room for what is to come. The note goes first, so that it never speaks of other
     /// bytes.
-    fn new_sink(&self, total: Option<u64>) -> Result<Sink<'_>, HostError> {
+    fn new_sink(&self, total: Option<u64>, room: u64) -> Result<Sink<'_>, HostError> {
         let cleared = files::remove(&self.place.note).and_then(|()| files::remove(&self.place.part));
         cleared.map_err(|error| self.failed(error))?;
-        self.make_room(total)?;
+        self.make_room(room)?;
         let file = files::create_new(&self.place.part, 0o600);
         file.map(|file| Sink::new(self, file, total)).map_err(|error| self.failed(error))
     }
 
     fn pour_body(&self, response: Response<Body>, sink: &mut Sink<'_>) -> Result<(), HostError> {
         let mut body = response.into_body().into_reader();
-        self.pour(&mut body, sink, |error| self.broken(ureq::Error::from(error)))?;
+        self.pour(&mut body, sink, |error| self.web().broken(ureq::Error::from(error)))?;
         match sink.total {
-            Some(total) if sink.done != total => {
-                let cause = format!("the server sent {} of {total} bytes", sink.done);
+            Some(total) if sink.sparse.done != total => {
+                let cause = format!("the server sent {} of {total} bytes", sink.sparse.done);
                 Err(self.failed(cause).transient(true))
             }
             _ => Ok(()),
@@ -231,7 +257,7 @@ impl Fetch<'_> {
         unreadable: impl Fn(io::Error) -> HostError,
     ) -> Result<(), HostError> {
         let mut block = vec![0; BLOCK];
-        let mut checked = sink.done;
+        let mut checked = sink.sparse.done;
         loop {
             let got = match source.read(&mut block) {
                 Ok(0) => break,
@@ -239,15 +265,11 @@ impl Fetch<'_> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(unreadable(error)),
             };
-            sink.write(&block[..got]).map_err(|error| {
-                HostError::new(
-                    format!("cannot write image `{}` to `{}`", self.base.image, self.place.part.display()),
-                    error,
-                )
-            })?;
-            if sink.total.is_none() && sink.done - checked >= ROOM_CHECK {
-                self.make_room(None)?;
-                checked = sink.done;
+            let (part, left) = (&self.place.part, sink.total.map(|total| total.saturating_sub(sink.sparse.done)));
+            sink.write(&block[..got]).map_err(|error| self.images.cannot_write(self.base, part, left, error))?;
+            if sink.total.is_none() && sink.sparse.done - checked >= ROOM_CHECK {
+                self.make_room(0)?;
+                checked = sink.sparse.done;
             }
         }
         sink.report(true);
@@ -255,69 +277,8 @@ impl Fetch<'_> {
     }
 
     /// Refuses before anything is written when so many more bytes would eat into the reserve.
-    fn make_room(&self, bytes: Option<u64>) -> Result<(), HostError> {
-        let directory = self.images.layout.bases();
-        let found = nix::sys::statvfs::statvfs(&directory).map_err(|error| self.failed(error))?;
-        let free = found.blocks_available().saturating_mul(found.fragment_size());
-        let (need, reserve) = (bytes.unwrap_or(0), self.images.reserve.bytes());
-        if need.saturating_add(reserve) <= free {
-            return Ok(());
-        }
-        let cause = format!(
-            "no room in `{}`: {} needed and {} to be left free, {} there",
-            directory.display(),
-            about(need),
-            about(reserve),
-            about(free)
-        );
-        Err(self.failed(cause).help("free some space, or choose another data directory"))
-    }
-
-    fn get(&self, url: &str, from: Option<(u64, &str)>) -> Result<Response<Body>, HostError> {
-        // Without a digest, encryption is all that vouches for the bytes: then no redirect may leave it.
-        let encrypted = url.starts_with("https://") && self.pinned.is_none();
-        let mut request = self.images.agent.get(url).config().https_only(encrypted).build();
-        if let Some((offset, etag)) = from {
-            request = request.header(header::RANGE, format!("bytes={offset}-")).header(header::IF_RANGE, etag);
-        }
-        request.call().map_err(|error| self.broken(error))
-    }
-
-    fn broken(&self, error: ureq::Error) -> HostError {
-        use io::ErrorKind as Kind;
-        let transient = match &error {
-            ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed => true,
-            ureq::Error::Io(error) => matches!(
-                error.kind(),
-                Kind::ConnectionReset
-                    | Kind::ConnectionAborted
-                    | Kind::ConnectionRefused
-                    | Kind::BrokenPipe
-                    | Kind::UnexpectedEof
-                    | Kind::TimedOut
-                    | Kind::WouldBlock
-                    | Kind::NetworkDown
-                    | Kind::NetworkUnreachable
-                    | Kind::HostUnreachable
-            ),
-            _ => false,
-        };
-        let help = match &error {
-            ureq::Error::HostNotFound => Some("check the host in the URL, and the name servers of this host"),
-            ureq::Error::RequireHttpsOnly(_) => {
-                Some("pin the image with `sha256`, and a redirect to `http://` is fine")
-            }
-            _ => None,
-        };
-        let failed = self.failed(error).transient(transient);
-        if let Some(help) = help { failed.help(help) } else { failed }
-    }
-
-    fn unexpected(&self, status: StatusCode) -> HostError {
-        let transient = status.is_server_error()
-            || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS);
-        let failed = self.failed(format!("the server answered {status}")).transient(transient);
-        if transient { failed } else { failed.help("check the URL of the image") }
+    fn make_room(&self, bytes: u64) -> Result<(), HostError> {
+        self.images.make_room(bytes).map_err(|error| self.failed(error).help(MAKE_ROOM))
     }
 }
 
@@ -325,13 +286,8 @@ impl Fetch<'_> {
 fn continues(response: &Response<Body>, offset: u64, note: &Note) -> bool {
     let range = format!("bytes {offset}-{}/{}", note.total - 1, note.total);
     let said = response.headers().get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
-    strong_etag(response).as_ref() == Some(&note.etag) && said == Some(range.as_str())
-}
-
-/// The ETag that vouches for every byte. A weak one does not (RFC 9110, 8.8.1).
-fn strong_etag(response: &Response<Body>) -> Option<String> {
-    let etag = response.headers().get(header::ETAG)?.to_str().ok()?;
-    (etag.starts_with('"') && etag.len() <= 256).then(|| etag.to_owned())
+    let validator = if is_etag(&note.validator) { strong_etag(response) } else { last_modified(response) };
+    validator.as_ref() == Some(&note.validator) && said == Some(range.as_str())
 }
 
 /// Changes with each boot.
@@ -339,16 +295,58 @@ fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
-/// A size for people: whole mebibytes, or bytes below one.
-fn about(bytes: u64) -> ByteSize {
-    if bytes < 1 << 20 { ByteSize(bytes) } else { ByteSize::mib(bytes >> 20) }
+/// How much room a copy of a file takes at most: its holes become holes again.
+pub(super) fn room_of(file: &fs::Metadata) -> u64 {
+    file.len().min(file.blocks().saturating_mul(512))
 }
+
+/// What tells whether a file of this host is still the same: its length and when it was changed.
+pub(super) fn stamp(file: &fs::Metadata) -> String {
+    format!("{}-{}.{:09}", file.len(), file.mtime(), file.mtime_nsec())
+}
+
+impl Images {
+    /// What may still be written to the cache, in bytes.
+    pub(super) fn room(&self) -> io::Result<ByteSize> {
+        let found = nix::sys::statvfs::statvfs(&self.layout.bases())?;
+        let free = found.blocks_available().saturating_mul(found.fragment_size());
+        Ok(ByteSize(free.saturating_sub(self.reserve.bytes())))
+    }
+
+    /// Whether so many more bytes leave the reserve free; an error in words if not.
+    pub(super) fn make_room(&self, bytes: u64) -> io::Result<()> {
+        let found = nix::sys::statvfs::statvfs(&self.layout.bases())?;
+        let free = ByteSize(found.blocks_available().saturating_mul(found.fragment_size()));
+        if bytes.saturating_add(self.reserve.bytes()) <= free.bytes() {
+            return Ok(());
+        }
+        Err(io::Error::other(format!(
+            "no room in `{}`: {} needed and {} to be left free, {} there",
+            self.layout.bases().display(),
+            ByteSize(bytes).about(),
+            self.reserve.about(),
+            free.about()
+        )))
+    }
+
+    /// An image that could not be written on; `left` is what was still to come, where that is known.
+    pub(super) fn cannot_write(&self, base: &Base, to: &Path, left: Option<u64>, error: io::Error) -> HostError {
+        let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        let failed = HostError::new(format!("cannot write image `{}` to `{}`", base.image, to.display()), error);
+        match left {
+            Some(left) if full => failed.help(format!("{} more were needed: {MAKE_ROOM}", ByteSize(left).about())),
+            None if full => failed.help(MAKE_ROOM),
+            _ => failed,
+        }
+    }
+}
+
+const MAKE_ROOM: &str = "free some space, as with `novella image prune`, or choose another `data_dir`";
 
 /// A file that grows at its end, its digest, and who is told.
 struct Sink<'a> {
-    file: File,
+    sparse: Sparse,
     hasher: sha2::Sha256,
-    done: u64,
     total: Option<u64>,
     key: ObjectKey,
     on_progress: &'a OnProgress,
@@ -359,32 +357,26 @@ impl<'a> Sink<'a> {
     fn new(fetch: &'a Fetch<'_>, file: File, total: Option<u64>) -> Self {
         let (key, on_progress) = (base_key(&fetch.base.id), &fetch.images.on_progress);
         on_progress(&key, 0, total);
-        Self { file, hasher: sha2::Sha256::new(), done: 0, total, key, on_progress, reported: Instant::now() }
+        let (sparse, hasher) = (Sparse::new(file), sha2::Sha256::new());
+        Self { sparse, hasher, total, key, on_progress, reported: Instant::now() }
     }
 
     fn hash_what_is_there(&mut self) -> io::Result<()> {
         let mut block = vec![0; BLOCK];
         loop {
-            let got = self.file.read_at(&mut block, self.done)?;
+            let got = self.sparse.file.read_at(&mut block, self.sparse.done)?;
             if got == 0 {
                 return Ok(());
             }
             self.hasher.update(&block[..got]);
-            self.done += got as u64;
+            self.sparse.done += got as u64;
             self.report(false);
         }
     }
 
     fn write(&mut self, block: &[u8]) -> io::Result<()> {
-        let end = self.done + block.len() as u64;
-        if block.iter().all(|byte| *byte == 0) {
-            // A hole instead of zeros: raw images are mostly empty.
-            self.file.set_len(end)?;
-        } else {
-            self.file.write_all_at(block, self.done)?;
-        }
+        self.sparse.write(block)?;
         self.hasher.update(block);
-        self.done = end;
         self.report(false);
         Ok(())
     }
@@ -392,11 +384,13 @@ impl<'a> Sink<'a> {
     fn report(&mut self, last: bool) {
         if last || self.reported.elapsed() >= Duration::from_millis(100) {
             self.reported = Instant::now();
-            (self.on_progress)(&self.key, self.done, self.total);
+            (self.on_progress)(&self.key, self.sparse.done, self.total);
         }
     }
 
-    fn finish(self, etag: Option<String>) -> Fetched {
-        Fetched { sha256: Sha256::from_digest(&self.hasher.finalize()), bytes: self.done, file: self.file, etag }
+    fn finish(self, validator: Option<String>) -> Fetched {
+        let etag = validator.filter(|it| is_etag(it));
+        let Sparse { file, done, .. } = self.sparse;
+        Fetched { sha256: Sha256::from_digest(&self.hasher.finalize()), bytes: done, file, etag, stamp: None }
     }
 }

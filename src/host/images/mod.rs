@@ -4,10 +4,17 @@
 //! |---|---|
 //! | `base.rs` | a cached image: fetched under a lock, checked, put in place |
 //! | `fetch.rs` | the bytes of one image, from a file or a web server into a `.part` |
+//! | `digest.rs` | what an image hashes to, by a list of digests or by reading it |
+//! | `prepare.rs` | the way from there to what is cached: unpacked, checked, converted |
+//! | `packing.rs` | what is compressed, and how it is unpacked |
+//! | `sparse.rs` | a file with holes where there are only zeros |
+//! | `foreign.rs` | what may be converted at all |
 //! | `content.rs` | what may be a disk image at all |
+//! | `cache.rs` | what is in the cache, who uses it, and what can go |
 //! | `disk.rs` | a server's root disk: a qcow2 overlay over a base |
 //! | `volume.rs` | disks beside root disks |
 //! | `trash.rs` | disks that were taken away, and can be put back |
+//! | `web.rs` | what a web server may do, and which of its failures may pass |
 //! | `seed.rs` | what its cloud-init is told |
 //!
 //! ```text
@@ -15,16 +22,25 @@
 //! base/<id>.json        its length and digest; an image without one is not trusted
 //! base/<id>.part        what has come so far of an image being fetched
 //! base/<id>.part.json   what the server said of it, for resuming
+//! base/<id>.unpacked    what it becomes, where it is compressed
+//! base/<id>.converted   what it becomes, where it is in a format that guests do not run from
 //! base/<id>.lock        held while it is fetched or removed, and shared while a disk is made over it
 //! ```
 
 mod base;
+pub mod cache;
 mod content;
+mod digest;
 mod disk;
 mod fetch;
+mod foreign;
+mod packing;
+mod prepare;
 mod seed;
+mod sparse;
 pub mod trash;
 mod volume;
+mod web;
 
 use std::borrow::Cow;
 use std::ffi::OsString;
@@ -44,25 +60,28 @@ use crate::host::{HostError, OnProgress, files};
 use crate::plan::world::Observed;
 use crate::value::ByteSize;
 
+pub use cache::Cached;
+
 /// The adapter for base images, disks and seeds. Called from many threads at once; locks are held per image.
 pub struct Images {
     layout: Layout,
     on_progress: OnProgress,
     reserve: ByteSize,
+    most_unpacked: ByteSize,
     agent: ureq::Agent,
 }
 
 impl Images {
     /// The images and disks of one project. `on_progress` is told how a fetch goes on, some ten times a second.
     pub fn new(layout: Layout, on_progress: OnProgress) -> Self {
-        let agent = fetch::agent(Duration::from_secs(30));
-        Self { layout, on_progress, reserve: ByteSize::mib(256), agent }
+        let agent = web::agent(Duration::from_secs(30));
+        Self { layout, on_progress, reserve: ByteSize::mib(256), most_unpacked: ByteSize::gib(1024), agent }
     }
 
     /// The same, giving up on a server that says nothing for so long. The default is 30 seconds.
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {
-        self.agent = fetch::agent(patience);
+        self.agent = web::agent(patience);
         self
     }
 
@@ -108,10 +127,6 @@ impl Images {
         for (id, format) in self.volumes()? {
             into.objects.insert(volume_key(&id), self.volume_facts(&id, format));
         }
-        // What has expired goes before anything else is done.
-        let now = trash::now();
-        let bases = self.bases_of(|entry| !entry.is_expired(now))?;
-        into.kept.extend(bases.iter().map(|id| base_key(id)));
         Ok(())
     }
 
@@ -124,8 +139,11 @@ impl Images {
         Ok(disks.filter(|(_, path)| fs::symlink_metadata(path).is_ok()).collect())
     }
 
-    /// The servers that have a directory, or something else in its place.
-    fn servers(&self) -> Result<Vec<Name>, HostError> {
+    /// The servers that have a directory, or something else in its place, known to a record or not.
+    ///
+    /// # Errors
+    /// When the directory of them all cannot be read.
+    pub fn servers(&self) -> Result<Vec<Name>, HostError> {
         let names = names_in(&self.layout.instances())?;
         let mut servers: Vec<Name> = names.iter().filter_map(|name| name.to_str()?.parse().ok()).collect();
         servers.sort();

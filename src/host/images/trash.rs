@@ -157,7 +157,7 @@ impl Images {
             Err(error) => return Err(failed(error)),
         }
         files::make_dir(&self.layout.trash(), PRIVATE)?;
-        let (size, base) = self.look_at(&path, format);
+        let (size, base) = self.measure(&path, format);
         let since = now();
         let mut entry = Entry {
             id: String::new(),
@@ -185,7 +185,7 @@ impl Images {
     }
 
     /// The size of a disk, and what it lies over.
-    fn look_at(&self, path: &Path, format: DiskFormat) -> (Option<ByteSize>, Option<PathBuf>) {
+    fn measure(&self, path: &Path, format: DiskFormat) -> (Option<ByteSize>, Option<PathBuf>) {
         match format {
             DiskFormat::Qcow2 => header(path).map_or((None, None), |header| {
                 let base = header.backing.map(|base| PathBuf::from(std::ffi::OsStr::from_bytes(&base)));
@@ -222,12 +222,7 @@ impl Images {
     /// # Errors
     /// When the trash cannot be read.
     pub fn bases_in_trash(&self) -> Result<BTreeSet<String>, HostError> {
-        self.bases_of(|_| true)
-    }
-
-    /// The same of some of them.
-    pub(super) fn bases_of(&self, which: impl Fn(&Entry) -> bool) -> Result<BTreeSet<String>, HostError> {
-        let bases = self.trash()?.into_iter().filter(|entry| which(entry)).filter_map(|entry| entry.base);
+        let bases = self.trash()?.into_iter().filter_map(|entry| entry.base);
         let ours = bases.filter(|base| base.parent() == Some(&self.layout.bases()));
         Ok(ours.filter_map(|base| Some(base.file_name()?.to_str()?.to_owned())).collect())
     }
