@@ -16,13 +16,18 @@ pub mod dhcp;
 pub mod domain_xml;
 pub mod files;
 pub mod firewall;
+#[cfg(feature = "libvirt")]
 pub mod hypervisor;
 pub mod images;
 pub mod kvm;
+#[cfg(feature = "libvirt")]
 pub mod links;
+#[cfg(feature = "libvirt")]
 pub mod machine;
 pub mod qcow2;
 pub mod sim;
+#[cfg(not(feature = "libvirt"))]
+mod without_libvirt;
 
 use std::error::Error as StdError;
 use std::sync::Arc;
@@ -32,6 +37,9 @@ use crate::blueprint::facts::Disruption;
 use crate::blueprint::key::ObjectKey;
 use crate::blueprint::object::Object;
 use crate::plan::world::Observed;
+
+#[cfg(not(feature = "libvirt"))]
+pub use without_libvirt::{hypervisor, machine};
 
 /// A place that holds objects.
 pub trait Host: Send + Sync {
