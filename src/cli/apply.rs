@@ -31,6 +31,8 @@ pub(super) struct Arguments {
     /// The most that a guest may notice; a plan with more is refused before anything is touched
     #[arg(long, value_name = "WHAT", value_parser = disruption())]
     max_disruption: Option<Disruption>,
+    #[command(flatten)]
+    patience: session::Patience,
 }
 
 /// What `apply` alone can be told.
@@ -81,7 +83,7 @@ pub(super) fn run(global: &Global, arguments: &ApplyArguments) -> Result<(), Sto
 
 pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand) -> Result<(), Stop> {
     let (desired, source) = session::spec(global)?;
-    let store = SledStore::open(&session::state_dir(global), errand.operation)?;
+    let store = session::store(global, errand.operation, arguments.patience)?;
     let progress = Arc::new(Progress::default());
     let target = Target::open(global, &desired, progress.sink())?;
     let plan =

@@ -1,6 +1,7 @@
 //! What several verbs begin with: the spec, the host, the state.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::address::Name;
 use crate::blueprint::facts::Disruption;
@@ -17,7 +18,10 @@ use crate::plan::world::Recorded;
 use crate::reconcile::PlanError;
 use crate::report;
 use crate::spec::{self, Source};
-use crate::store::export;
+use crate::store::lock::StateLock;
+use crate::store::sled::SledStore;
+use crate::store::{StoreError, export};
+use crate::value::parse_span;
 
 /// Reads and resolves the spec, and prints what is wrong with it.
 pub(super) fn spec(global: &Global) -> Result<(Desired, Source), Stop> {
@@ -39,6 +43,31 @@ pub(super) fn state_dir(global: &Global) -> PathBuf {
         Backend::Libvirt => global.state.clone(),
         Backend::Sim => global.state.join("sim"),
     }
+}
+
+/// A length of time, as in `lease_time`.
+pub(super) fn length(text: &str) -> Result<Duration, String> {
+    let seconds = parse_span(text).ok_or("write it as `90s`, `5m`, `2h` or `1d`")?;
+    Ok(Duration::from_secs(seconds.into()))
+}
+
+/// How verbs that write wait for each other.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(super) struct Patience {
+    /// How long to wait for another novella that works on the state, as `90s`, `5m`, `2h`
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = length)]
+    lock_timeout: Duration,
+}
+
+/// Opens the state in order to write to it.
+pub(super) fn store(global: &Global, operation: &str, patience: Patience) -> Result<SledStore, StoreError> {
+    let dir = state_dir(global);
+    if !patience.lock_timeout.is_zero()
+        && let Some(holder) = StateLock::holder(&dir)
+    {
+        report::note(format_args!("note: waiting for {}", report::clean_line(&holder.to_string())));
+    }
+    SledStore::with_lock(StateLock::acquire(&dir, operation, patience.lock_timeout)?)
 }
 
 /// The host that the verbs work on.
