@@ -26,6 +26,8 @@ pub mod usage;
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::blueprint::identity::Identity;
 use crate::blueprint::ipam::Ipam;
 use crate::blueprint::key::ObjectKey;
@@ -38,7 +40,7 @@ pub use capacity::Capacity;
 pub use layout::Layout;
 
 /// What a host can do and has room for, as far as choices depend on it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostFacts {
     /// The best way to run a domain that really works here.
     pub virt_type: VirtType,

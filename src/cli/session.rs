@@ -93,6 +93,14 @@ impl Target {
         }
     }
 
+    /// The same for good.
+    pub(super) fn into_host(self) -> Box<dyn Host> {
+        match self {
+            Self::Machine(machine) => machine,
+            Self::Sim(sim) => sim,
+        }
+    }
+
     /// The leases of a network; none on a host that hands out no addresses.
     pub(super) fn leases(&self, network: &Name) -> Result<Option<Vec<Lease>>, HostError> {
         match self {

@@ -1,7 +1,8 @@
 //! The host, and how it is looked at and changed.
 //!
 //! [`Host`] is the seam between what novella decides and what it touches. [`machine::Machine`] is the real one: it routes
-//! each kind of object to the adapter that knows it. [`sim::SimHost`] is a strict one in memory.
+//! each kind of object to the adapter that knows it. [`sim::SimHost`] is a strict one in memory, and
+//! [`recorded::RecordedHost`] one that is only known by the records.
 //!
 //! | kind | adapter | means |
 //! |---|---|---|
@@ -25,6 +26,7 @@ pub mod links;
 #[cfg(feature = "libvirt")]
 pub mod machine;
 pub mod qcow2;
+pub mod recorded;
 pub mod sim;
 #[cfg(not(feature = "libvirt"))]
 mod without_libvirt;

@@ -445,17 +445,11 @@ impl Host for SimHost {
         let (foreign, foreign_networks) = (world.foreign.clone(), world.foreign_networks.clone());
         let mut observed = Observed { foreign, foreign_networks, ..Observed::default() };
         for (key, object) in &world.objects {
-            let mut facts = object.facts();
+            let mut facts = object.visible_facts();
             if let Object::Domain(domain) = object {
                 let guest = world.guests.get(&domain.server);
                 facts.insert("power".into(), if guest.is_some() { "on" } else { "off" }.into());
-                // That is written down on no real host.
-                facts.remove("depends_on");
                 observed.guests.extend(guest.map(|guest| (key.clone(), seen(guest, domain))));
-            }
-            if key.kind == ObjectKind::Disk {
-                // No disk tells what it was made with.
-                facts.remove("user_data");
             }
             observed.objects.insert(key.clone(), facts);
         }

@@ -9,6 +9,7 @@ mod guard;
 pub mod lock;
 pub mod memory;
 pub mod sled;
+pub mod snapshot;
 pub mod who;
 
 use crate::blueprint::key::ObjectKey;
