@@ -1,13 +1,14 @@
 //! The command line: one file a verb.
 //!
-//! Exit codes: 0 done or valid; 1 an error; 2 with `plan --detailed-exitcode` when there are changes; 130 when
-//! interrupted. `ssh` ends with the code of ssh.
+//! Exit codes: 0 done or valid; 1 an error; 2 with `plan --detailed-exitcode` when there are changes, and of `drift` when
+//! there is some; 130 when interrupted. `ssh` ends with the code of ssh.
 
 mod apply;
 mod completions;
 mod console;
 mod destroy;
 mod doctor;
+mod drift;
 mod interrupt;
 mod ip;
 mod leases;
@@ -33,7 +34,7 @@ use crate::report;
 
 /// An error was met, and has been printed.
 const FAILED: u8 = 1;
-/// There are changes (`plan --detailed-exitcode`).
+/// There are changes (`plan --detailed-exitcode`), or there is drift (`drift`).
 const CHANGES: u8 = 2;
 /// A signal ended the work: 128 + SIGINT.
 const INTERRUPTED: u8 = 130;
@@ -83,6 +84,8 @@ enum Verb {
     Validate,
     /// Show what `apply` would do, with every address; touches nothing
     Plan(plan::Arguments),
+    /// Show what the host has against what was recorded; the spec's edits do not count, and nothing is touched
+    Drift(drift::Arguments),
     /// Make the host what the spec says
     Apply(apply::ApplyArguments),
     /// Take away everything that was made
@@ -128,6 +131,7 @@ pub fn run() -> ExitCode {
     let result = match verb {
         Verb::Validate => validate::run(&global),
         Verb::Plan(arguments) => plan::run(&global, &arguments),
+        Verb::Drift(arguments) => drift::run(&global, &arguments),
         Verb::Apply(arguments) => apply::run(&global, &arguments),
         Verb::Destroy(arguments) => destroy::run(&global, &arguments),
         Verb::Reboot(arguments) => reboot::run(&global, &arguments),

@@ -6,6 +6,7 @@
 pub mod addresses;
 pub mod console;
 pub mod diagnostics;
+pub mod drift;
 pub mod error;
 pub mod leases;
 pub mod plan;

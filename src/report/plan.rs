@@ -8,7 +8,7 @@ use anstyle::Style;
 use crate::address::Address;
 use crate::apply::Outcome;
 use crate::blueprint::facts::Disruption;
-use crate::blueprint::key::ObjectKind;
+use crate::blueprint::key::{ObjectKey, ObjectKind};
 use crate::blueprint::object::Object;
 use crate::plan::Plan;
 use crate::plan::diff::{Action, Change, FieldChange, Reason};
@@ -271,24 +271,27 @@ fn object(text: &mut String, change: &Change, most: Option<Disruption>) {
 
 /// The kind of the object, and its own name where that says more than the address it stands under.
 pub fn title(change: &Change) -> String {
-    match change.key.kind {
-        ObjectKind::HostEntry => change.key.to_string(),
-        ObjectKind::Base => match &change.want.as_ref().or(change.made.as_ref().map(|made| &made.object)) {
-            Some(Object::Base(base)) => format!("{} ({})", change.key.kind, base.role),
-            _ => change.key.kind.to_string(),
-        },
-        kind => kind.to_string(),
+    object_title(&change.key, change.want.as_ref().or(change.made.as_ref().map(|made| &made.object)))
+}
+
+/// The same of an object that may be known.
+pub(super) fn object_title(key: &ObjectKey, object: Option<&Object>) -> String {
+    match (key.kind, object) {
+        (ObjectKind::HostEntry, _) => key.to_string(),
+        (ObjectKind::Base, Some(Object::Base(base))) => format!("{} ({})", key.kind, base.role),
+        (kind, _) => kind.to_string(),
     }
 }
 
-struct Attribute<'a> {
-    name: &'a str,
-    before: Option<&'a str>,
-    after: Option<&'a str>,
-    note: &'static str,
+/// A line on an attribute: what it was, what it is, and what is to be said of that.
+pub(super) struct Attribute<'a> {
+    pub(super) name: &'a str,
+    pub(super) before: Option<&'a str>,
+    pub(super) after: Option<&'a str>,
+    pub(super) note: &'static str,
 }
 
-fn attributes<'a>(text: &mut String, attributes: impl Iterator<Item = Attribute<'a>>) {
+pub(super) fn attributes<'a>(text: &mut String, attributes: impl Iterator<Item = Attribute<'a>>) {
     let attributes: Vec<Attribute> = attributes.collect();
     let width = attributes.iter().map(|attribute| attribute.name.len()).max().unwrap_or(0);
     for Attribute { name, before, after, note } in attributes {
