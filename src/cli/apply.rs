@@ -7,6 +7,7 @@ use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser
 
 use crate::apply::{Options, Outcome};
 use crate::blueprint::facts::Disruption;
+use crate::cli::journal::Journal;
 use crate::cli::session::{self, Target};
 use crate::cli::{FAILED, Global, INTERRUPTED, Stop, interrupt};
 use crate::desired::Desired;
@@ -16,8 +17,8 @@ use crate::plan::world::Recorded;
 use crate::reconcile::{self, PlanError};
 use crate::report::progress::Progress;
 use crate::report::{ADD, BOLD, REMOVE};
-use crate::store::Store as _;
 use crate::store::sled::SledStore;
+use crate::store::{Store as _, history};
 use crate::{apply, report};
 
 #[derive(Debug, clap::Args)]
@@ -95,7 +96,9 @@ pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand)
     if let Some(most) = arguments.max_disruption {
         session::refuse_beyond(&plan, most)?;
     }
+    let begin = || Journal::begin(store.lock(), errand.operation, Some(&source), report::plan::summary(&plan));
     if plan.changes.is_empty() {
+        begin().end(history::Outcome::Complete, Vec::new());
         close(&target, &store)?;
         report::line(format_args!(
             "\n{ADD}{BOLD}{} Resources: 0 added, 0 changed, 0 destroyed.{BOLD:#}{ADD:#}",
@@ -110,10 +113,13 @@ pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand)
     report::line("");
     // Until here nothing was begun, and Ctrl-C ends the program as it does any other.
     let stop = interrupt::listen()?;
+    let journal = begin();
     let options = Options { parallelism: arguments.parallelism, ..Options::default() };
     let outcome = apply::apply(&plan, target.host(), &store, options, &stop, progress.as_ref());
     // What came of it is told first, whatever comes of the rest.
-    let concluded = conclude(&plan, &outcome, errand, stop.load(Ordering::SeqCst));
+    let interrupted = stop.load(Ordering::SeqCst);
+    let concluded = conclude(&plan, &outcome, errand, interrupted);
+    journal.end_of(&plan, &outcome, interrupted);
     target.save()?;
     close(&target, &store)?;
     concluded

@@ -9,8 +9,10 @@ mod console;
 mod destroy;
 mod doctor;
 mod drift;
+mod history;
 mod interrupt;
 mod ip;
+mod journal;
 mod leases;
 mod logs;
 mod plan;
@@ -98,6 +100,8 @@ enum Verb {
     Leases(leases::Arguments),
     /// Show which addresses of a network are in use, and which are free
     Ip(ip::Arguments),
+    /// Show what was done, by whom, and how it ended
+    History(history::Arguments),
     /// Turn servers on, for the moment: the spec still says what is wanted
     Start(power::StartArguments),
     /// Shut servers off, for the moment: the spec still says what is wanted
@@ -138,6 +142,7 @@ pub fn run() -> ExitCode {
         Verb::Show(arguments) => show::run(&global, &arguments),
         Verb::Leases(arguments) => leases::run(&global, &arguments),
         Verb::Ip(arguments) => ip::run(&global, &arguments),
+        Verb::History(arguments) => history::run(&global, &arguments),
         Verb::Start(arguments) => power::start(&global, &arguments),
         Verb::Stop(arguments) => power::stop(&global, &arguments),
         Verb::Wait(arguments) => wait::run(&global, &arguments),

@@ -26,6 +26,19 @@ pub enum Deed {
     Reload,
 }
 
+impl Deed {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ensure => "ensure",
+            Self::Remove => "remove",
+            Self::Record => "record",
+            Self::Forget => "forget",
+            Self::Reload => "reload",
+        }
+    }
+}
+
 /// What an edge waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {

@@ -8,6 +8,7 @@ pub mod console;
 pub mod diagnostics;
 pub mod drift;
 pub mod error;
+pub mod history;
 pub mod leases;
 pub mod plan;
 pub mod progress;

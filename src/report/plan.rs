@@ -64,6 +64,12 @@ fn verdict(changes: &[(usize, &Change)]) -> Verdict {
     }
 }
 
+/// What a plan does, in a line: `2 to add, 1 to change, 0 to destroy`.
+pub fn summary(plan: &Plan) -> String {
+    let Counts { add, change, destroy } = count(&by_resource(plan), |_| true);
+    format!("{add} to add, {change} to change, {destroy} to destroy")
+}
+
 /// How many resources were added, changed and destroyed to the end.
 pub fn done(plan: &Plan, outcome: &Outcome) -> Counts {
     let mut done = vec![true; plan.changes.len()];
@@ -125,8 +131,7 @@ pub fn render_within(plan: &Plan, most: Option<Disruption>) -> String {
             object(&mut text, change, most);
         }
     }
-    let Counts { add, change, destroy } = count(&resources, |_| true);
-    let _ = write!(text, "\n{BOLD}Plan:{BOLD:#} {add} to add, {change} to change, {destroy} to destroy.\n");
+    let _ = write!(text, "\n{BOLD}Plan:{BOLD:#} {}.\n", summary(plan));
     text.push_str(&disruptions(&resources));
     for (disruption, words) in [(Disruption::Reboot, "rebooted"), (Disruption::Replace, "replaced, with its disk")] {
         let hit = disrupted(&resources, disruption);

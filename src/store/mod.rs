@@ -6,6 +6,7 @@
 pub mod export;
 pub mod format;
 mod guard;
+pub mod history;
 pub mod lock;
 pub mod memory;
 pub mod sled;

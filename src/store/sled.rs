@@ -7,6 +7,7 @@
 //! state/export.json    the state as of the last apply that ended; see `export`
 //! state/dirty          there as long as the database holds more than that
 //! state/reserve        room for opening the state on a full disk
+//! state/history.jsonl  what was done, by whom, and how it ended; see `history`
 //! ```
 //!
 //! sled's `flush` hands its log to the kernel and no further (spacejam/sled#1452), so each write is followed by an
@@ -108,6 +109,11 @@ impl SledStore {
         guard::keep_reserve(dir);
         let queue = Queue { serial: recorded.serial, next_trip: 1, ..Queue::default() };
         Ok(Self { queue: Mutex::new(queue), turn: Condvar::new(), database, log, lock })
+    }
+
+    /// The lock that it holds.
+    pub const fn lock(&self) -> &StateLock {
+        &self.lock
     }
 
     /// Writes the export, if the state has changed since the last. To be called when an apply has ended, so that others
