@@ -22,6 +22,7 @@ mod servers;
 mod session;
 mod show;
 mod ssh;
+mod state;
 mod validate;
 mod vnc;
 mod wait;
@@ -102,6 +103,9 @@ enum Verb {
     Ip(ip::Arguments),
     /// Show what was done, by whom, and how it ended
     History(history::Arguments),
+    /// Look at what is recorded, and mend it by hand; the host is never touched
+    #[command(subcommand)]
+    State(state::State),
     /// Turn servers on, for the moment: the spec still says what is wanted
     Start(power::StartArguments),
     /// Shut servers off, for the moment: the spec still says what is wanted
@@ -143,6 +147,7 @@ pub fn run() -> ExitCode {
         Verb::Leases(arguments) => leases::run(&global, &arguments),
         Verb::Ip(arguments) => ip::run(&global, &arguments),
         Verb::History(arguments) => history::run(&global, &arguments),
+        Verb::State(verb) => state::run(&global, &verb),
         Verb::Start(arguments) => power::start(&global, &arguments),
         Verb::Stop(arguments) => power::stop(&global, &arguments),
         Verb::Wait(arguments) => wait::run(&global, &arguments),

@@ -303,8 +303,9 @@ impl World {
         }
         if let Some(there) = self.objects.get(&key) {
             let (is, wanted) = (there.facts(), object.facts());
-            if let Some(fact) = wanted.keys().find(|fact| key.kind.replaces(fact) && is.get(*fact) != wanted.get(*fact))
-            {
+            // The image of a disk may go by another name since; what it is shows by the base.
+            let cannot_change = |fact: &str| key.kind.replaces(fact) && fact != "image";
+            if let Some(fact) = wanted.keys().find(|fact| cannot_change(fact) && is.get(*fact) != wanted.get(*fact)) {
                 return refuse(format!("its {fact} cannot be changed where it stands"));
             }
         }

@@ -12,6 +12,7 @@ pub mod history;
 pub mod leases;
 pub mod plan;
 pub mod progress;
+pub mod records;
 pub mod table;
 
 use std::borrow::Cow;

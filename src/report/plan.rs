@@ -204,7 +204,7 @@ fn waiting(plan: &Plan) -> String {
 }
 
 /// What a person should know who has lost the state, and with it half of the spec.
-fn left_alone(plan: &Plan) -> String {
+pub fn left_alone(plan: &Plan) -> String {
     if plan.left_alone.is_empty() {
         return String::new();
     }

@@ -1,15 +1,24 @@
 //! Exports that people keep and carry: written with `novella state export`, read with `plan --state-file` and
 //! `state import`.
 
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
 
 use crate::address::Name;
 use crate::blueprint::object::{Object, Source};
 use crate::plan::world::Recorded;
 use crate::store::StoreError;
 use crate::store::format::{self, Snapshot};
+
+/// Where backups are kept in the state directory.
+const BACKUPS: &str = "backups";
+
+/// How many backups are kept, where nobody says otherwise.
+pub const KEPT_BACKUPS: usize = 20;
 
 /// Reads a snapshot, or an export of novella's own.
 ///
@@ -58,6 +67,32 @@ pub(super) fn put_in_place(file: &Path, bytes: &[u8]) -> io::Result<()> {
     unfinished.as_file().sync_all()?;
     unfinished.persist(file).map_err(|error| error.error)?;
     File::open(dir)?.sync_all()
+}
+
+/// Writes a snapshot of the state in `dir` under the time of day, and keeps the newest `keep`. Tells where it is.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn backup(dir: &Path, snapshot: &Snapshot, keep: usize) -> Result<PathBuf, StoreError> {
+    let backups = dir.join(BACKUPS);
+    let deed = |error| StoreError::new(format!("cannot keep a backup in `{}`", backups.display()), error);
+    DirBuilder::new().recursive(true).mode(0o700).create(&backups).map_err(deed)?;
+    let time = Timestamp::now().strftime("%Y-%m-%dT%H-%M-%SZ");
+    // Two in one second come in the order of the writes that they hold.
+    let file = backups.join(format!("{time}.{:010}.json", snapshot.recorded.serial));
+    write(&file, snapshot)?;
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(&backups).map_err(deed)? {
+        let path = entry.map_err(deed)?.path();
+        if path.extension().is_some_and(|extension| extension == "json") {
+            all.push(path);
+        }
+    }
+    all.sort();
+    for old in all.iter().rev().skip(keep.max(1)) {
+        std::fs::remove_file(old).map_err(deed)?;
+    }
+    Ok(file)
 }
 
 /// Refuses a snapshot that tells that it is of another project.
