@@ -12,7 +12,7 @@ use crate::desired::Desired;
 use crate::diagnostic::Diagnostic;
 use crate::host::{Host, HostError};
 use crate::plan::world::{Observed, Recorded};
-use crate::plan::{Cycle, Plan};
+use crate::plan::{Cycle, Plan, records};
 
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]
@@ -40,12 +40,17 @@ pub enum PlanError {
 ///
 /// # Errors
 /// See [`PlanError`].
-pub fn plan(desired: &Desired, recorded: Recorded, host: &dyn Host) -> Result<Plan, PlanError> {
+pub fn plan(desired: &Desired, mut recorded: Recorded, host: &dyn Host) -> Result<Plan, PlanError> {
+    let moved = records::carry_over(&mut recorded, &desired.carried.moved);
     let layout = Layout::new(&desired.host.data_dir, &desired.project);
     data_dir_is_where_it_was(&layout, &recorded)?;
     let observed = host.observe()?;
     let chosen = blueprint::found::with_found(desired, &recorded, &observed);
-    let blueprint = blueprint::lower(desired, &chosen, &host.facts()?).map_err(PlanError::Spec)?;
+    let taken = blueprint::found::left_alone(desired, &recorded, &chosen);
+    let lowered = blueprint::lower_beside(desired, &chosen, &taken, &host.facts()?);
+    let mut blueprint = lowered.map_err(PlanError::Spec)?;
+    blueprint.disowned.clone_from(&desired.carried.removed);
+    blueprint.moved = moved;
     drop(chosen);
     networks_are_free(desired, &observed)?;
     Ok(Plan::new(blueprint, recorded, &observed)?)
@@ -58,7 +63,8 @@ pub fn plan(desired: &Desired, recorded: Recorded, host: &dyn Host) -> Result<Pl
 pub fn plan_destroy(desired: &Desired, recorded: Recorded, host: &dyn Host) -> Result<Plan, PlanError> {
     let layout = Layout::new(&desired.host.data_dir, &desired.project);
     data_dir_is_where_it_was(&layout, &recorded)?;
-    Ok(Plan::new(Blueprint::default(), recorded, &host.observe()?)?)
+    let nothing = Blueprint { disowned: desired.carried.removed.clone(), ..Blueprint::default() };
+    Ok(Plan::new(nothing, recorded, &host.observe()?)?)
 }
 
 /// To take addresses of a network that the host is on already would draw the host's own traffic to the bridge. A subnet that

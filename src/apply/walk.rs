@@ -200,7 +200,9 @@ impl<'a> Walk<'a> {
                 }
             }
             (Deed::Record, Some(want)) => self.store.put(key, &Record::present(want.clone()))?,
-            (Deed::Forget, Some(_)) | (Deed::Ensure | Deed::Record, None) => self.store.forget(key)?,
+            (Deed::Disown, _) | (Deed::Forget, Some(_)) | (Deed::Ensure | Deed::Record, None) => {
+                self.store.forget(key)?
+            }
         }
         Ok(())
     }

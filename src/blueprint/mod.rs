@@ -24,10 +24,12 @@ pub mod seed;
 pub mod server;
 pub mod usage;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::address::{Address, Name};
 use crate::blueprint::identity::Identity;
 use crate::blueprint::ipam::Ipam;
 use crate::blueprint::key::ObjectKey;
@@ -55,6 +57,10 @@ pub struct Blueprint {
     pub objects: BTreeMap<ObjectKey, Object>,
     /// What is worth knowing of the choices that were made.
     pub warnings: Vec<Diagnostic>,
+    /// The resources that are to be forgotten, and stay on the host as they are.
+    pub disowned: BTreeSet<Address>,
+    /// The objects that are recorded under a name that the spec does not have any more.
+    pub moved: BTreeSet<ObjectKey>,
 }
 
 impl Blueprint {
@@ -80,10 +86,23 @@ struct Context<'a> {
 /// # Errors
 /// When the addresses or the host's capacity do not suffice, or an address is asked for that another server holds.
 pub fn lower(desired: &Desired, recorded: &Recorded, host: &HostFacts) -> Result<Blueprint, Vec<Diagnostic>> {
+    lower_beside(desired, recorded, &[], host)
+}
+
+/// The same, where others have these addresses: see [`Ipam::allocate_beside`].
+///
+/// # Errors
+/// As [`lower`].
+pub fn lower_beside(
+    desired: &Desired,
+    recorded: &Recorded,
+    taken: &[(Name, IpAddr)],
+    host: &HostFacts,
+) -> Result<Blueprint, Vec<Diagnostic>> {
     let mut problems = capacity::check(desired, host.capacity);
     let identity = Identity::new(&desired.project);
     let layout = Layout::new(&desired.host.data_dir, &desired.project);
-    let ipam = Ipam::allocate(desired, recorded, &identity, &mut problems);
+    let ipam = Ipam::allocate_beside(desired, recorded, taken, &identity, &mut problems);
     if has_errors(&problems) {
         return Err(problems);
     }

@@ -30,6 +30,8 @@ pub enum Action {
     Delete,
     /// It is gone already; drop its record.
     Forget,
+    /// Drop its record, and leave it as it is.
+    Disown,
 }
 
 /// Why it is done.
@@ -52,6 +54,10 @@ pub enum Reason {
     Follows(ObjectKey),
     /// The spec does not have it any more.
     Unneeded,
+    /// The spec says that it is to be forgotten.
+    Disowned,
+    /// The spec says that it is what was recorded under another name.
+    Moved,
 }
 
 /// One attribute that changes.
@@ -143,8 +149,9 @@ pub struct Difference {
 
 /// Compares the three sides.
 pub fn diff(want: Blueprint, made: Recorded, seen: &Observed) -> Difference {
-    let mut want = want.objects;
+    let Blueprint { objects: mut want, disowned, moved, .. } = want;
     let mut made = made.records;
+    let disowned = disowned_keys(&disowned, &made);
     let keys: BTreeSet<ObjectKey> = want.keys().chain(made.keys()).cloned().collect();
     let left_alone = seen.objects.keys().filter(|key| !keys.contains(*key)).cloned().collect();
     let mut difference = Difference { left_alone, ..Difference::default() };
@@ -158,6 +165,11 @@ pub fn diff(want: Blueprint, made: Recorded, seen: &Observed) -> Difference {
             difference.conflicts.push(Conflict { key, address: object.address(), claim });
             continue;
         }
+        if want.is_none() && disowned.contains(&key) {
+            difference.changes.extend(made.map(|made| bookkeeping(key, Action::Disown, Reason::Disowned, None, made)));
+            continue;
+        }
+        let renamed = moved.contains(&key).then(|| want.clone().zip(made.clone())).flatten();
         let guest = seen.guests.get(&key);
         let follows = match &want {
             Some(domain @ Object::Domain(_)) if !shaken.is_empty() => {
@@ -165,7 +177,12 @@ pub fn diff(want: Blueprint, made: Recorded, seen: &Observed) -> Difference {
             }
             _ => None,
         };
-        if let Some(change) = change(key, want, made, seen_facts, follows, guest) {
+        let mut change = change(key.clone(), want, made, seen_facts, follows, guest);
+        if let Some(begun) = change.as_mut().filter(|it| it.reason == Reason::Unfinished && moved.contains(&key)) {
+            begun.reason = Reason::Moved;
+        }
+        let noted = || renamed.map(|(want, made)| bookkeeping(key, Action::Record, Reason::Moved, Some(want), made));
+        if let Some(change) = change.or_else(noted) {
             if let Some(disruption) = shakes(&change, seen) {
                 shaken.insert(change.key.clone(), disruption);
             }
@@ -174,6 +191,32 @@ pub fn diff(want: Blueprint, made: Recorded, seen: &Observed) -> Difference {
     }
     hand_over_links(&mut difference.changes);
     difference
+}
+
+/// The objects of the resources that are to be forgotten, and the images that they stand on.
+fn disowned_keys(disowned: &BTreeSet<Address>, made: &BTreeMap<ObjectKey, Record>) -> BTreeSet<ObjectKey> {
+    let records = made.iter().filter(|(_, record)| disowned.contains(&record.object.address()));
+    records
+        .flat_map(|(key, record)| {
+            let under = record.needs().into_iter().filter(|need| need.kind == ObjectKind::Base);
+            under.chain([key.clone()])
+        })
+        .collect()
+}
+
+/// A change of the records alone.
+fn bookkeeping(key: ObjectKey, action: Action, reason: Reason, want: Option<Object>, made: Record) -> Change {
+    Change {
+        key,
+        address: made.object.address(),
+        action,
+        reason,
+        disruption: Disruption::None,
+        deferred: false,
+        want,
+        made: Some(made),
+        fields: Vec::new(),
+    }
 }
 
 /// A port that goes from one server to another takes its tap along. A guest that still runs has it: so whoever gives one

@@ -22,6 +22,8 @@ pub enum Deed {
     Record,
     /// Drops the record of an object that is gone, and takes away what may be left of it.
     Forget,
+    /// Drops the record of an object that stays as it is.
+    Disown,
     /// Makes the DHCP server of a host entry's network know that this one and others are gone or changed.
     Reload,
 }
@@ -34,6 +36,7 @@ impl Deed {
             Self::Remove => "remove",
             Self::Record => "record",
             Self::Forget => "forget",
+            Self::Disown => "disown",
             Self::Reload => "reload",
         }
     }
@@ -76,6 +79,7 @@ pub fn order(changes: &[Change]) -> Result<DiGraph<Step, Wait>, Cycle> {
     }
     order.maker_before_user(changes);
     order.user_gone_before_used(changes);
+    order.used_disowned_before_user(changes);
     order.removal_before_creation();
     order.claim_free_before_taken(changes);
     order.follower_gone_before_followed(changes);
@@ -99,6 +103,8 @@ struct Order<'a> {
     makes: HashMap<&'a ObjectKey, NodeIndex>,
     /// The step after which an object is gone.
     removes: BTreeMap<&'a ObjectKey, NodeIndex>,
+    /// The step after which an object is not ours any more.
+    disowns: HashMap<&'a ObjectKey, NodeIndex>,
     /// The edges that may be dropped, in the order of their numbers.
     wishes: Vec<EdgeIndex>,
 }
@@ -122,6 +128,9 @@ impl<'a> Order<'a> {
             }
             Action::Forget => {
                 self.removes.insert(&change.key, add(Deed::Forget));
+            }
+            Action::Disown => {
+                self.disowns.insert(&change.key, add(Deed::Disown));
             }
         }
     }
@@ -152,6 +161,16 @@ impl<'a> Order<'a> {
                 {
                     self.wishes.push(self.graph.add_edge(*changed, *removal, Wait::Done));
                 }
+            }
+        }
+    }
+
+    /// The other way round: it is by the record of the user that the used is known to stay.
+    fn used_disowned_before_user(&mut self, changes: &[Change]) {
+        for change in changes {
+            let (Some(user), Some(made)) = (self.disowns.get(&change.key), &change.made) else { continue };
+            for used in made.needs().iter().filter_map(|used| self.disowns.get(used)) {
+                self.graph.add_edge(*used, *user, Wait::Done);
             }
         }
     }

@@ -128,6 +128,22 @@ pub fn rename(recorded: &mut Recorded, from: &Address, to: &Address) -> Result<&
     }
 }
 
+/// The same as [`rename`] for what a spec says was moved, as far as that was not done yet. Gives the keys of the records that
+/// are others now.
+pub fn carry_over(recorded: &mut Recorded, moved: &[(Address, Address)]) -> BTreeSet<ObjectKey> {
+    let mut touched = BTreeSet::new();
+    for (from, to) in moved {
+        match from.kind {
+            ResourceKind::Image => touched.extend(rename_image(recorded, &from.name, &to.name)),
+            ResourceKind::Port if !is_recorded(recorded, to) => {
+                touched.extend(rename_port(recorded, &from.name, &to.name));
+            }
+            _ => {}
+        }
+    }
+    touched
+}
+
 /// Whether anything is recorded under a name. A disk is of an image long after the image has left the cache.
 fn is_recorded(recorded: &Recorded, address: &Address) -> bool {
     let of_image = |object: &Object| matches!(object, Object::Disk(disk) if disk.image == address.name);

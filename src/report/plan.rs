@@ -22,6 +22,7 @@ enum Verdict {
     Replace,
     Delete,
     Forget,
+    Disown,
     Record,
 }
 
@@ -49,10 +50,14 @@ fn by_resource(plan: &Plan) -> Resources<'_> {
 
 fn verdict(changes: &[(usize, &Change)]) -> Verdict {
     let all = |test: fn(&Change) -> bool| changes.iter().all(|(_, change)| test(change));
-    if all(|change| change.action == Action::Create && matches!(change.reason, Reason::New | Reason::Unfinished)) {
+    if all(|change| {
+        change.action == Action::Create && matches!(change.reason, Reason::New | Reason::Unfinished | Reason::Moved)
+    }) {
         Verdict::Create
     } else if all(|change| change.action == Action::Forget) {
         Verdict::Forget
+    } else if all(|change| change.action == Action::Disown) {
+        Verdict::Disown
     } else if all(|change| matches!(change.action, Action::Delete | Action::Forget)) {
         Verdict::Delete
     } else if all(|change| change.action == Action::Record) {
@@ -91,7 +96,7 @@ fn count(resources: &Resources<'_>, counts_in: impl Fn(usize) -> bool) -> Counts
                 counts.add += 1;
                 counts.destroy += 1;
             }
-            Verdict::Forget | Verdict::Record => {}
+            Verdict::Forget | Verdict::Disown | Verdict::Record => {}
         }
     }
     counts
@@ -123,6 +128,7 @@ pub fn render_within(plan: &Plan, most: Option<Disruption>) -> String {
             Verdict::Replace => "must be replaced",
             Verdict::Delete => "will be destroyed",
             Verdict::Forget => "is gone and will be forgotten",
+            Verdict::Disown => "will be forgotten, and stays as it is",
             Verdict::Record => "is there and will be recorded",
         };
         // Writing to a string cannot fail, here and below.
@@ -349,7 +355,7 @@ fn symbol(action: Action) -> (&'static str, Style) {
         Action::Update => ("~", CHANGE),
         Action::Replace => ("-/+", REMOVE),
         Action::Delete => ("-", REMOVE),
-        Action::Forget => (".", DIM),
+        Action::Forget | Action::Disown => (".", DIM),
         Action::Record => ("=", DIM),
     }
 }
@@ -357,6 +363,8 @@ fn symbol(action: Action) -> (&'static str, Style) {
 fn reason(change: &Change) -> String {
     let why = match (&change.reason, change.action) {
         (Reason::New | Reason::Unneeded | Reason::Edited, _) => String::new(),
+        (Reason::Disowned, _) => "stays on the host".into(),
+        (Reason::Moved, _) => "recorded under another name before".into(),
         (Reason::Found, _) => "found on the host with our mark".into(),
         (Reason::Vanished, Action::Forget) => "gone from the host already".into(),
         (Reason::Vanished, _) => "vanished from the host".into(),

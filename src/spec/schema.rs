@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::address::Name;
 use crate::blueprint::object::{DiskFormat, Power};
 use crate::spec::values::{
-    Cidr, DhcpOptSpec, FileSpec, FixedIpSpec, Forward, GatewaySpec, HostRouteSpec, Ip, Ipv6Mode, Lifetime,
+    AddressSpec, Cidr, DhcpOptSpec, FileSpec, FixedIpSpec, Forward, GatewaySpec, HostRouteSpec, Ip, Ipv6Mode, Lifetime,
     OnUserDataChange, Pool, PortRef, RecordType, Size, VirtTypeSpec,
 };
 use crate::value::{Mac, Secret, Sha256};
@@ -35,6 +35,26 @@ pub struct Spec {
     pub keypairs: BTreeMap<Name, KeypairSpec>,
     /// `[server.NAME]`.
     pub servers: BTreeMap<Name, ServerSpec>,
+    /// `[[moved]]`.
+    pub moved: Vec<MovedSpec>,
+    /// `[[removed]]`.
+    pub removed: Vec<RemovedSpec>,
+}
+
+/// `[[moved]]`: a resource that was recorded under another name.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct MovedSpec {
+    /// The address that it had. Needed.
+    pub from: Option<AddressSpec>,
+    /// The address that it has in this spec. Needed.
+    pub to: Option<AddressSpec>,
+}
+
+/// `[[removed]]`: a resource that is to be forgotten and not destroyed.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct RemovedSpec {
+    /// The address that it had. Needed.
+    pub from: Option<AddressSpec>,
 }
 
 /// `[project]`: what keeps two specs on one host apart.

@@ -87,7 +87,7 @@ pub struct Step {
     pub address: String,
     /// The object.
     pub object: String,
-    /// What was to be done to it: `ensure`, `remove`, `record`, `forget`, `reload`.
+    /// What was to be done to it: `ensure`, `remove`, `record`, `forget`, `disown`, `reload`.
     pub deed: String,
     /// `done`, `failed`, `skipped`, `not started`.
     pub result: String,

@@ -359,4 +359,18 @@ fn a_lost_state_is_rebuilt_and_nothing_is_touched() {
     lab.spec(&spec);
     lab.assert_settled("the image has another name");
     assert_eq!(lab.inventory(), before);
+
+    // What is forgotten stays with all that it stands on, and is taken over again.
+    let forgotten = "[[removed]]\nfrom = \"server.web\"\n[[removed]]\nfrom = \"server.db\"\n";
+    lab.spec(&[&spec[..spec.find("[image.small]").expect("an image")], forgotten].concat());
+    let said = lab.apply().out;
+    assert!(said.contains("# server.web will be forgotten, and stays as it is"), "{said}");
+    assert_eq!(lab.inventory(), before);
+    lab.assert_settled("they are forgotten");
+    lab.spec(&spec);
+    lab.apply();
+    lab.assert_settled("they are taken over");
+    assert_eq!(lab.inventory(), before);
+    lab.destroy();
+    assert_eq!(lab.inventory(), [""; 0]);
 }

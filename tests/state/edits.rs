@@ -109,6 +109,36 @@ fn what_would_lose_something_is_not_renamed() {
 }
 
 #[test]
+fn what_the_spec_disowns_is_forgotten_and_its_address_is_not_given_away() {
+    let place = Place::new(BASE);
+    place.novella(&["apply", "--auto-approve"]).ends(0);
+    let spec = BASE.replace("count = 2", "count = 1");
+    let more = "\n[server.new]\nimage = \"tiny\"\nflavor = \"small\"\nnetworks = [\"private\"]\n";
+    let host = |kind: &str| {
+        std::fs::read_to_string(place.path("state/sim/host.json")).expect("the host").matches(kind).count()
+    };
+    let domains = host("\"kind\":\"domain\"");
+    place.write(&format!("{spec}{more}[[removed]]\nfrom = \"server.web-2\"\n"));
+    let said = place.novella(&["apply", "--auto-approve"]).ends(0);
+    said.out("# server.web-2 will be forgotten, and stays as it is").out("1 added, 0 changed, 0 destroyed");
+    assert_eq!(host("\"kind\":\"domain\""), domains + 1);
+    let addresses = |server: &str| {
+        let json = place.json(&["state", "show", server, "--json"]);
+        json["objects"][0]["attributes"]["address"].as_str().expect("an address").to_owned()
+    };
+    // web-2 has 10.20.0.3, and goes on with it.
+    assert_eq!((addresses("server.web-1"), addresses("server.new")), ("10.20.0.2".into(), "10.20.0.4".into()));
+    // The same when nothing tells of it but the host.
+    place.write(&format!("{spec}{more}{}", more.replace("new", "newer")));
+    place.novella(&["apply", "--auto-approve"]).ends(0).out("Left alone: host entry web-2/private");
+    assert_eq!(addresses("server.newer"), "10.20.0.5");
+    // And back again.
+    place.write(&format!("{BASE}{more}{}", more.replace("new", "newer")));
+    place.novella(&["apply", "--auto-approve"]).ends(0).out("0 added, 0 changed, 0 destroyed");
+    place.novella(&["state", "show", "server.web-2"]).ends(0).out("10.20.0.3");
+}
+
+#[test]
 fn a_lost_state_is_rebuilt_from_the_marks() {
     let place = Place::new(BASE);
     place.novella(&["apply", "--auto-approve"]).ends(0);
