@@ -152,6 +152,28 @@ impl ResourceKind {
     }
 }
 
+impl ResourceKind {
+    /// Why a resource of this kind cannot have another name once it was made, where that is so.
+    pub const fn bound_to_name(self) -> Option<&'static str> {
+        match self {
+            Self::Server => Some(
+                "its libvirt domain, its UUID and the directory of its disk are made from the name, so the next `apply` \
+                 would make a new server with an empty disk, and destroy this one",
+            ),
+            Self::Network => Some(
+                "the mark of its bridge and the directory of its DHCP server are made from the name, so the next `apply` \
+                 would make a new network, and cut the guests off this one",
+            ),
+            Self::Volume => Some(
+                "its file and the serial number that guests know it by are made from the name, so the next `apply` would \
+                 make a new and empty one, and take this one away",
+            ),
+            Self::Host => Some("there is only this one"),
+            Self::Subnet | Self::DnsRecord | Self::Port | Self::Image | Self::Flavor | Self::Keypair => None,
+        }
+    }
+}
+
 impl fmt::Display for ResourceKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -176,6 +198,31 @@ impl Address {
     /// `host.local`, the machine novella runs on.
     pub fn local_host() -> Self {
         Self::new(ResourceKind::Host, Name("local".into()))
+    }
+}
+
+/// Why a text is not the address of a resource.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidAddress {
+    /// There is no dot in it.
+    #[error("an address is a kind and a name, as `server.web`")]
+    NoKind,
+    /// There are no such resources.
+    #[error("`{0}` is not a kind of resource")]
+    Kind(String),
+    /// The name is none.
+    #[error("the name in it is not one")]
+    Name(#[from] InvalidName),
+}
+
+impl FromStr for Address {
+    type Err = InvalidAddress;
+
+    fn from_str(text: &str) -> Result<Self, InvalidAddress> {
+        let (word, name) = text.split_once('.').ok_or(InvalidAddress::NoKind)?;
+        let kind = ResourceKind::ALL.into_iter().find(|kind| kind.as_str() == word);
+        let kind = kind.ok_or_else(|| InvalidAddress::Kind(word.escape_default().to_string()))?;
+        Ok(Self::new(kind, name.parse()?))
     }
 }
 

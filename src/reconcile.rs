@@ -13,7 +13,7 @@ use crate::desired::Desired;
 use crate::diagnostic::{Diagnostic, Place};
 use crate::host::{Host, HostError};
 use crate::plan::world::{Observed, Recorded};
-use crate::plan::{Action, Cycle, Plan};
+use crate::plan::{Action, Cycle, Plan, records};
 use crate::value::ByteSize;
 
 /// Why there is no plan.
@@ -42,13 +42,18 @@ pub enum PlanError {
 ///
 /// # Errors
 /// See [`PlanError`].
-pub fn plan(desired: &Desired, recorded: Recorded, host: &dyn Host) -> Result<Plan, PlanError> {
+pub fn plan(desired: &Desired, mut recorded: Recorded, host: &dyn Host) -> Result<Plan, PlanError> {
+    let moved = records::carry_over(&mut recorded, &desired.carried.moved);
     let layout = Layout::new(&desired.host.data_dir, &desired.project);
     data_dir_is_where_it_was(&layout, &recorded)?;
     let observed = host.observe()?;
     let chosen = blueprint::found::with_found(desired, &recorded, &observed);
     let facts = host.facts()?;
-    let blueprint = blueprint::lower(desired, &chosen, &facts).map_err(PlanError::Spec)?;
+    let taken = blueprint::found::left_alone(desired, &recorded, &chosen);
+    let lowered = blueprint::lower_beside(desired, &chosen, &taken, &facts);
+    let mut blueprint = lowered.map_err(PlanError::Spec)?;
+    blueprint.disowned.clone_from(&desired.carried.removed);
+    blueprint.moved = moved;
     drop(chosen);
     networks_are_free(desired, &observed)?;
     let cache = facts.cache.map(|cache| CacheUse::new(&blueprint, &recorded, &observed, &cache));
@@ -67,8 +72,8 @@ pub fn plan(desired: &Desired, recorded: Recorded, host: &dyn Host) -> Result<Pl
 pub fn plan_destroy(desired: &Desired, recorded: Recorded, host: &dyn Host) -> Result<Plan, PlanError> {
     let layout = Layout::new(&desired.host.data_dir, &desired.project);
     data_dir_is_where_it_was(&layout, &recorded)?;
-    let observed = host.observe()?;
-    Ok(Plan { trash: desired.host.trash_ttl, ..Plan::new(Blueprint::default(), recorded, &observed)? })
+    let nothing = Blueprint { disowned: desired.carried.removed.clone(), ..Blueprint::default() };
+    Ok(Plan { trash: desired.host.trash_ttl, ..Plan::new(nothing, recorded, &host.observe()?)? })
 }
 
 /// What a disk becomes less by is lost, so none does.

@@ -91,6 +91,11 @@ const RENAME: [(&str, &str); 3] = [
     ("[\"private\"", "[\"public\""),
 ];
 
+const MOVED: [(&str, &str); 2] = [
+    ("[image.debian]", "[[moved]]\nfrom = \"image.debian\"\nto = \"image.bookworm\"\n[image.bookworm]"),
+    ("image = \"debian\"", "image = \"bookworm\""),
+];
+
 fn cases() -> Vec<(&'static str, Vec<Change>)> {
     use Change::{Alter, Destroy, Edit, Lose, LoseState};
     use ObjectKind::{Base, Bridge, Dhcp, Disk, Domain, Firewall, HostEntry};
@@ -158,6 +163,11 @@ fn cases() -> Vec<(&'static str, Vec<Change>)> {
                 ]),
                 Edit(&[("br-a", "br-c"), ("br-b", "br-a"), ("br-c", "br-b")]),
             ],
+        ),
+        ("an image is moved", vec![Edit(&MOVED)]),
+        (
+            "an image is moved, and its disks become larger",
+            vec![Edit(&[MOVED[0], MOVED[1], ("\"1 GiB\"", "\"2 GiB\"")])],
         ),
         ("a network is renamed", vec![Edit(&[RENAME[0], RENAME[1], RENAME[2]])]),
         (
@@ -316,6 +326,13 @@ fn cases_of_ports() -> Vec<(&'static str, Vec<Change>)> {
                     ("ports = [\"swap\"]", "ports = [\"free\"]"),
                 ]),
             ],
+        ),
+        (
+            "a port is moved",
+            vec![Edit(&[
+                ("[port.vip]", "[[moved]]\nfrom = \"port.vip\"\nto = \"port.front\"\n[port.front]"),
+                ("\"vip\"", "\"front\""),
+            ])],
         ),
         ("the server of a port goes", vec![Edit(&[("[server.app]", "[server.app]\ncount = 0")])]),
         ("the server of a port goes, and another comes to it", vec![Edit(&[("[server.app]", "[server.app-2]")])]),
@@ -777,6 +794,50 @@ fn a_run_that_is_cut_off_anywhere_is_mended_by_the_next() {
     }
     println!("{cuts} runs were cut off and mended");
     assert!(cuts > 1000, "only {cuts} cuts were tried");
+}
+
+/// Wherever it is cut off: what is to be forgotten is forgotten, stays on the host, and so do the images under it.
+#[test]
+fn what_is_disowned_stays_wherever_the_run_is_cut_off() {
+    let servers = BASE.find("[server.web]").expect("servers");
+    let images = BASE.find("[image.debian]").expect("images");
+    let disowned =
+        "[[removed]]\nfrom = \"server.web-1\"\n[[removed]]\nfrom = \"server.db\"\n[[removed]]\nfrom = \"server.no\"\n";
+    for (spec, left) in [(&BASE[..servers], 9), (&BASE[..images], 5)] {
+        let text = format!("{spec}{disowned}");
+        for when in [When::Before, When::After] {
+            for deed in 0.. {
+                let (host, store) = (SimHost::new(), MemoryStore::default());
+                converge(BASE, &host, &store);
+                let whole = host.objects();
+                let fuse = Fuse::new(deed, when);
+                let first = plan(&text, store.snapshot(), &host);
+                let fused_host = Fused::<dyn Host>(&host, Arc::clone(&fuse));
+                walk(&first, &fused_host, &Fused::<dyn Store>(&store, Arc::clone(&fuse)), 1);
+                let blown = fuse.has_blown();
+                converge(&text, &host, &store);
+                let again = plan(&text, store.snapshot(), &host);
+                assert!(again.is_empty(), "{}", report::plan::render(&again));
+                let (there, records) = (host.objects(), store.snapshot().records);
+                let stays = |key: &&ObjectKey| matches!(key.id.split('/').next(), Some("web-1" | "db"));
+                for key in whole.keys().filter(stays) {
+                    assert_eq!(there.get(key), whole.get(key), "{key}, cut {when:?} deed {deed}");
+                    assert!(!records.contains_key(key), "{key}");
+                }
+                assert!(!there.keys().any(|key| key.id == "web-2" || key.id == "spare"));
+                let bases = |keys: Vec<&ObjectKey>| keys.iter().filter(|key| key.kind == ObjectKind::Base).count();
+                assert_eq!(
+                    bases(there.keys().collect()),
+                    bases(whole.keys().collect()),
+                    "no base is taken from under a disk"
+                );
+                assert_eq!(records.len(), left, "{:?}", records.keys());
+                if !blown {
+                    break;
+                }
+            }
+        }
+    }
 }
 
 #[test]

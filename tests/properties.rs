@@ -11,9 +11,15 @@ use novella::address::PortId;
 use novella::blueprint::key::ObjectKind;
 use novella::blueprint::object::Object;
 use novella::desired::port::Wanted;
+use novella::host::Host as _;
+use novella::host::recorded::RecordedHost;
 use novella::host::sim::SimHost;
+use novella::plan::drift::Drift;
 use novella::report;
+use novella::store::Store as _;
+use novella::store::format::{self, Snapshot};
 use novella::store::memory::MemoryStore;
+use novella::store::sled::SledStore;
 use proptest::prelude::*;
 
 /// A spec that is valid by its making.
@@ -204,10 +210,59 @@ proptest! {
     }
 
     #[test]
+    fn a_plan_from_the_records_is_the_plan_from_the_host(before in draft(), after in draft()) {
+        let (host, store) = (SimHost::new(), MemoryStore::default());
+        prop_assume!(is_possible(&before.text(), &store, &host));
+        converge(&before.text(), &host, &store);
+        let facts = Some(host.facts().expect("facts"));
+        let snapshot = Snapshot { project: None, host: facts.clone(), recorded: store.snapshot() };
+        let snapshot = format::decode_snapshot(&format::encode_snapshot(&snapshot).expect("bytes")).expect("a snapshot");
+        prop_assert_eq!(&snapshot.recorded, &store.snapshot());
+        prop_assert_eq!(&snapshot.host, &facts);
+        let text = after.text();
+        prop_assume!(is_possible(&text, &store, &host));
+        let recorded = RecordedHost::new(&snapshot.recorded, snapshot.host, &common::desired(&text).host);
+        let offline = plan(&text, snapshot.recorded.clone(), &recorded);
+        let live = plan(&text, store.snapshot(), &host);
+        prop_assert_eq!(report::plan::render(&offline), report::plan::render(&live));
+        prop_assert!(Drift::new(&snapshot.recorded, &host.observe().expect("observed")).is_none());
+    }
+
+    #[test]
     fn no_text_makes_the_reader_panic(text in "\\PC{0,200}|(\\[[a-z.\"\\\\]{0,12}\\]\n|[a-z_]{1,8} = [^\n]{0,20}\n){0,12}") {
         let loaded = novella::spec::load::load_texts([("a.toml", text.as_str())]);
         let (_, problems) = novella::desired::resolve(&loaded.spec, &loaded.source);
         let said = report::diagnostics::to_text(&[loaded.diagnostics, problems].concat(), &loaded.source);
         prop_assert!(!said.contains('\x1b'), "an escape got through");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_imported_is_what_was_exported(before in draft(), after in draft()) {
+        let worlds = [before, after].map(|draft| {
+            let (host, store) = (SimHost::new(), MemoryStore::default());
+            if is_possible(&draft.text(), &store, &host) {
+                converge(&draft.text(), &host, &store);
+            }
+            store.snapshot()
+        });
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = SledStore::open(dir.path(), "import").expect("a state");
+        let mut serial = 0;
+        for world in worlds.iter().chain(&worlds) {
+            let bytes = format::encode_export(world).expect("bytes");
+            let imported = format::decode_export(&bytes).expect("an export");
+            store.replace(&imported).expect("written");
+            let loaded = store.load().expect("read");
+            prop_assert_eq!(&loaded.records, &world.records);
+            prop_assert!(loaded.serial > world.serial.max(serial), "the serial never goes back");
+            serial = loaded.serial;
+        }
+        drop(store);
+        let loaded = SledStore::open(dir.path(), "import").expect("a state").load().expect("read");
+        prop_assert_eq!((&loaded.records, loaded.serial), (&worlds[1].records, serial));
     }
 }

@@ -198,7 +198,7 @@ impl<'a> Walk<'a> {
                 self.patiently(change, deed, || self.host.discard(key, self.keep(Why::Removed)))?;
                 self.store.forget(key)?;
             }
-            (Deed::Retire, _) => {
+            (Deed::Disown, _) => {
                 self.patiently(change, deed, || self.host.retire(key))?;
                 self.store.forget(key)?;
             }

@@ -1,5 +1,7 @@
 //! Proves that the servers fit on the host before anything is touched (reference B2).
 
+use serde::{Deserialize, Serialize};
+
 use crate::address::Address;
 use crate::desired::Desired;
 use crate::desired::flavor::Flavor;
@@ -7,7 +9,7 @@ use crate::diagnostic::Diagnostic;
 use crate::value::ByteSize;
 
 /// What a host has to share out among its servers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capacity {
     /// Processors.
     pub vcpus: u32,

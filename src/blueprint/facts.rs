@@ -236,6 +236,18 @@ impl Object {
         }
         facts
     }
+
+    /// Its facts, without those that are written down on no host: what a look at one can tell at most.
+    pub fn visible_facts(&self) -> Facts {
+        let mut facts = self.facts();
+        match self {
+            Self::Domain(_) => drop(facts.remove("depends_on")),
+            // No disk tells what it was made from, but what it lies over.
+            Self::Disk(_) => facts.retain(|name, _| !matches!(name.as_ref(), "image" | "user_data")),
+            _ => {}
+        }
+        facts
+    }
 }
 
 impl ObjectKind {

@@ -4,6 +4,7 @@
 //! well: else a server would get another address, or a disk another base, and with it another content.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use crate::address::{Name, PortId, VolumeId};
@@ -38,6 +39,22 @@ pub fn with_found<'r>(desired: &Desired, recorded: &'r Recorded, observed: &Obse
         all.records.entry(object.key()).or_insert_with(|| Record::present(object));
     }
     Cow::Owned(all)
+}
+
+/// The addresses of guests that the host has and neither the spec nor the records want to know of any more, or are about to
+/// forget; each with its network. `chosen` is what [`with_found`] gives.
+pub fn left_alone(desired: &Desired, recorded: &Recorded, chosen: &Recorded) -> Vec<(Name, IpAddr)> {
+    let entries = chosen.records.iter().filter_map(|(key, record)| match &record.object {
+        Object::HostEntry(entry) if !desired.ports.contains_key(&entry.port) => Some((key, entry)),
+        _ => None,
+    });
+    let stays = |key: &ObjectKey, entry: &HostEntry| {
+        !recorded.records.contains_key(key) || desired.carried.removed.contains(&entry.port.address())
+    };
+    entries
+        .filter(|(key, entry)| stays(key, entry))
+        .flat_map(|(_, entry)| entry.addresses.iter().map(|it| (entry.network.clone(), it.address)))
+        .collect()
 }
 
 fn is_lost(key: &ObjectKey, record: &Record, observed: &Observed) -> bool {

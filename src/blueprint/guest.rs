@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::blueprint::disk::{Bus, DomainDisk};
 use crate::blueprint::facts::{Disruption, Facts};
 use crate::blueprint::key::ObjectKind;
-use crate::blueprint::object::Domain;
+use crate::blueprint::object::{Domain, Object};
 
 /// What a running guest runs with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,7 +55,23 @@ pub struct Takes {
     pub disks: bool,
 }
 
+/// How many devices more a guest can take of which nothing else is known: what every one can when it starts.
+const FREE_SLOTS: usize = 3;
+
 impl Guest {
+    /// The guest of a domain that was started as this, with nothing that waits.
+    pub fn started_as(domain: &Domain) -> Self {
+        let disks = domain.disks.iter().map(|disk| (disk.volume.label().to_string(), GuestDisk::of(disk)));
+        Self {
+            facts: Object::Domain(domain.clone()).facts(),
+            nics: domain.nic_facts(),
+            disks: disks.collect(),
+            has_scsi: true,
+            free_slots: FREE_SLOTS,
+            pending: Vec::new(),
+        }
+    }
+
     /// Whether it can be given these interfaces and disks as it runs: some more, or some less.
     ///
     /// Not so if interfaces come in another order, or one goes for another: whoever is in the guest would have to set the

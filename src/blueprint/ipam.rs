@@ -52,6 +52,18 @@ impl Ipam {
         identity: &Identity,
         problems: &mut Vec<Diagnostic>,
     ) -> Self {
+        Self::allocate_beside(desired, recorded, &[], identity, problems)
+    }
+
+    /// The same, where guests that nobody wants or records any more have these addresses, each on its network: they are not
+    /// given to others, unless the spec names them.
+    pub fn allocate_beside(
+        desired: &Desired,
+        recorded: &Recorded,
+        taken: &[(Name, IpAddr)],
+        identity: &Identity,
+        problems: &mut Vec<Diagnostic>,
+    ) -> Self {
         let mut claimants: BTreeMap<&Name, Vec<Claimant>> = BTreeMap::new();
         for port in desired.ports.values() {
             let held = recorded.records.get(&host_entry_key(&port.id)).and_then(|record| match &record.object {
@@ -66,7 +78,8 @@ impl Ipam {
         for network in desired.networks.values() {
             let mut claimants = claimants.remove(&network.name).unwrap_or_default();
             macs(network, &mut claimants, identity, problems);
-            ipam.network(network, claimants, recorded, problems);
+            let taken = taken.iter().filter(|(on, _)| *on == network.name).map(|(_, address)| *address);
+            ipam.network(network, claimants, recorded, taken, problems);
         }
         ipam
     }
@@ -76,6 +89,7 @@ impl Ipam {
         network: &Network,
         mut claimants: Vec<Claimant>,
         recorded: &Recorded,
+        taken: impl Iterator<Item = IpAddr>,
         problems: &mut Vec<Diagnostic>,
     ) {
         let mut spaces: Vec<Space> = network.subnets.iter().map(Space::new).collect();
@@ -91,6 +105,9 @@ impl Ipam {
             for address in by_mac(network, claimant).map(|(address, _)| address) {
                 take(&mut spaces, address);
             }
+        }
+        for address in taken {
+            take(&mut spaces, address);
         }
         self.host_keeps(network, &mut spaces, recorded);
         for index in 0..claimants.len() {

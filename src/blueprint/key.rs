@@ -102,6 +102,11 @@ pub fn firewall_table(project: &Name) -> String {
     format!("novella-{project}")
 }
 
+/// The project that an nft table is of, if it is one of ours.
+pub fn project_of_table(table: &str) -> Option<Name> {
+    table.strip_prefix("novella-")?.parse().ok()
+}
+
 /// The key of a project's firewall.
 pub fn firewall_key(project: &Name) -> ObjectKey {
     ObjectKey::new(ObjectKind::Firewall, firewall_table(project))

@@ -28,8 +28,12 @@ pub mod server;
 pub mod usage;
 pub mod volume;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
+use crate::address::{Address, Name};
 use crate::blueprint::identity::Identity;
 use crate::blueprint::ipam::Ipam;
 use crate::blueprint::key::ObjectKey;
@@ -44,15 +48,17 @@ pub use hardware::Abilities;
 pub use layout::Layout;
 
 /// What a host can do and has room for, as far as choices depend on it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostFacts {
     /// The best way to run a domain that really works here.
     pub virt_type: VirtType,
     /// What there is to share out; none where that is unknown, as on the simulated host.
     pub capacity: Option<Capacity>,
     /// What its hypervisor can do; none where nothing asks for it, or it is unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub abilities: Option<Abilities>,
     /// What is in the image cache, and what it has room for; none where that is unknown.
+    #[serde(skip)]
     pub cache: Option<CacheFacts>,
 }
 
@@ -63,6 +69,10 @@ pub struct Blueprint {
     pub objects: BTreeMap<ObjectKey, Object>,
     /// What is worth knowing of the choices that were made.
     pub warnings: Vec<Diagnostic>,
+    /// The resources that are to be forgotten, and stay on the host as they are.
+    pub disowned: BTreeSet<Address>,
+    /// The objects that are recorded under a name that the spec does not have any more.
+    pub moved: BTreeSet<ObjectKey>,
 }
 
 impl HostFacts {
@@ -94,11 +104,24 @@ struct Context<'a> {
 /// # Errors
 /// When the addresses or the host's capacity do not suffice, or an address is asked for that another server holds.
 pub fn lower(desired: &Desired, recorded: &Recorded, host: &HostFacts) -> Result<Blueprint, Vec<Diagnostic>> {
+    lower_beside(desired, recorded, &[], host)
+}
+
+/// The same, where others have these addresses: see [`Ipam::allocate_beside`].
+///
+/// # Errors
+/// As [`lower`].
+pub fn lower_beside(
+    desired: &Desired,
+    recorded: &Recorded,
+    taken: &[(Name, IpAddr)],
+    host: &HostFacts,
+) -> Result<Blueprint, Vec<Diagnostic>> {
     let mut problems = capacity::check(desired, host.capacity);
     problems.extend(hardware::check(desired, recorded, host));
     let identity = Identity::new(&desired.project);
     let layout = Layout::new(&desired.host.data_dir, &desired.project);
-    let ipam = Ipam::allocate(desired, recorded, &identity, &mut problems);
+    let ipam = Ipam::allocate_beside(desired, recorded, taken, &identity, &mut problems);
     if has_errors(&problems) {
         return Err(problems);
     }

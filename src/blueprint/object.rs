@@ -628,6 +628,14 @@ impl Object {
         }
     }
 
+    /// It as a domain, if it is one.
+    pub const fn as_domain(&self) -> Option<&Domain> {
+        match self {
+            Self::Domain(domain) => Some(domain),
+            _ => None,
+        }
+    }
+
     /// The resource it is made for, under which people see it.
     pub fn address(&self) -> Address {
         let (kind, name) = match self {

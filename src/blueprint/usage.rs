@@ -12,7 +12,7 @@ use crate::blueprint::ipam::Ipam;
 use crate::blueprint::key::bridge_key;
 use crate::blueprint::object::Object;
 use crate::desired::port::Wanted;
-use crate::desired::{Desired, Network, Subnet};
+use crate::desired::{Carried, Desired, Network, Subnet};
 use crate::diagnostic::Diagnostic;
 use crate::plan::world::{Recorded, Status};
 use crate::spec::values::Pool;
@@ -153,6 +153,7 @@ pub fn of(network: &Network, desired: &Desired, recorded: &Recorded, problems: &
         ports: on_it.map(|(id, port)| (id.clone(), port.clone())).collect(),
         volumes: BTreeMap::new(),
         servers: BTreeMap::new(),
+        carried: Carried::default(),
     };
     let ipam = Ipam::allocate(&alone, recorded, &identity, problems);
     let mut made = Made::of(network, recorded);

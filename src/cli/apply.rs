@@ -7,6 +7,7 @@ use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser
 
 use crate::apply::{Options, Outcome};
 use crate::blueprint::facts::Disruption;
+use crate::cli::journal::Journal;
 use crate::cli::session::{self, Target};
 use crate::cli::{FAILED, Global, INTERRUPTED, Stop, interrupt, lock};
 use crate::desired::Desired;
@@ -16,8 +17,8 @@ use crate::plan::world::Recorded;
 use crate::reconcile::{self, PlanError};
 use crate::report::progress::Progress;
 use crate::report::{ADD, BOLD, REMOVE};
-use crate::store::Store as _;
 use crate::store::sled::SledStore;
+use crate::store::{Store as _, history};
 use crate::value::ByteSize;
 use crate::{apply, report};
 
@@ -32,6 +33,8 @@ pub(super) struct Arguments {
     /// The most that a guest may notice; a plan with more is refused before anything is touched
     #[arg(long, value_name = "WHAT", value_parser = disruption())]
     max_disruption: Option<Disruption>,
+    #[command(flatten)]
+    patience: session::Patience,
 }
 
 /// What `apply` alone can be told.
@@ -102,7 +105,7 @@ pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand)
     if errand.images == Locking::Required {
         lock::require(&desired, &source)?;
     }
-    let store = SledStore::open(&session::state_dir(global), errand.operation)?;
+    let store = session::store(global, errand.operation, arguments.patience)?;
     let progress = Arc::new(Progress::default());
     let target = Target::open(global, &desired, progress.sink())?;
     let plan =
@@ -120,7 +123,9 @@ pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand)
         }
         close(target, &store)
     };
+    let begin = || Journal::begin(store.lock(), errand.operation, Some(&source), report::plan::summary(&plan));
     if plan.changes.is_empty() {
+        begin().end(history::Outcome::Complete, Vec::new());
         sweep_trash(&target)?;
         end(&target)?;
         report::line(format_args!(
@@ -137,10 +142,13 @@ pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand)
     // Until here nothing was begun, and Ctrl-C ends the program as it does any other.
     let stop = interrupt::listen()?;
     sweep_trash(&target)?;
+    let journal = begin();
     let options = Options { parallelism: arguments.parallelism, ..Options::default() };
     let outcome = apply::apply(&plan, target.host(), &store, options, &stop, progress.as_ref());
     // What came of it is told first, whatever comes of the rest.
-    let concluded = conclude(&plan, &outcome, errand, stop.load(Ordering::SeqCst));
+    let interrupted = stop.load(Ordering::SeqCst);
+    let concluded = conclude(&plan, &outcome, errand, interrupted);
+    journal.end_of(&plan, &outcome, interrupted);
     target.save()?;
     end(&target)?;
     concluded?;

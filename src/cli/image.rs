@@ -9,7 +9,7 @@ use crate::address::{Name, ResourceKind};
 use crate::blueprint::key::{ObjectKind, domain_key};
 use crate::blueprint::object::{BaseRole, Locked, Object, Source};
 use crate::cli::session::{self, Target};
-use crate::cli::{Global, Stop, lock, wait};
+use crate::cli::{Global, Stop, lock};
 use crate::desired::{Desired, ImageFile};
 use crate::host::HostError;
 use crate::host::images::{Cached, Images};
@@ -49,7 +49,7 @@ struct List {
 #[derive(Debug, clap::Args)]
 struct Prune {
     /// Only what was of no use for so long
-    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = wait::length)]
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = session::length)]
     older_than: Duration,
     /// However short the time
     #[arg(long, conflicts_with = "older_than")]

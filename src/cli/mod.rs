@@ -1,16 +1,19 @@
 //! The command line: one file a verb.
 //!
-//! Exit codes: 0 done or valid; 1 an error; 2 with `plan --detailed-exitcode` when there are changes; 130 when
-//! interrupted. `ssh` ends with the code of ssh.
+//! Exit codes: 0 done or valid; 1 an error; 2 with `plan --detailed-exitcode` when there are changes, and of `drift` when
+//! there is some; 130 when interrupted. `ssh` ends with the code of ssh.
 
 mod apply;
 mod completions;
 mod console;
 mod destroy;
 mod doctor;
+mod drift;
+mod history;
 mod image;
 mod interrupt;
 mod ip;
+mod journal;
 mod leases;
 mod lock;
 mod logs;
@@ -21,6 +24,7 @@ mod servers;
 mod session;
 mod show;
 mod ssh;
+mod state;
 mod trash;
 mod validate;
 mod vnc;
@@ -36,7 +40,7 @@ use crate::report;
 
 /// An error was met, and has been printed.
 const FAILED: u8 = 1;
-/// There are changes (`plan --detailed-exitcode`).
+/// There are changes (`plan --detailed-exitcode`), or there is drift (`drift`).
 const CHANGES: u8 = 2;
 /// A signal ended the work: 128 + SIGINT.
 const INTERRUPTED: u8 = 130;
@@ -86,6 +90,8 @@ enum Verb {
     Validate,
     /// Show what `apply` would do, with every address; touches nothing
     Plan(plan::Arguments),
+    /// Show what the host has against what was recorded; the spec's edits do not count, and nothing is touched
+    Drift(drift::Arguments),
     /// Make the host what the spec says
     Apply(apply::ApplyArguments),
     /// Take away everything that was made
@@ -100,6 +106,11 @@ enum Verb {
     Ip(ip::Arguments),
     /// Show and tidy the image cache, and lock images to what they are
     Image(image::Arguments),
+    /// Show what was done, by whom, and how it ended
+    History(history::Arguments),
+    /// Look at what is recorded, and mend it by hand; the host is never touched
+    #[command(subcommand)]
+    State(state::State),
     /// Turn servers on, for the moment: the spec still says what is wanted
     Start(power::StartArguments),
     /// Shut servers off, for the moment: the spec still says what is wanted
@@ -135,6 +146,7 @@ pub fn run() -> ExitCode {
     let result = match verb {
         Verb::Validate => validate::run(&global),
         Verb::Plan(arguments) => plan::run(&global, &arguments),
+        Verb::Drift(arguments) => drift::run(&global, &arguments),
         Verb::Apply(arguments) => apply::run(&global, &arguments),
         Verb::Destroy(arguments) => destroy::run(&global, &arguments),
         Verb::Reboot(arguments) => reboot::run(&global, &arguments),
@@ -142,6 +154,8 @@ pub fn run() -> ExitCode {
         Verb::Leases(arguments) => leases::run(&global, &arguments),
         Verb::Ip(arguments) => ip::run(&global, &arguments),
         Verb::Image(arguments) => image::run(&global, &arguments),
+        Verb::History(arguments) => history::run(&global, &arguments),
+        Verb::State(verb) => state::run(&global, &verb),
         Verb::Start(arguments) => power::start(&global, &arguments),
         Verb::Stop(arguments) => power::stop(&global, &arguments),
         Verb::Wait(arguments) => wait::run(&global, &arguments),

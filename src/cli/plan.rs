@@ -1,9 +1,19 @@
 //! `novella plan`.
 
+use std::path::{Path, PathBuf};
+
+use clap::ArgAction;
+
+use crate::blueprint::HostFacts;
 use crate::blueprint::facts::Disruption;
 use crate::cli::apply::disruption;
 use crate::cli::session::{self, Target};
 use crate::cli::{CHANGES, Global, Stop, lock};
+use crate::desired::Desired;
+use crate::host::Host;
+use crate::host::recorded::RecordedHost;
+use crate::plan::world::Recorded;
+use crate::store::{StoreError, snapshot};
 use crate::{reconcile, report};
 
 #[derive(Debug, clap::Args)]
@@ -23,6 +33,15 @@ pub(super) struct Arguments {
     /// Show what `apply --defer-reboots` would do
     #[arg(long)]
     defer_reboots: bool,
+    /// Plan from what `novella state export` wrote, and look at nothing else: no state, no host
+    #[arg(long, value_name = "FILE", conflicts_with = "empty_state")]
+    state_file: Option<PathBuf>,
+    /// Plan as if nothing had been made yet, and look at neither the state nor the host
+    #[arg(long)]
+    empty_state: bool,
+    /// With `false`, do not look at the host: what was recorded is taken to be there
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
+    refresh: bool,
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
@@ -30,11 +49,10 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
     if arguments.locked {
         lock::require(&desired, &source)?;
     }
-    let recorded = session::recorded(global)?;
-    let target = Target::open(global, &desired, session::no_progress())?;
+    let (recorded, host) = sides(global, arguments, &desired)?;
     let plan = match arguments.destroy {
-        false => reconcile::plan(&desired, recorded, target.host()),
-        true => reconcile::plan_destroy(&desired, recorded, target.host()),
+        false => reconcile::plan(&desired, recorded, host.as_ref()),
+        true => reconcile::plan_destroy(&desired, recorded, host.as_ref()),
     };
     let plan = plan.map_err(|error| session::no_plan(&error, &source))?;
     let plan = if arguments.defer_reboots { plan.defer_reboots() } else { plan };
@@ -42,4 +60,28 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
     report::out(report::plan::render_within(&plan, arguments.max_disruption));
     session::refuse_conflicts(&plan)?;
     if arguments.detailed_exitcode && !plan.is_empty() { Err(Stop(CHANGES)) } else { Ok(()) }
+}
+
+/// What was made and what is there.
+fn sides(global: &Global, arguments: &Arguments, desired: &Desired) -> Result<(Recorded, Box<dyn Host>), Stop> {
+    let (recorded, facts) = match &arguments.state_file {
+        Some(file) => from_file(file, desired)?,
+        None if arguments.empty_state => (Recorded::default(), None),
+        None => {
+            let recorded = session::recorded(global)?;
+            if arguments.refresh {
+                return Ok((recorded, Target::open(global, desired, session::no_progress())?.into_host()));
+            }
+            (recorded, None)
+        }
+    };
+    let host = RecordedHost::new(&recorded, facts, &desired.host);
+    report::note(format_args!("note: planned without a look at the host: {}", host.assumptions().join(", ")));
+    Ok((recorded, Box::new(host)))
+}
+
+fn from_file(file: &Path, desired: &Desired) -> Result<(Recorded, Option<HostFacts>), StoreError> {
+    let snapshot = snapshot::read(file)?;
+    snapshot::is_of(&snapshot, &desired.project, file)?;
+    Ok((snapshot.recorded, snapshot.host))
 }

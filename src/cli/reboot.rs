@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::address::{Address, Name, ResourceKind};
 use crate::blueprint::key::domain_key;
-use crate::blueprint::object::{Domain, Object};
+use crate::blueprint::object::Domain;
 use crate::cli::session::{self, Target};
 use crate::cli::{FAILED, Global, INTERRUPTED, Stop, interrupt};
 use crate::host::HostError;
@@ -14,7 +14,6 @@ use crate::plan::world::Recorded;
 use crate::report;
 use crate::report::{ADD, BOLD};
 use crate::store::Store as _;
-use crate::store::sled::SledStore;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -24,11 +23,13 @@ pub(super) struct Arguments {
     /// The servers, by name
     #[arg(value_name = "SERVER", required_unless_present = "pending")]
     servers: Vec<Name>,
+    #[command(flatten)]
+    patience: session::Patience,
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
     let (desired, _) = session::spec(global)?;
-    let store = SledStore::open(&session::state_dir(global), "reboot")?;
+    let store = session::store(global, "reboot", arguments.patience)?;
     let target = Target::open(global, &desired, session::no_progress())?;
     let recorded = store.load()?;
     let mut chosen = choose(&recorded, &arguments.servers)?;
@@ -75,14 +76,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
 
 /// The servers with these names, or all that are recorded; each after those that it depends on.
 fn choose<'r>(recorded: &'r Recorded, names: &[Name]) -> Result<Vec<&'r Domain>, Stop> {
-    let domains: Vec<&Domain> = recorded
-        .records
-        .values()
-        .filter_map(|record| match &record.object {
-            Object::Domain(domain) => Some(domain),
-            _ => None,
-        })
-        .collect();
+    let domains: Vec<&Domain> = recorded.records.values().filter_map(|record| record.object.as_domain()).collect();
     for name in names {
         if !domains.iter().any(|domain| domain.server == *name) {
             let error = HostError::refused(format!("there is no server `{name}`"));

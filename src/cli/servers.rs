@@ -115,10 +115,7 @@ pub(super) fn machine<'t>(target: &'t Target, what: &str) -> Result<&'t Machine,
 
 /// The domain that is recorded of a server.
 pub(super) fn domain<'r>(recorded: &'r Recorded, server: &Name) -> Option<&'r Domain> {
-    match &recorded.records.get(&domain_key(server))?.object {
-        Object::Domain(domain) => Some(domain),
-        _ => None,
-    }
+    recorded.records.get(&domain_key(server))?.object.as_domain()
 }
 
 /// Where a guest is to be found.

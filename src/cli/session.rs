@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::address::{Name, ResourceKind};
 use crate::blueprint::facts::Disruption;
@@ -20,7 +21,10 @@ use crate::plan::world::Recorded;
 use crate::reconcile::PlanError;
 use crate::report;
 use crate::spec::{self, Source};
-use crate::store::export;
+use crate::store::lock::StateLock;
+use crate::store::sled::SledStore;
+use crate::store::{StoreError, export};
+use crate::value::parse_span;
 
 /// Reads and resolves the spec, and prints what is wrong with it.
 pub(super) fn spec(global: &Global) -> Result<(Desired, Source), Stop> {
@@ -44,6 +48,31 @@ pub(super) fn state_dir(global: &Global) -> PathBuf {
     }
 }
 
+/// A length of time, as in `lease_time`.
+pub(super) fn length(text: &str) -> Result<Duration, String> {
+    let seconds = parse_span(text).ok_or("write it as `90s`, `5m`, `2h` or `1d`")?;
+    Ok(Duration::from_secs(seconds.into()))
+}
+
+/// How verbs that write wait for each other.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(super) struct Patience {
+    /// How long to wait for another novella that works on the state, as `90s`, `5m`, `2h`
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = length)]
+    lock_timeout: Duration,
+}
+
+/// Opens the state in order to write to it.
+pub(super) fn store(global: &Global, operation: &str, patience: Patience) -> Result<SledStore, StoreError> {
+    let dir = state_dir(global);
+    if !patience.lock_timeout.is_zero()
+        && let Some(holder) = StateLock::holder(&dir)
+    {
+        report::note(format_args!("note: waiting for {}", report::clean_line(&holder.to_string())));
+    }
+    SledStore::with_lock(StateLock::acquire(&dir, operation, patience.lock_timeout)?)
+}
+
 /// The host that the verbs work on.
 pub(super) enum Target {
     Machine(Box<Machine>),
@@ -64,6 +93,14 @@ impl Target {
         match self {
             Self::Machine(machine) => machine.as_ref(),
             Self::Sim(sim) => sim.as_ref(),
+        }
+    }
+
+    /// The same for good.
+    pub(super) fn into_host(self) -> Box<dyn Host> {
+        match self {
+            Self::Machine(machine) => machine,
+            Self::Sim(sim) => sim,
         }
     }
 

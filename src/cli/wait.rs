@@ -31,7 +31,6 @@ use crate::host::machine::Machine;
 use crate::plan::world::{Observed, Recorded};
 use crate::report::{self, BOLD, DIM};
 use crate::store::export;
-use crate::value::parse_span;
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(500);
@@ -51,7 +50,7 @@ pub(super) struct Arguments {
     #[arg(long = "for", value_name = "WHAT", default_value = "ip")]
     what: What,
     /// How long to wait at most, as `90s`, `5m`, `2h`, `1d`; `0s` looks once
-    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = length)]
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = session::length)]
     timeout: Duration,
     /// Print JSON when it is over
     #[arg(long)]
@@ -324,15 +323,10 @@ fn date(text: &str) -> Option<u64> {
     u64::try_from(rfc2822::parse(date.trim()).ok()?.timestamp().as_second()).ok()
 }
 
-/// A length of time, as in `lease_time`.
-pub(super) fn length(text: &str) -> Result<Duration, String> {
-    let seconds = parse_span(text).ok_or("write it as `90s`, `5m`, `2h` or `1d`")?;
-    Ok(Duration::from_secs(seconds.into()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::session::length;
 
     #[test]
     fn dates_are_read() {

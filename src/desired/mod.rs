@@ -3,6 +3,7 @@
 //! Whoever holds a [`Desired`] holds the proof that the spec is valid. There is one file a resource; [`checks`] has what
 //! concerns several.
 
+pub mod carried;
 pub mod checks;
 pub mod cloud_init;
 pub mod dhcp_option;
@@ -23,6 +24,7 @@ use crate::address::{Address, Name, PortId, ResourceKind, VolumeId};
 use crate::diagnostic::{Diagnostic, did_you_mean, has_errors};
 use crate::spec::{Source, Spec};
 
+pub use carried::Carried;
 pub use cloud_init::CloudInit;
 pub use dns_record::DnsRecord;
 pub use flavor::Flavor;
@@ -53,6 +55,8 @@ pub struct Desired {
     pub volumes: Volumes,
     /// The servers, one for each that is to exist.
     pub servers: BTreeMap<Name, Server>,
+    /// What becomes of records under names that the spec does not have any more.
+    pub carried: Carried,
 }
 
 /// All ports.
@@ -84,7 +88,8 @@ pub fn resolve(spec: &Spec, source: &Source) -> (Option<Desired>, Vec<Diagnostic
     checks::addresses_and_macs_are_unique(&ports, &mut problems);
     checks::names_are_unique(&ports, &mut problems);
     dns_record::check(&networks, &ports, &mut problems);
-    let desired = Desired { project, host, networks, images, flavors, ports, volumes, servers };
+    let carried = carried::resolve(spec, &servers, &mut problems);
+    let desired = Desired { project, host, networks, images, flavors, ports, volumes, servers, carried };
     (Some(desired).filter(|_| !has_errors(&problems.list)), problems.list)
 }
 

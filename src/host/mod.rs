@@ -1,7 +1,8 @@
 //! The host, and how it is looked at and changed.
 //!
 //! [`Host`] is the seam between what novella decides and what it touches. [`machine::Machine`] is the real one: it routes
-//! each kind of object to the adapter that knows it. [`sim::SimHost`] is a strict one in memory.
+//! each kind of object to the adapter that knows it. [`sim::SimHost`] is a strict one in memory, and
+//! [`recorded::RecordedHost`] one that is only known by the records.
 //!
 //! | kind | adapter | means |
 //! |---|---|---|
@@ -16,13 +17,19 @@ pub mod dhcp;
 pub mod domain_xml;
 pub mod files;
 pub mod firewall;
+#[cfg(feature = "libvirt")]
 pub mod hypervisor;
 pub mod images;
 pub mod kvm;
+#[cfg(feature = "libvirt")]
 pub mod links;
+#[cfg(feature = "libvirt")]
 pub mod machine;
 pub mod qcow2;
+pub mod recorded;
 pub mod sim;
+#[cfg(not(feature = "libvirt"))]
+mod without_libvirt;
 
 use std::error::Error as StdError;
 use std::sync::Arc;
@@ -34,6 +41,9 @@ use crate::blueprint::facts::Disruption;
 use crate::blueprint::key::ObjectKey;
 use crate::blueprint::object::Object;
 use crate::plan::world::Observed;
+
+#[cfg(not(feature = "libvirt"))]
+pub use without_libvirt::{hypervisor, machine};
 
 /// A place that holds objects.
 pub trait Host: Send + Sync {

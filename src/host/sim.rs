@@ -17,15 +17,12 @@ use crate::address::Name;
 use crate::blueprint::HostFacts;
 use crate::blueprint::disk::Content;
 use crate::blueprint::facts::Disruption;
-use crate::blueprint::guest::{self, Guest, GuestDisk};
+use crate::blueprint::guest::{self, Guest};
 use crate::blueprint::key::{ObjectKey, ObjectKind, bridge_key, dhcp_key, domain_key, seed_key, volume_key};
 use crate::blueprint::object::{Claim, Domain, DomainDisk, HostEntry, Object, Power, VirtType};
 use crate::host::{Host, HostError, Keep};
 use crate::plan::world::Observed;
 use crate::value::ByteSize;
-
-/// How many devices more any guest can take.
-const FREE_SLOTS: usize = 4;
 
 /// Whether a fuse blows before a deed has its effect or after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -318,8 +315,9 @@ impl World {
         }
         if let Some(there) = self.objects.get(&key) {
             let (is, wanted) = (there.facts(), object.facts());
-            if let Some(fact) = wanted.keys().find(|fact| key.kind.replaces(fact) && is.get(*fact) != wanted.get(*fact))
-            {
+            // The image of a disk may go by another name since; what it is shows by the base.
+            let cannot_change = |fact: &str| key.kind.replaces(fact) && fact != "image";
+            if let Some(fact) = wanted.keys().find(|fact| cannot_change(fact) && is.get(*fact) != wanted.get(*fact)) {
                 return refuse(format!("its {fact} cannot be changed where it stands"));
             }
             if size_of(object) < size_of(there) {
@@ -516,10 +514,10 @@ impl World {
 
 /// A guest as a real host shows it, which has this definition now.
 fn seen(guest: &Domain, defined: &Domain) -> Guest {
-    let (facts, nics) = (Object::Domain(guest.clone()).facts(), guest.nic_facts());
-    let pending = guest::pending(&facts, &nics, &Object::Domain(defined.clone()).facts(), &defined.nic_facts());
-    let disks = guest.disks.iter().map(|disk| (disk.volume.label().to_string(), GuestDisk::of(disk))).collect();
-    Guest { facts, nics, disks, has_scsi: true, free_slots: FREE_SLOTS, pending }
+    let guest = Guest::started_as(guest);
+    let defined_facts = Object::Domain(defined.clone()).facts();
+    let pending = guest::pending(&guest.facts, &guest.nics, &defined_facts, &defined.nic_facts());
+    Guest { pending, ..guest }
 }
 
 /// The size of a disk, where that may grow and not shrink.
@@ -541,17 +539,11 @@ impl Host for SimHost {
         let (foreign, foreign_networks) = (world.foreign.clone(), world.foreign_networks.clone());
         let mut observed = Observed { foreign, foreign_networks, ..Observed::default() };
         for (key, object) in &world.objects {
-            let mut facts = object.facts();
+            let mut facts = object.visible_facts();
             if let Object::Domain(domain) = object {
                 let guest = world.guests.get(&domain.server);
                 facts.insert("power".into(), if guest.is_some() { "on" } else { "off" }.into());
-                // That is written down on no real host.
-                facts.remove("depends_on");
                 observed.guests.extend(guest.map(|guest| (key.clone(), seen(guest, domain))));
-            }
-            if key.kind == ObjectKind::Disk {
-                // No disk tells what it was made with.
-                facts.remove("user_data");
             }
             observed.objects.insert(key.clone(), facts);
         }
@@ -587,13 +579,6 @@ impl Host for SimHost {
 
     fn release(&self, domain: &ObjectKey, volumes: &[ObjectKey]) -> Result<(), HostError> {
         self.deed(|world| world.release(domain, volumes))
-    }
-
-    fn retire(&self, key: &ObjectKey) -> Result<(), HostError> {
-        self.deed(|world| match world.objects.iter().find(|(_, object)| object.needs().contains(key)) {
-            Some((user, _)) => Err(HostError::new(format!("cannot retire {key}"), format!("{user} uses it"))),
-            None => Ok(()),
-        })
     }
 
     fn reload(&self, server: &ObjectKey) -> Result<(), HostError> {

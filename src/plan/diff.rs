@@ -29,8 +29,10 @@ pub enum Action {
     Replace,
     /// Take it away.
     Delete,
-    /// It is gone already, or stays where it is; drop its record.
+    /// It is gone already; drop its record.
     Forget,
+    /// Drop its record, and leave it as it is.
+    Disown,
 }
 
 /// Why it is done.
@@ -55,6 +57,10 @@ pub enum Reason {
     Unneeded,
     /// The same, and it stays in the cache for its next use.
     Cached,
+    /// The spec says that it is to be forgotten.
+    Disowned,
+    /// The spec says that it is what was recorded under another name.
+    Moved,
 }
 
 /// One attribute that changes.
@@ -156,8 +162,9 @@ pub struct Difference {
 
 /// Compares the three sides.
 pub fn diff(want: Blueprint, made: Recorded, seen: &Observed) -> Difference {
-    let mut want = want.objects;
+    let Blueprint { objects: mut want, disowned, moved, .. } = want;
     let mut made = made.records;
+    let disowned = disowned_keys(&disowned, &made);
     let keys: BTreeSet<ObjectKey> = want.keys().chain(made.keys()).cloned().collect();
     // An image in the cache waits to be of use, and is nobody's.
     let is_left = |key: &&ObjectKey| key.kind != ObjectKind::Base && !keys.contains(*key);
@@ -174,6 +181,11 @@ pub fn diff(want: Blueprint, made: Recorded, seen: &Observed) -> Difference {
             difference.conflicts.push(Conflict { key, address: object.address(), claim });
             continue;
         }
+        if want.is_none() && disowned.contains(&key) {
+            difference.changes.extend(made.map(|made| bookkeeping(key, Action::Disown, Reason::Disowned, None, made)));
+            continue;
+        }
+        let renamed = moved.contains(&key).then(|| want.clone().zip(made.clone())).flatten();
         let guest = seen.guests.get(&key);
         let follows = match &want {
             Some(domain @ Object::Domain(_)) if !shaken.is_empty() => {
@@ -183,7 +195,12 @@ pub fn diff(want: Blueprint, made: Recorded, seen: &Observed) -> Difference {
         };
         let gives_up = release::given_up(want.as_ref(), made.as_ref(), &remade, seen_facts, guest);
         let follows = follows.or(gives_up.stuck);
-        if let Some(change) = change(key, want, made, seen_facts, follows, gives_up.releases, guest) {
+        let mut change = change(key.clone(), want, made, seen_facts, follows, gives_up.releases, guest);
+        if let Some(begun) = change.as_mut().filter(|it| it.reason == Reason::Unfinished && moved.contains(&key)) {
+            begun.reason = Reason::Moved;
+        }
+        let noted = || renamed.map(|(want, made)| bookkeeping(key, Action::Record, Reason::Moved, Some(want), made));
+        if let Some(change) = change.or_else(noted) {
             if change.key.kind == ObjectKind::Volume && matches!(change.action, Action::Create | Action::Replace) {
                 remade.insert(change.key.clone(), change.action);
             }
@@ -196,6 +213,33 @@ pub fn diff(want: Blueprint, made: Recorded, seen: &Observed) -> Difference {
     hand_over_links(&mut difference.changes);
     release::hand_over_volumes(&mut difference.changes, seen);
     difference
+}
+
+/// The objects of the resources that are to be forgotten, and the images that they stand on.
+fn disowned_keys(disowned: &BTreeSet<Address>, made: &BTreeMap<ObjectKey, Record>) -> BTreeSet<ObjectKey> {
+    let records = made.iter().filter(|(_, record)| disowned.contains(&record.object.address()));
+    records
+        .flat_map(|(key, record)| {
+            let under = record.needs().into_iter().filter(|need| need.kind == ObjectKind::Base);
+            under.chain([key.clone()])
+        })
+        .collect()
+}
+
+/// A change of the records alone.
+fn bookkeeping(key: ObjectKey, action: Action, reason: Reason, want: Option<Object>, made: Record) -> Change {
+    Change {
+        key,
+        address: made.object.address(),
+        action,
+        reason,
+        disruption: Disruption::None,
+        deferred: false,
+        releases: Vec::new(),
+        want,
+        made: Some(made),
+        fields: Vec::new(),
+    }
 }
 
 /// A port that goes from one server to another takes its tap along. A guest that still runs has it: so whoever gives one
@@ -307,7 +351,7 @@ fn change(
             }
         }
         // An image may be of use again (reference E3), and somebody's disk may lie over it.
-        (None, Some(_), Some(_)) if key.kind == ObjectKind::Base => (Action::Forget, Reason::Cached, Vec::new()),
+        (None, Some(_), Some(_)) if key.kind == ObjectKind::Base => (Action::Disown, Reason::Cached, Vec::new()),
         (None, Some(_), Some(_)) => (Action::Delete, Reason::Unneeded, Vec::new()),
         // Half of it may be there, in a way that cannot be seen as the object yet.
         (None, Some(_), None) if intended => (Action::Delete, Reason::Unneeded, Vec::new()),

@@ -24,10 +24,25 @@ pub enum Deed {
     Record,
     /// Drops the record of an object that is gone, and takes away what may be left of it.
     Forget,
-    /// Drops the record of an object that stays where it is.
-    Retire,
+    /// Drops the record of an object that stays as it is.
+    Disown,
     /// Makes the DHCP server of a host entry's network know that this one and others are gone or changed.
     Reload,
+}
+
+impl Deed {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ensure => "ensure",
+            Self::Release => "release",
+            Self::Remove => "remove",
+            Self::Record => "record",
+            Self::Forget => "forget",
+            Self::Disown => "disown",
+            Self::Reload => "reload",
+        }
+    }
 }
 
 /// What an edge waits for.
@@ -68,6 +83,7 @@ pub fn order(changes: &[Change]) -> Result<DiGraph<Step, Wait>, Cycle> {
     order.maker_before_user(changes);
     order.user_gone_before_used(changes);
     order.volumes_given_up_first(changes);
+    order.used_disowned_before_user(changes);
     order.removal_before_creation();
     order.claim_free_before_taken(changes);
     order.follower_gone_before_followed(changes);
@@ -93,6 +109,8 @@ struct Order<'a> {
     removes: BTreeMap<&'a ObjectKey, NodeIndex>,
     /// The step after which a domain has given up volumes.
     releases: BTreeMap<&'a ObjectKey, NodeIndex>,
+    /// The step after which an object is not ours any more.
+    disowns: HashMap<&'a ObjectKey, NodeIndex>,
     /// The edges that may be dropped, in the order of their numbers.
     wishes: Vec<EdgeIndex>,
 }
@@ -118,8 +136,15 @@ impl<'a> Order<'a> {
                 self.removes.insert(&change.key, add(Deed::Remove));
             }
             Action::Forget => {
-                let deed = if change.reason == Reason::Cached { Deed::Retire } else { Deed::Forget };
-                self.removes.insert(&change.key, add(deed));
+                self.removes.insert(&change.key, add(Deed::Forget));
+            }
+            Action::Disown => {
+                // What stays in the cache is of no use to others from then on.
+                let disown = add(Deed::Disown);
+                match change.reason {
+                    Reason::Cached => self.removes.insert(&change.key, disown),
+                    _ => self.disowns.insert(&change.key, disown),
+                };
             }
         }
     }
@@ -202,6 +227,16 @@ impl<'a> Order<'a> {
                         self.wishes.push(edge);
                     }
                 }
+            }
+        }
+    }
+
+    /// The other way round: it is by the record of the user that the used is known to stay.
+    fn used_disowned_before_user(&mut self, changes: &[Change]) {
+        for change in changes {
+            let (Some(user), Some(made)) = (self.disowns.get(&change.key), &change.made) else { continue };
+            for used in made.needs().iter().filter_map(|used| self.disowns.get(used)) {
+                self.graph.add_edge(*used, *user, Wait::Done);
             }
         }
     }

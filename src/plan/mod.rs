@@ -1,10 +1,13 @@
 //! From what is wanted, made and seen to the steps that close the gap. Pure: no clock, no environment, no I/O.
 //!
 //! [`world`] has the two sides that a blueprint is compared with, [`diff`] the table that gives birth to every action,
-//! [`graph`] the order of the steps; `release` tells which volumes a domain gives up first.
+//! [`graph`] the order of the steps; `release` tells which volumes a domain gives up first. [`drift`] compares the two sides
+//! with each other alone, and [`records`] edits the first of them by hand.
 
 pub mod diff;
+pub mod drift;
 pub mod graph;
+pub mod records;
 mod release;
 pub mod world;
 

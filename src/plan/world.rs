@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::address::Name;
 use crate::blueprint::facts::Facts;
 use crate::blueprint::guest::Guest;
-use crate::blueprint::key::ObjectKey;
+use crate::blueprint::key::{ObjectKey, ObjectKind, project_of_table};
 use crate::blueprint::object::{Claim, Object};
 
 /// How far the making of a recorded object got.
@@ -75,6 +76,15 @@ pub struct Recorded {
     pub serial: u64,
     /// The records, by key.
     pub records: BTreeMap<ObjectKey, Record>,
+}
+
+impl Recorded {
+    /// The project that the records are of, where one of them tells.
+    pub fn project(&self) -> Option<Name> {
+        let of_domain = self.records.values().find_map(|record| record.object.as_domain().map(|it| it.project.clone()));
+        let mut tables = self.records.keys().filter(|key| key.kind == ObjectKind::Firewall);
+        of_domain.or_else(|| tables.find_map(|key| project_of_table(&key.id)))
+    }
 }
 
 /// What a host holds, as its adapters see it.

@@ -6,11 +6,14 @@
 pub mod addresses;
 pub mod console;
 pub mod diagnostics;
+pub mod drift;
 pub mod error;
+pub mod history;
 pub mod images;
 pub mod leases;
 pub mod plan;
 pub mod progress;
+pub mod records;
 pub mod table;
 
 use std::borrow::Cow;

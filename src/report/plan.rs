@@ -9,7 +9,7 @@ use crate::address::{Address, ResourceKind};
 use crate::apply::Outcome;
 use crate::blueprint::disk::{Bus, Content};
 use crate::blueprint::facts::Disruption;
-use crate::blueprint::key::ObjectKind;
+use crate::blueprint::key::{ObjectKey, ObjectKind};
 use crate::blueprint::object::{Attachment, Object};
 use crate::plan::Plan;
 use crate::plan::diff::{Action, Change, FieldChange, Reason};
@@ -24,7 +24,7 @@ enum Verdict {
     Replace,
     Delete,
     Forget,
-    Release,
+    Disown,
     Record,
 }
 
@@ -52,12 +52,14 @@ fn by_resource(plan: &Plan) -> Resources<'_> {
 
 fn verdict(changes: &[(usize, &Change)]) -> Verdict {
     let all = |test: fn(&Change) -> bool| changes.iter().all(|(_, change)| test(change));
-    if all(|change| change.action == Action::Create && matches!(change.reason, Reason::New | Reason::Unfinished)) {
+    if all(|change| {
+        change.action == Action::Create && matches!(change.reason, Reason::New | Reason::Unfinished | Reason::Moved)
+    }) {
         Verdict::Create
-    } else if all(|change| change.reason == Reason::Cached) {
-        Verdict::Release
     } else if all(|change| change.action == Action::Forget) {
         Verdict::Forget
+    } else if all(|change| change.action == Action::Disown) {
+        Verdict::Disown
     } else if all(|change| matches!(change.action, Action::Delete | Action::Forget)) {
         Verdict::Delete
     } else if all(|change| change.action == Action::Record) {
@@ -67,6 +69,12 @@ fn verdict(changes: &[(usize, &Change)]) -> Verdict {
     } else {
         Verdict::Update
     }
+}
+
+/// What a plan does, in a line: `2 to add, 1 to change, 0 to destroy`.
+pub fn summary(plan: &Plan) -> String {
+    let Counts { add, change, destroy } = count(&by_resource(plan), |_| true);
+    format!("{add} to add, {change} to change, {destroy} to destroy")
 }
 
 /// Whether what is made anew is the resource itself: a server goes on with a further disk that is another.
@@ -95,7 +103,7 @@ fn count(resources: &Resources<'_>, counts_in: impl Fn(usize) -> bool) -> Counts
                 counts.add += 1;
                 counts.destroy += 1;
             }
-            Verdict::Forget | Verdict::Release | Verdict::Record => {}
+            Verdict::Forget | Verdict::Disown | Verdict::Record => {}
         }
     }
     counts
@@ -128,7 +136,7 @@ pub fn render_within(plan: &Plan, most: Option<Disruption>) -> String {
             Verdict::Replace => "must be replaced",
             Verdict::Delete => "will be destroyed",
             Verdict::Forget => "is gone and will be forgotten",
-            Verdict::Release => "is not needed any more and will be forgotten",
+            Verdict::Disown => "will be forgotten, and stays as it is",
             Verdict::Record => "is there and will be recorded",
         };
         // Writing to a string cannot fail, here and below.
@@ -137,8 +145,7 @@ pub fn render_within(plan: &Plan, most: Option<Disruption>) -> String {
             object(&mut text, change, plan.trash, most);
         }
     }
-    let Counts { add, change, destroy } = count(&resources, |_| true);
-    let _ = write!(text, "\n{BOLD}Plan:{BOLD:#} {add} to add, {change} to change, {destroy} to destroy.\n");
+    let _ = write!(text, "\n{BOLD}Plan:{BOLD:#} {}.\n", summary(plan));
     text.push_str(&disruptions(&resources));
     for (disruption, words) in [(Disruption::Reboot, "rebooted"), (Disruption::Replace, "replaced, with its disk")] {
         let hit = disrupted(&resources, disruption);
@@ -240,7 +247,7 @@ fn waiting(plan: &Plan) -> String {
 }
 
 /// What a person should know who has lost the state, and with it half of the spec.
-fn left_alone(plan: &Plan) -> String {
+pub fn left_alone(plan: &Plan) -> String {
     if plan.left_alone.is_empty() {
         return String::new();
     }
@@ -329,25 +336,28 @@ fn goes_to_trash(change: &Change) -> bool {
 
 /// The kind of the object, and its own name where that says more than the address it stands under.
 pub fn title(change: &Change) -> String {
-    match change.key.kind {
-        ObjectKind::HostEntry => change.key.to_string(),
-        ObjectKind::Volume if change.address.kind == ResourceKind::Server => change.key.to_string(),
-        ObjectKind::Base => match &change.want.as_ref().or(change.made.as_ref().map(|made| &made.object)) {
-            Some(Object::Base(base)) => format!("{} ({})", change.key.kind, base.role),
-            _ => change.key.kind.to_string(),
-        },
-        kind => kind.to_string(),
+    object_title(&change.key, change.want.as_ref().or(change.made.as_ref().map(|made| &made.object)))
+}
+
+/// The same of an object that may be known.
+pub(super) fn object_title(key: &ObjectKey, object: Option<&Object>) -> String {
+    match (key.kind, object) {
+        (ObjectKind::HostEntry, _) => key.to_string(),
+        (ObjectKind::Volume, Some(object)) if object.address().kind == ResourceKind::Server => key.to_string(),
+        (ObjectKind::Base, Some(Object::Base(base))) => format!("{} ({})", key.kind, base.role),
+        (kind, _) => kind.to_string(),
     }
 }
 
-struct Attribute<'a> {
-    name: &'a str,
-    before: Option<&'a str>,
-    after: Option<&'a str>,
-    note: &'static str,
+/// A line on an attribute: what it was, what it is, and what is to be said of that.
+pub(super) struct Attribute<'a> {
+    pub(super) name: &'a str,
+    pub(super) before: Option<&'a str>,
+    pub(super) after: Option<&'a str>,
+    pub(super) note: &'static str,
 }
 
-fn attributes<'a>(text: &mut String, attributes: impl Iterator<Item = Attribute<'a>>) {
+pub(super) fn attributes<'a>(text: &mut String, attributes: impl Iterator<Item = Attribute<'a>>) {
     let attributes: Vec<Attribute> = attributes.collect();
     let width = attributes.iter().map(|attribute| attribute.name.len()).max().unwrap_or(0);
     for Attribute { name, before, after, note } in attributes {
@@ -403,7 +413,7 @@ fn symbol(action: Action) -> (&'static str, Style) {
         Action::Update => ("~", CHANGE),
         Action::Replace => ("-/+", REMOVE),
         Action::Delete => ("-", REMOVE),
-        Action::Forget => (".", DIM),
+        Action::Forget | Action::Disown => (".", DIM),
         Action::Record => ("=", DIM),
     }
 }
@@ -412,6 +422,8 @@ fn reason(change: &Change) -> String {
     let why = match (&change.reason, change.action) {
         (Reason::New | Reason::Unneeded | Reason::Edited, _) => String::new(),
         (Reason::Cached, _) => "kept in the cache".into(),
+        (Reason::Disowned, _) => "stays on the host".into(),
+        (Reason::Moved, _) => "recorded under another name before".into(),
         (Reason::Found, _) => "found on the host with our mark".into(),
         (Reason::Vanished, Action::Forget) => "gone from the host already".into(),
         (Reason::Vanished, _) => "vanished from the host".into(),

@@ -88,7 +88,7 @@ impl Observer for Progress {
     fn event(&self, change: &Change, deed: Deed, event: Event<'_>) {
         let what = format!("{BOLD}{}{BOLD:#}: {}", change.address, title(change));
         // Book-keeping is over before it could be read.
-        let quiet = matches!(deed, Deed::Record | Deed::Forget | Deed::Retire | Deed::Reload);
+        let quiet = matches!(deed, Deed::Record | Deed::Forget | Deed::Disown | Deed::Reload);
         match event {
             Event::Started if quiet => {}
             Event::Started => self.start(change, &what),
@@ -128,7 +128,7 @@ fn doing(action: Action) -> &'static str {
         Action::Update => "Modifying",
         Action::Replace => "Replacing",
         Action::Delete => "Destroying",
-        Action::Forget => "Forgetting",
+        Action::Forget | Action::Disown => "Forgetting",
         Action::Record => "Recording",
     }
 }

@@ -195,16 +195,39 @@ impl Reader<'_> {
                         self.loaded.spec.project = spec.unwrap_or_default();
                     }
                 }
+                "moved" => self.blocks("moved", place, value, |spec| &mut spec.moved),
+                "removed" => self.blocks("removed", place, value, |spec| &mut spec.removed),
                 word => match ResourceKind::ALL.into_iter().find(|kind| kind.as_str() == word) {
                     Some(kind) => self.resources(kind, value),
                     None => {
                         let kinds = ResourceKind::ALL.map(ResourceKind::as_str);
-                        let known = kinds.into_iter().chain(["novella", "project"]);
+                        let known = kinds.into_iter().chain(["novella", "project", "moved", "removed"]);
                         let error = Diagnostic::error(format!("unknown table `{word}`")).at(place);
                         self.report(suggest(error, word, known));
                     }
                 },
             }
+        }
+    }
+
+    /// Reads tables without names: `[[word]]`. They are counted through all files.
+    fn blocks<T: DeserializeOwned + Default>(
+        &mut self,
+        word: &str,
+        place: Span,
+        value: Spanned<DeValue<'_>>,
+        of: impl Fn(&mut Spec) -> &mut Vec<T>,
+    ) {
+        let DeValue::Array(items) = value.into_inner() else {
+            let error = Diagnostic::error(format!("`{word}` is a list of tables")).at(place);
+            return self.report(error.help(format!("write each as `[[{word}]]`")));
+        };
+        for item in items {
+            let address = format!("{word}[{}]", of(&mut self.loaded.spec).len());
+            let span = self.span(item.span());
+            self.loaded.source.note(address.clone(), span);
+            let block = self.table(item, &format!("[{word}]")).map(|table| self.read_table(table, &address));
+            of(&mut self.loaded.spec).push(block.unwrap_or_default());
         }
     }
 

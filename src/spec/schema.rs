@@ -8,9 +8,9 @@ use crate::address::Name;
 use crate::blueprint::disk::Bus;
 use crate::blueprint::object::{DiskFormat, ImageFormat, Power};
 use crate::spec::values::{
-    Architecture, AttachmentSpec, Cidr, CpuMode, DhcpOptSpec, DiskSpec, FileSpec, FirmwareSpec, FixedIpSpec, Forward,
-    GatewaySpec, HostRouteSpec, HypervisorType, Ip, Ipv6Mode, Lifetime, OnUserDataChange, Pool, PortRef, RecordType,
-    Size, TimeToLive, TpmVersion, VirtTypeSpec, VolumeRef,
+    AddressSpec, Architecture, AttachmentSpec, Cidr, CpuMode, DhcpOptSpec, DiskSpec, FileSpec, FirmwareSpec,
+    FixedIpSpec, Forward, GatewaySpec, HostRouteSpec, HypervisorType, Ip, Ipv6Mode, Lifetime, OnUserDataChange, Pool,
+    PortRef, RecordType, Size, TimeToLive, TpmVersion, VirtTypeSpec, VolumeRef,
 };
 use crate::value::{Mac, Secret, Sha256};
 
@@ -39,6 +39,26 @@ pub struct Spec {
     pub volumes: BTreeMap<Name, VolumeSpec>,
     /// `[server.NAME]`.
     pub servers: BTreeMap<Name, ServerSpec>,
+    /// `[[moved]]`.
+    pub moved: Vec<MovedSpec>,
+    /// `[[removed]]`.
+    pub removed: Vec<RemovedSpec>,
+}
+
+/// `[[moved]]`: a resource that was recorded under another name.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct MovedSpec {
+    /// The address that it had. Needed.
+    pub from: Option<AddressSpec>,
+    /// The address that it has in this spec. Needed.
+    pub to: Option<AddressSpec>,
+}
+
+/// `[[removed]]`: a resource that is to be forgotten and not destroyed.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct RemovedSpec {
+    /// The address that it had. Needed.
+    pub from: Option<AddressSpec>,
 }
 
 /// `[project]`: what keeps two specs on one host apart.

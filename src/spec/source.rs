@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::diagnostic::{Place, Span};
 use crate::spec::lock::ImageLock;
-use crate::value::Secret;
+use crate::value::{Secret, Sha256};
 
 /// One file of a spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +58,15 @@ impl Source {
                 }
             }
         }
+    }
+
+    /// A digest of the names and the texts of all files, by which one version of a spec is told from another.
+    pub fn digest(&self) -> Sha256 {
+        let files = self.files.iter().map(|file| {
+            let name = file.path.file_name().unwrap_or_default().to_string_lossy();
+            format!("{name} {}\n", Sha256::of(file.text.as_bytes()))
+        });
+        Sha256::of(files.collect::<String>().as_bytes())
     }
 
     /// The line and column, both from 1, of a byte of a file. A column is a character.

@@ -11,7 +11,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Serialize};
 
-use crate::address::Name;
+use crate::address::{Address, Name};
 use crate::blueprint::disk::{Bus, Cache, Discard};
 use crate::blueprint::object::DiskFormat;
 use crate::spec::schema::PortSpec;
@@ -187,6 +187,21 @@ impl fmt::Display for Pool {
 }
 
 text!(Pool, "a range of addresses such as \"10.20.0.10-10.20.0.99\"");
+
+/// The address of a resource: `"server.web"`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddressSpec(pub Address);
+
+impl FromStr for AddressSpec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let form = |_| format!("`{text}` is not the address of a resource\nwrite it as `\"server.web\"`");
+        text.parse().map(Self).map_err(form)
+    }
+}
+
+text!(AddressSpec, "an address such as \"server.web\"");
 
 /// How long a lease lasts, in seconds: `"90s"`, `"30m"`, `"12h"`, `"7d"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -198,7 +198,7 @@ fn read_as_it_is(dir: &Path) -> Result<ReadOnly, StoreError> {
                 } else {
                     "the state before it began"
                 };
-                let note = format!("`novella {}` (pid {}) is at work; this is {which}", holder.operation, holder.pid);
+                let note = format!("{holder}, is at work; this is {which}");
                 Ok(ReadOnly { recorded: newest.unwrap_or_default(), note: Some(note) })
             }
         };

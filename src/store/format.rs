@@ -13,10 +13,14 @@
 //! {"key":"domain:web","version":1,"record":{…}}
 //! ]}}
 //! ```
+//!
+//! One that is made to be read elsewhere, a snapshot, has the `project` and the `host` beside the serial.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::address::Name;
+use crate::blueprint::HostFacts;
 use crate::blueprint::key::{ObjectKey, ObjectKind};
 use crate::plan::world::{Record, Recorded};
 use crate::store::StoreError;
@@ -162,6 +166,17 @@ const fn kind_word(kind: ObjectKind) -> &'static str {
     }
 }
 
+/// A state with what it takes to make use of it elsewhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The project that it is of; none in an export of novella's own.
+    pub project: Option<Name>,
+    /// What the host could do when it was made, where that could be asked.
+    pub host: Option<HostFacts>,
+    /// The records.
+    pub recorded: Recorded,
+}
+
 #[derive(Deserialize)]
 struct ExportV1 {
     sha256: Sha256,
@@ -171,6 +186,10 @@ struct ExportV1 {
 #[derive(Deserialize)]
 struct StateV1 {
     serial: u64,
+    #[serde(default)]
+    project: Option<Name>,
+    #[serde(default)]
+    host: Option<HostFacts>,
     records: Vec<EntryV1>,
 }
 
@@ -190,26 +209,48 @@ struct Entry<'a> {
 
 /// All records as the bytes of an export, in the newest version.
 pub fn encode_export(recorded: &Recorded) -> Result<Vec<u8>, FormatError> {
+    encode_document(recorded, "")
+}
+
+/// A snapshot as bytes: an export that says more.
+pub fn encode_snapshot(snapshot: &Snapshot) -> Result<Vec<u8>, FormatError> {
+    let mut about = String::new();
+    if let Some(project) = &snapshot.project {
+        about = format!(",\"project\":{}", serde_json::to_string(project)?);
+    }
+    if let Some(host) = &snapshot.host {
+        about.push_str(&format!(",\"host\":{}", serde_json::to_string(host)?));
+    }
+    encode_document(&snapshot.recorded, &about)
+}
+
+fn encode_document(recorded: &Recorded, about: &str) -> Result<Vec<u8>, FormatError> {
     let entries: Vec<String> = (recorded.records.iter())
         .map(|(key, record)| serde_json::to_string(&Entry { key: encode_key(key), version: VERSION, record }))
         .collect::<Result<_, _>>()?;
-    let state = format!("{{\"serial\":{},\"records\":[\n{}\n]}}}}\n", recorded.serial, entries.join(",\n"));
+    let state = format!("{{\"serial\":{}{about},\"records\":[\n{}\n]}}}}\n", recorded.serial, entries.join(",\n"));
     let sha256 = Sha256::of(state.as_bytes());
     Ok(format!("{{\"version\":{EXPORT_VERSION},\"sha256\":\"{sha256}\",\"state\":\n{state}").into_bytes())
 }
 
 /// The records in an export of any version up to [`EXPORT_VERSION`].
 pub fn decode_export(bytes: &[u8]) -> Result<Recorded, FormatError> {
+    Ok(decode_snapshot(bytes)?.recorded)
+}
+
+/// The same, with what is said beside the records.
+pub fn decode_snapshot(bytes: &[u8]) -> Result<Snapshot, FormatError> {
     match serde_json::from_slice::<Versioned>(bytes)?.version {
         1 => {
-            let export: ExportV1 = serde_json::from_slice(bytes)?;
-            let state = bytes.iter().position(|byte| *byte == b'\n').map_or(&[][..], |line| &bytes[line + 1..]);
-            if Sha256::of(state) != export.sha256 {
+            let ExportV1 { sha256, state } = serde_json::from_slice(bytes)?;
+            let hashed = bytes.iter().position(|byte| *byte == b'\n').map_or(&[][..], |line| &bytes[line + 1..]);
+            if Sha256::of(hashed) != sha256 {
                 return Err(FormatError::Checksum);
             }
             let entry = |entry: EntryV1| Ok((decode_key(&entry.key)?, decode(&serde_json::to_vec(&entry.envelope)?)?));
-            let records = export.state.records.into_iter().map(entry).collect::<Result<_, FormatError>>()?;
-            Ok(Recorded { serial: export.state.serial, records })
+            let records = state.records.into_iter().map(entry).collect::<Result<_, FormatError>>()?;
+            let recorded = Recorded { serial: state.serial, records };
+            Ok(Snapshot { project: state.project, host: state.host, recorded })
         }
         found => Err(FormatError::Newer { found, known: EXPORT_VERSION }),
     }

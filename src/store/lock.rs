@@ -8,7 +8,7 @@ use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
@@ -16,6 +16,7 @@ use nix::libc;
 use serde::{Deserialize, Serialize};
 
 use crate::store::StoreError;
+use crate::store::who::{self, unix_now};
 
 /// The lock's file in the state directory. It stays when the lock is gone.
 pub(super) const FILE: &str = "lock";
@@ -37,6 +38,9 @@ pub struct Holder {
     pub started_at: u64,
     /// Its command line.
     pub command: String,
+    /// Who started it. For display only.
+    #[serde(default)]
+    pub user: String,
 }
 
 impl Holder {
@@ -47,6 +51,7 @@ impl Holder {
             operation: operation.to_owned(),
             started_at: unix_now(),
             command: arguments.join(" "),
+            user: who::person(),
         }
     }
 }
@@ -62,7 +67,11 @@ impl std::fmt::Display for Holder {
             120..7200 => format!("{} min", seconds / 60),
             _ => format!("{} h", seconds / 3600),
         };
-        write!(f, "`novella {}`, pid {}, since {age}", self.operation, self.pid)
+        write!(f, "`novella {}`", self.operation)?;
+        if !self.user.is_empty() {
+            write!(f, " by {}", self.user)?;
+        }
+        write!(f, ", pid {}, since {age}", self.pid)
     }
 }
 
@@ -124,6 +133,7 @@ impl StateLock {
             operation: "?".into(),
             started_at: unix_now(),
             command: String::new(),
+            user: String::new(),
         }))
     }
 
@@ -186,9 +196,4 @@ fn is_held(file: &File) -> bool {
 #[expect(clippy::cast_possible_truncation, reason = "the constants are small; only the C types differ")]
 fn whole_file() -> libc::flock {
     libc::flock { l_type: libc::F_WRLCK as i16, l_whence: libc::SEEK_SET as i16, l_start: 0, l_len: 0, l_pid: 0 }
-}
-
-fn unix_now() -> u64 {
-    // A clock before 1970 counts as 1970: the time is only shown.
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

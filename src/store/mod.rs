@@ -6,9 +6,12 @@
 pub mod export;
 pub mod format;
 mod guard;
+pub mod history;
 pub mod lock;
 pub mod memory;
 pub mod sled;
+pub mod snapshot;
+pub mod who;
 
 use crate::blueprint::key::ObjectKey;
 use crate::plan::world::{Record, Recorded};

@@ -7,6 +7,8 @@
 //! state/export.json    the state as of the last apply that ended; see `export`
 //! state/dirty          there as long as the database holds more than that
 //! state/reserve        room for opening the state on a full disk
+//! state/history.jsonl  what was done, by whom, and how it ended; see `history`
+//! state/backups/       what the state was before it was edited by hand; see `snapshot`
 //! ```
 //!
 //! sled's `flush` hands its log to the kernel and no further (spacejam/sled#1452), so each write is followed by an
@@ -110,6 +112,11 @@ impl SledStore {
         Ok(Self { queue: Mutex::new(queue), turn: Condvar::new(), database, log, lock })
     }
 
+    /// The lock that it holds.
+    pub const fn lock(&self) -> &StateLock {
+        &self.lock
+    }
+
     /// Writes the export, if the state has changed since the last. To be called when an apply has ended, so that others
     /// can read the state at no cost.
     ///
@@ -129,16 +136,40 @@ impl SledStore {
         Ok(())
     }
 
-    /// Writes one change and comes back when it is on disk.
-    fn commit(&self, key: &ObjectKey, value: Option<Vec<u8>>) -> Result<(), Failure> {
-        let key = format!("{}{}", guard::RECORD, format::encode_key(key));
+    /// Puts these records in place of all that there are, in one write: whatever happens, it was done or it was not. The
+    /// serial goes on from the higher of the two.
+    ///
+    /// # Errors
+    /// When the state cannot be read or written.
+    pub fn replace(&self, recorded: &Recorded) -> Result<(), StoreError> {
+        let before = self.load()?;
+        let mut changes = Vec::new();
+        for (key, record) in &recorded.records {
+            if before.records.get(key) != Some(record) {
+                let value = format::encode(record).map_err(|it| it.during(format!("cannot write down `{key}`")))?;
+                changes.push((key, Some(value)));
+            }
+        }
+        changes.extend(before.records.keys().filter(|key| !recorded.records.contains_key(*key)).map(|key| (key, None)));
+        self.commit(changes, recorded.serial).map_err(|failure| failure.during("cannot write the records".into()))
+    }
+
+    /// Writes changes and comes back when they are on disk. The serial grows by one, and is more than `serial`.
+    fn commit<'k>(
+        &self,
+        changes: impl IntoIterator<Item = (&'k ObjectKey, Option<Vec<u8>>)>,
+        serial: u64,
+    ) -> Result<(), Failure> {
         let mut queue = self.queue();
-        queue.serial += 1;
+        queue.serial = queue.serial.max(serial).saturating_add(1);
         let serial = queue.serial.to_be_bytes();
         queue.batch.insert(guard::SERIAL, &serial);
-        match value {
-            Some(value) => queue.batch.insert(key.as_bytes(), value),
-            None => queue.batch.remove(key.as_bytes()),
+        for (key, value) in changes {
+            let key = format!("{}{}", guard::RECORD, format::encode_key(key));
+            match value {
+                Some(value) => queue.batch.insert(key.as_bytes(), value),
+                None => queue.batch.remove(key.as_bytes()),
+            }
         }
         let trip = queue.next_trip;
         loop {
@@ -198,7 +229,7 @@ impl SledStore {
     }
 
     fn write(&self, key: &ObjectKey, value: Option<Vec<u8>>, deed: &str) -> Result<(), StoreError> {
-        self.commit(key, value).map_err(|failure| failure.during(format!("cannot {deed} the record of `{key}`")))
+        self.commit([(key, value)], 0).map_err(|failure| failure.during(format!("cannot {deed} the record of `{key}`")))
     }
 }
 

@@ -1,6 +1,8 @@
 //! What several test programs use.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub mod place;
+
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 

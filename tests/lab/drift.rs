@@ -295,3 +295,82 @@ fn a_host_that_was_started_anew_and_a_state_that_was_lost_are_made_good() {
     lab.destroy();
     assert_eq!(lab.left(), [""; 0]);
 }
+
+#[test]
+fn drift_is_told_apart_from_edits() {
+    let Some(lab) = Lab::with_guests("drift-verb") else { return };
+    let spec = [base(), server("web", ""), server("db", "")].concat();
+    lab.spec(&spec);
+    let bridge = read::planned(&lab.novella(&["plan"]).success().out, "network.private + bridge", "device");
+    lab.apply();
+    lab.boot_of("10.20.0.3");
+    let drift = || lab.novella(&["drift"]);
+    assert_eq!(drift().success().out, "No drift. The host is as it was made.\n");
+
+    // Edits of all kinds that were not applied yet.
+    let edited = spec.replace("[network.private]", "[network.private]\nmtu = 1400").replace("96 MiB", "128 MiB");
+    lab.spec(&[edited.replace("[server.db]", "[server.sql]"), server("more", "")].concat());
+    assert!(lab.plan().len() > 10);
+    drift().success();
+
+    lab.sh(&format!("ip link del {bridge}; virsh -q destroy default.db"));
+    let said = drift();
+    assert_eq!(said.code(), Some(2), "{said:#?}");
+    let expected = [
+        "network.private - bridge # gone from the host",
+        "network.private ~ dhcp",
+        "server.db ~ domain",
+        "server.web ~ domain",
+    ];
+    assert_eq!(read::changes(&said.out), expected, "{}", said.out);
+    assert_eq!(read::attributes(&said.out, "server.db ~ domain"), ["~ power = on -> off"]);
+    let unplugged = format!("~ nic.private.bridge = {bridge} -> none");
+    assert_eq!(read::attributes(&said.out, "server.web ~ domain"), [unplugged]);
+
+    lab.spec(&spec);
+    lab.apply();
+    lab.spec(&edited);
+    drift().success();
+}
+
+/// From a state that was lost to one that plans nothing.
+#[test]
+fn a_lost_state_is_rebuilt_and_nothing_is_touched() {
+    let Some(lab) = Lab::without_guests("rebuild") else { return };
+    lab.spec(&[base(), server("web", "power = \"off\""), server("db", "power = \"off\"")].concat());
+    lab.apply();
+    let (before, listed) = (lab.inventory(), lab.novella(&["state", "list"]).success().out);
+    std::fs::remove_dir_all(lab.state()).expect("a state");
+    lab.spec(&[base(), server("web", "power = \"off\"")].concat());
+    let said = lab.novella(&["state", "rebuild"]).success().out;
+    assert!(said.contains("Left alone: host entry db/private, disk db, domain db."), "{said}");
+    lab.assert_settled("the state is rebuilt");
+    lab.spec(&[base(), server("web", "power = \"off\""), server("db", "power = \"off\"")].concat());
+    lab.novella(&["state", "rebuild"]).success();
+    lab.assert_settled("all of it");
+    assert_eq!(lab.novella(&["state", "list"]).success().out, listed);
+    assert_eq!(lab.inventory(), before);
+
+    // A server that is renamed by way of the records keeps nothing, so it is not; an image is, and nothing is made anew.
+    assert_eq!(lab.novella(&["state", "mv", "server.web", "server.www"]).code(), Some(1));
+    lab.novella(&["state", "mv", "image.tiny", "image.small"]).success();
+    let spec = [base(), server("web", "power = \"off\""), server("db", "power = \"off\"")].concat();
+    let spec = spec.replace("image.tiny", "image.small").replace("\"tiny\"", "\"small\"");
+    lab.spec(&spec);
+    lab.assert_settled("the image has another name");
+    assert_eq!(lab.inventory(), before);
+
+    // What is forgotten stays with all that it stands on, and is taken over again.
+    let forgotten = "[[removed]]\nfrom = \"server.web\"\n[[removed]]\nfrom = \"server.db\"\n";
+    lab.spec(&[&spec[..spec.find("[image.small]").expect("an image")], forgotten].concat());
+    let said = lab.apply().out;
+    assert!(said.contains("# server.web will be forgotten, and stays as it is"), "{said}");
+    assert_eq!(lab.inventory(), before);
+    lab.assert_settled("they are forgotten");
+    lab.spec(&spec);
+    lab.apply();
+    lab.assert_settled("they are taken over");
+    assert_eq!(lab.inventory(), before);
+    lab.destroy();
+    assert_eq!(lab.inventory(), [""; 0]);
+}

@@ -60,7 +60,8 @@ fn ctrl_c_ends_an_apply_and_the_next_goes_on() {
 #[test]
 fn one_applies_at_a_time_and_others_may_look() {
     let Some(lab) = Lab::without_guests("lock") else { return };
-    lab.spec(&twenty());
+    // Long enough for all that look.
+    lab.spec(&twenty().replace("count = 20", "count = 60"));
     let mut first = lab.start(&ONE_BY_ONE);
     first.wait_for("disk: Creation complete");
     let pid = lab.sh("pgrep -x novella");
@@ -69,13 +70,23 @@ fn one_applies_at_a_time_and_others_may_look() {
     for verb in ["apply", "destroy"] {
         let second = lab.novella(&[verb, "--auto-approve"]);
         assert_eq!(second.code(), Some(1), "{second:#?}");
-        assert!(second.err.contains(&format!("is locked by `novella apply`, pid {pid}")), "{}", second.err);
+        assert!(second.err.contains("is locked by `novella apply` by "), "{}", second.err);
+        assert!(second.err.contains(&format!(", pid {pid}, since ")), "{}", second.err);
     }
-    for look in [&["plan"][..], &["show"], &["show", "--json"], &["validate"]] {
+    for look in
+        [&["plan"][..], &["drift"], &["show", "--json"], &["leases"], &["ip", "list", "private"], &["state", "list"]]
+    {
         let run = lab.novella(look).success();
-        assert!(look == ["validate"] || run.err.contains("is at work"), "{look:?}: {}", run.err);
+        assert!(run.err.contains("note: `novella apply` by "), "{look:?}: {}", run.err);
+        assert!(run.err.contains(", is at work; this is the state before it began"), "{look:?}: {}", run.err);
     }
+    lab.novella(&["validate"]).success();
+    assert!(lab.novella(&["history"]).success().out.contains("under way"));
+    let waiting = lab.start(&["apply", "--auto-approve", "--lock-timeout", "5m"]);
     assert!(!first.so_far().contains("Apply complete!"), "it was over before the others came");
     assert!(first.wait().success().out.contains("Apply complete!"));
+    let waited = waiting.wait().success();
+    assert!(waited.err.contains("note: waiting for `novella apply` by "), "{}", waited.err);
+    assert!(waited.out.contains("No changes."), "it had not waited: {}", waited.out);
     lab.assert_settled("after all");
 }

@@ -8,6 +8,7 @@ use novella::plan::world::Recorded;
 use novella::store::Store as _;
 use novella::store::export::{ReadOnly, read_only};
 use novella::store::sled::SledStore;
+use novella::store::who;
 
 use crate::{child, count_of, crashed, entry, exported, fingerprint, put, scratch, whole};
 
@@ -67,9 +68,16 @@ fn beside_a_writer_the_state_before_it_is_read() {
         let (mut writer, _lines) = child::spawn_ready(role, &state);
         let read = read(&state);
         assert_eq!(counts(&read.recorded), [[2; 5], [1; 5]].concat(), "{role}");
-        let note = (role == "hold-dirty")
-            .then(|| format!("`novella apply` (pid {}) is at work; this is the state before it began", writer.id()));
-        assert_eq!(read.note, note);
+        let note = read.note.unwrap_or_default();
+        if role == "hold-dirty" {
+            let who = format!("`novella apply` by {}, pid {}, since ", who::person(), writer.id());
+            assert!(
+                note.starts_with(&who) && note.ends_with(", is at work; this is the state before it began"),
+                "{note}"
+            );
+        } else {
+            assert_eq!(note, "");
+        }
         writer.kill().expect("kills");
         writer.wait().expect("ends");
     }

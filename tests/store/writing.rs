@@ -10,6 +10,7 @@ use novella::store::export::read_only;
 use novella::store::lock::StateLock;
 use novella::store::memory::MemoryStore;
 use novella::store::sled::SledStore;
+use novella::store::who;
 
 use crate::{child, count_of, entry, exported, large, put, say, scratch, whole};
 
@@ -129,7 +130,8 @@ fn the_second_process_is_told_who_was_first() {
     assert!(holder.command.contains("child::child"), "{}", holder.command);
 
     let error = whole(&SledStore::open(&state, "apply").expect_err("refused"));
-    assert!(error.contains(&format!("is locked by `novella apply`, pid {}, since ", first.id())), "{error}");
+    let who = format!("is locked by `novella apply` by {}, pid {}, since ", who::person(), first.id());
+    assert!(error.contains(&who), "{error}");
     assert!(error.contains("help: wait until it has ended"), "{error}");
 
     let begin = Instant::now();
