@@ -1,11 +1,11 @@
 //! One pass from a valid spec to a plan: look at the host, choose, compare, order.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 
 use crate::address::{Address, ResourceKind, VolumeId};
-use crate::blueprint::key::{ObjectKey, ObjectKind, bridge_key};
+use crate::blueprint::key::{ObjectKey, ObjectKind, base_key, bridge_key};
 use crate::blueprint::object::Object;
 use crate::blueprint::{self, Blueprint, Layout};
 use crate::desired::Desired;
@@ -44,7 +44,7 @@ pub enum PlanError {
 pub fn plan(desired: &Desired, recorded: Recorded, host: &dyn Host) -> Result<Plan, PlanError> {
     let layout = Layout::new(&desired.host.data_dir, &desired.project);
     data_dir_is_where_it_was(&layout, &recorded)?;
-    let observed = observe(desired, &recorded, host)?;
+    let observed = observe(desired, &layout, host)?;
     let chosen = blueprint::found::with_found(desired, &recorded, &observed);
     let blueprint = blueprint::lower(desired, &chosen, &host.facts()?).map_err(PlanError::Spec)?;
     drop(chosen);
@@ -61,17 +61,18 @@ pub fn plan(desired: &Desired, recorded: Recorded, host: &dyn Host) -> Result<Pl
 pub fn plan_destroy(desired: &Desired, recorded: Recorded, host: &dyn Host) -> Result<Plan, PlanError> {
     let layout = Layout::new(&desired.host.data_dir, &desired.project);
     data_dir_is_where_it_was(&layout, &recorded)?;
-    let observed = observe(desired, &recorded, host)?;
+    let observed = observe(desired, &layout, host)?;
     Ok(Plan { trash: desired.host.trash_ttl, ..Plan::new(Blueprint::default(), recorded, &observed)? })
 }
 
 /// What the host holds. A base image that a disk lies over stays for it, also once that is in the trash.
-fn observe(desired: &Desired, recorded: &Recorded, host: &dyn Host) -> Result<Observed, HostError> {
+fn observe(desired: &Desired, layout: &Layout, host: &dyn Host) -> Result<Observed, HostError> {
     let mut observed = host.observe()?;
     if desired.host.trash_ttl.is_some() {
         let disks =
-            recorded.records.iter().filter(|(key, _)| matches!(key.kind, ObjectKind::Disk | ObjectKind::Volume));
-        let bases: Vec<ObjectKey> = disks.flat_map(|(_, record)| record.needs()).collect();
+            observed.objects.iter().filter(|(key, _)| matches!(key.kind, ObjectKind::Disk | ObjectKind::Volume));
+        let bases = disks.filter_map(|(_, facts)| layout.base_id(Path::new(facts.get("base")?)));
+        let bases: Vec<ObjectKey> = bases.map(|id| base_key(&id)).collect();
         observed.kept.extend(bases);
     }
     Ok(observed)
@@ -100,9 +101,7 @@ fn disks_do_not_shrink(plan: &Plan, desired: &Desired) -> Result<(), PlanError> 
                 Diagnostic::error(format!("{what} has {before}, and cannot shrink to {size} without loss"))
                     .code("disk-shrinks")
                     .placed(place)
-                    .help(format!(
-                        "write at least `\"{before}\"`; for a smaller one, declare another beside it and copy what is on it"
-                    )),
+                    .help(format!("write at least `\"{before}\"`; a smaller one has to be another disk")),
             );
         }
     }

@@ -17,7 +17,7 @@ use crate::address::Name;
 use crate::blueprint::HostFacts;
 use crate::blueprint::facts::Disruption;
 use crate::blueprint::guest::{self, Guest, GuestDisk};
-use crate::blueprint::key::{ObjectKey, ObjectKind, bridge_key, dhcp_key, domain_key, seed_key, volume_key};
+use crate::blueprint::key::{ObjectKey, ObjectKind, base_key, bridge_key, dhcp_key, domain_key, seed_key, volume_key};
 use crate::blueprint::object::{Claim, Domain, DomainDisk, HostEntry, Object, Power, VirtType};
 use crate::host::{Host, HostError, Keep};
 use crate::plan::world::Observed;
@@ -451,7 +451,7 @@ impl World {
     }
 
     fn remove(&mut self, key: &ObjectKey) -> Result<(), HostError> {
-        if self.trash.iter().any(|disk| disk.needs().contains(key)) {
+        if self.trash.iter().filter_map(lies_over).any(|base| base == *key) {
             return Err(HostError::new(format!("cannot remove {key}"), "a disk in the trash needs it"));
         }
         if key.kind == ObjectKind::Volume
@@ -513,6 +513,16 @@ fn seen(guest: &Domain, defined: &Domain) -> Guest {
     Guest { facts, nics, disks, has_scsi: true, free_slots: FREE_SLOTS, pending }
 }
 
+/// The base image that a disk lies over.
+fn lies_over(disk: &Object) -> Option<ObjectKey> {
+    let base = match disk {
+        Object::Disk(disk) => disk.base.as_ref(),
+        Object::Volume(volume) => volume.backing(),
+        _ => None,
+    };
+    base.map(|base| base_key(&base.id))
+}
+
 /// The size of a disk, where that may grow and not shrink.
 fn size_of(object: &Object) -> Option<ByteSize> {
     match object {
@@ -546,7 +556,7 @@ impl Host for SimHost {
             }
             observed.objects.insert(key.clone(), facts);
         }
-        observed.kept = world.trash.iter().flat_map(Object::needs).collect();
+        observed.kept = world.trash.iter().filter_map(lies_over).collect();
         for entry in &world.believed {
             if let Some(facts) = observed.objects.get_mut(&dhcp_key(&entry.network)) {
                 facts.insert("process".into(), "running on old host entries".into());

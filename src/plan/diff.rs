@@ -167,8 +167,7 @@ pub fn diff(want: Blueprint, made: Recorded, seen: &Observed) -> Difference {
     let kept: BTreeSet<Address> =
         stays.iter().filter_map(|key| made.remove(key)).map(|record| record.object.address()).collect();
     let keys: BTreeSet<ObjectKey> = want.keys().chain(made.keys()).cloned().collect();
-    let left_alone =
-        seen.objects.keys().filter(|key| !keys.contains(*key) && !seen.kept.contains(*key)).cloned().collect();
+    let left_alone = seen.objects.keys().filter(|key| !keys.contains(*key) && !stays.contains(key)).cloned().collect();
     let mut difference = Difference { left_alone, kept, ..Difference::default() };
     // What a domain stands on comes before it in the order of keys.
     let mut shaken: BTreeMap<ObjectKey, Disruption> = BTreeMap::new();

@@ -228,8 +228,7 @@ impl Images {
     /// The same of some of them.
     pub(super) fn bases_of(&self, which: impl Fn(&Entry) -> bool) -> Result<BTreeSet<String>, HostError> {
         let bases = self.trash()?.into_iter().filter(|entry| which(entry)).filter_map(|entry| entry.base);
-        let ours = bases.filter(|base| base.parent() == Some(&self.layout.bases()));
-        Ok(ours.filter_map(|base| Some(base.file_name()?.to_str()?.to_owned())).collect())
+        Ok(bases.filter_map(|base| self.layout.base_id(&base)).collect())
     }
 
     /// Puts a disk back where it was, or in the place of another. What it is then is the business of the next apply.
