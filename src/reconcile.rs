@@ -99,9 +99,7 @@ fn disks_do_not_shrink(plan: &Plan, desired: &Desired) -> Result<(), PlanError> 
                 Diagnostic::error(format!("{what} has {before}, and cannot shrink to {size} without loss"))
                     .code("disk-shrinks")
                     .placed(place)
-                    .help(format!(
-                        "write at least `\"{before}\"`; for a smaller one, declare another beside it and copy what is on it"
-                    )),
+                    .help(format!("write at least `\"{before}\"`; a smaller one has to be another disk")),
             );
         }
     }

@@ -137,6 +137,40 @@ fn each_rule_of_a_spec_has_a_name_and_a_place() {
         ),
         ("address-on-slaac-subnet", "\"fd01::5\"", "[port.a]\nnetwork = \"net\"\nfixed_ips = [\"fd01::5\"]"),
         ("address-twice", "\"fd02::5\"", "[port.a]\nnetwork = \"net\"\nfixed_ips = [\"fd02::5\", \"fd02::5\"]"),
+        // Disks: what a guest can be told, who has them, what they begin as.
+        ("disk-name-too-long", "a-name-of-21-letters1", "[volume.a-name-of-21-letters1]\nsize = \"1 GiB\""),
+        (
+            "disk-name-too-long",
+            "{ name = \"a-name-of-21-letters1\", size = \"1 GiB\" }",
+            "[server.a]\n$SERVERnetworks = [\"net\"]\ndisks = [{ name = \"a-name-of-21-letters1\", size = \"1 GiB\" }]",
+        ),
+        (
+            "disk-name-taken",
+            "{ name = \"swap\", size = \"1 GiB\" }",
+            "[server.a]\n$SERVERnetworks = [\"net\"]\ndisks = [{ name = \"swap\", size = \"1 GiB\" }]",
+        ),
+        (
+            "disk-name-taken",
+            "\"x\"",
+            "[volume.x]\nsize = \"1 GiB\"\n[server.a]\n$SERVERnetworks = [\"net\"]\nvolumes = [\"x\"]\n\
+             disks = [{ name = \"x\", size = \"1 GiB\" }]",
+        ),
+        (
+            "volume-in-use",
+            "{ volume = \"x\" }",
+            "[volume.x]\nsize = \"1 GiB\"\n[server.a]\n$SERVERnetworks = [\"net\"]\nvolumes = [\"x\"]\n\
+             [server.b]\n$SERVERnetworks = [\"net\"]\nvolumes = [{ volume = \"x\" }]",
+        ),
+        (
+            "one-server-only",
+            "\"x\"",
+            "[volume.x]\nsize = \"1 GiB\"\n[server.a]\n$SERVERnetworks = [\"net\"]\nvolumes = [\"x\"]\ncount = 2",
+        ),
+        (
+            "image-without-disk",
+            "\"bare\"",
+            "[image.bare]\nkernel = \"/vmlinuz\"\n[volume.x]\nsize = \"1 GiB\"\nimage = \"bare\"",
+        ),
         // C10: pools.
         (
             "pool-outside-subnet",

@@ -543,6 +543,34 @@ fn cases_of_disks() -> Vec<(&'static str, Vec<Change>)> {
                 Edit(&[("swap = \"64 MiB\"", "swap = \"32 MiB\""), (OTHER, "")]),
             ],
         ),
+        (
+            "a raw disk goes, and the image that it was a copy of",
+            vec![
+                Edit(&[
+                    ("image = \"tiny\" }]", "image = \"other\" }]"),
+                    ("[image.tiny]", "[image.other]\nsource = \"/images/other.raw\"\nformat = \"raw\"\n[image.tiny]"),
+                ]),
+                Edit(&[
+                    (", { name = \"raw\", size = \"1 GiB\", format = \"raw\", image = \"other\" }", ""),
+                    ("[image.other]\nsource = \"/images/other.raw\"\nformat = \"raw\"\n", ""),
+                ]),
+            ],
+        ),
+        (
+            "a disk vanishes, and goes with the image that it lay over",
+            vec![
+                Edit(&[
+                    ("image = \"debian\"\nsize", "image = \"other\"\nsize"),
+                    ("[image.tiny]", "[image.other]\nsource = \"/images/other.raw\"\nformat = \"raw\"\n[image.tiny]"),
+                ]),
+                Lose(Volume, "copy"),
+                Edit(&[
+                    ("[volume.copy]\nimage = \"other\"\nsize = \"1 GiB\"\n", ""),
+                    ("[\"copy\"]", "[]"),
+                    ("[image.other]\nsource = \"/images/other.raw\"\nformat = \"raw\"\n", ""),
+                ]),
+            ],
+        ),
         ("a server with disks less", vec![Edit(&[("count = 2", "count = 1")])]),
         ("a server with a volume goes, and another comes to it", vec![Edit(&[("[server.one]", "[server.other-one]")])]),
         ("a volume vanishes", vec![Lose(Volume, "data")]),

@@ -267,7 +267,8 @@ impl ObjectKind {
     /// What a change of this fact does to a running guest.
     pub fn disruption(self, fact: &str) -> Disruption {
         match self {
-            Self::Disk | Self::Volume if self.replaces(fact) => Disruption::Replace,
+            // Nothing is lost with what was swapped out.
+            Self::Disk | Self::Volume if self.replaces(fact) && fact != "swap" => Disruption::Replace,
             Self::Domain
                 if fact.starts_with("nic.") && [".bridge", ".mtu", ".link"].iter().any(|it| fact.ends_with(it)) =>
             {

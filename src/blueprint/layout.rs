@@ -109,4 +109,9 @@ impl Layout {
         let path = self.bases().join(&id);
         (id, path)
     }
+
+    /// The id of the cached file at a path; none where it is another file.
+    pub fn base_id(&self, path: &Path) -> Option<String> {
+        (path.parent() == Some(&self.bases())).then(|| path.file_name()?.to_str().map(str::to_owned)).flatten()
+    }
 }

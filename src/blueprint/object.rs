@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::address::{Address, Name, PortId, ResourceKind};
 pub use crate::blueprint::dhcp::{Dhcp, DhcpRange, HostEntry, PortAddress};
+use crate::blueprint::disk::Content;
 pub use crate::blueprint::disk::{Attachment, DomainDisk, Volume};
 use crate::blueprint::hardware::Hardware;
 use crate::blueprint::key::{
@@ -675,6 +676,15 @@ impl Object {
                 }
                 needs
             }
+        }
+    }
+
+    /// Whether it is a disk on which there may be something that is missed when it is gone.
+    pub fn is_worth_keeping(&self) -> bool {
+        match self {
+            Self::Disk(_) => true,
+            Self::Volume(volume) => volume.content != Content::Swap,
+            _ => false,
         }
     }
 

@@ -44,6 +44,7 @@ pub(super) fn run(global: &Global) -> Result<(), Stop> {
     for (program, package, what) in [
         ("qemu-system-x86_64", "qemu-system-x86", "runs the guests"),
         ("qemu-img", "qemu-utils", "makes the disks"),
+        ("mke2fs", "e2fsprogs", "makes the file systems of ephemeral disks"),
         ("dnsmasq", "dnsmasq-base", "hands out the addresses"),
         ("nft", "nftables", "sets the packet rules"),
     ] {

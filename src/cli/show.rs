@@ -32,6 +32,8 @@ struct Row {
     host: &'static str,
     uuid: Option<String>,
     ports: Vec<PortRow>,
+    /// The disks that it has beside its root disk, each as `volume.NAME` or `server.NAME/DISK`.
+    volumes: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -97,6 +99,7 @@ fn rows(recorded: &Recorded, observed: &Observed) -> Vec<Row> {
             host: "local",
             uuid: domain.map(|domain| domain.uuid.to_string()),
             ports: ports.iter().filter_map(|port| entries.get(port)).map(|entry| PortRow::of(entry)).collect(),
+            volumes: domain.iter().flat_map(|it| &it.disks).map(|disk| disk.volume.title()).collect(),
         }
     };
     servers.into_iter().map(row).collect()

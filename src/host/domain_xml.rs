@@ -287,16 +287,16 @@ fn further_disk(its: &DomainDisk) -> Result<Element, Unwritable> {
     let element = disk((&its.path, its.format), its.base.as_ref(), &its.target, its.attachment)?;
     let element = element.child(Element::new("serial").text(its.volume.label().as_str()));
     // All on the controller that we name. libvirt would make one more for every seven letters, of a model of its own.
-    let unit = its.target.bytes().last().filter(|_| its.attachment.bus == Bus::Scsi).map(|letter| letter - b'a');
-    Ok(match unit {
-        Some(unit) => element.child(
-            ["controller", "bus", "target"]
-                .into_iter()
-                .fold(Element::new("address").attribute("type", "drive"), |address, name| address.attribute(name, "0"))
-                .attribute("unit", unit.to_string()),
-        ),
-        None => element,
-    })
+    let is_scsi = its.attachment.bus == Bus::Scsi;
+    Ok(if is_scsi { element.child(scsi_address(&its.target)) } else { element })
+}
+
+/// The place of a disk on the controller, by the letter of its name.
+fn scsi_address(target: &str) -> Element {
+    let unit = target.bytes().last().map_or(0, |letter| letter.saturating_sub(b'a'));
+    let address = Element::new("address").attribute("type", "drive");
+    let address = ["controller", "bus", "target"].into_iter().fold(address, |it, name| it.attribute(name, "0"));
+    address.attribute("unit", unit.to_string())
 }
 
 /// A disk beside the root disk alone, as `virDomainAttachDeviceFlags` takes it.
@@ -328,10 +328,12 @@ fn drive(seed: Option<&Path>, root: Bus) -> Result<Element, Unwritable> {
     if let Some(seed) = seed {
         drive = drive.child(Element::new("source").attribute("file", utf8(seed)?));
     }
-    let letter = DRIVE[usize::from(root != Bus::Virtio)];
-    Ok(drive
-        .child(Element::new("target").attribute("dev", Bus::Scsi.target(letter)).attribute("bus", "scsi"))
-        .child(Element::new("readonly")))
+    let [usual, beside] = DRIVE;
+    let target = Bus::Scsi.target(if root == Bus::Virtio { usual } else { beside });
+    let drive = drive
+        .child(Element::new("target").attribute("dev", &target).attribute("bus", "scsi"))
+        .child(Element::new("readonly"));
+    Ok(if root == Bus::Virtio { drive } else { drive.child(scsi_address(&target)) })
 }
 
 /// The CD-ROM drive of a domain alone, with this in it or nothing, as `virDomainUpdateDeviceFlags` takes it. The

@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::Name;
 use crate::blueprint::HostFacts;
-use crate::blueprint::disk::Content;
 use crate::blueprint::facts::Disruption;
 use crate::blueprint::guest::{self, Guest};
 use crate::blueprint::key::{ObjectKey, ObjectKind, bridge_key, dhcp_key, domain_key, seed_key, volume_key};
@@ -450,17 +449,13 @@ impl World {
         let object = self.objects.get(key).cloned();
         self.remove(key)?;
         match object {
-            Some(Object::Volume(volume)) if volume.content == Content::Swap => {}
-            Some(object @ (Object::Disk(_) | Object::Volume(_))) if keep.is_some() => self.trash.push(object),
+            Some(object) if keep.is_some() && object.is_worth_keeping() => self.trash.push(object),
             _ => {}
         }
         Ok(())
     }
 
     fn remove(&mut self, key: &ObjectKey) -> Result<(), HostError> {
-        if self.trash.iter().any(|disk| disk.needs().contains(key)) {
-            return Err(HostError::new(format!("cannot remove {key}"), "a disk in the trash needs it"));
-        }
         if key.kind == ObjectKind::Volume
             && let Some(guest) =
                 self.guests.values().find(|guest| guest.disks.iter().any(|disk| volume_key(&disk.volume) == *key))

@@ -132,7 +132,10 @@ impl Change {
     /// The worst that it does to a guest, running or not: one that goes, or whose disk goes, is as good as replaced.
     pub fn cost(&self) -> Disruption {
         match (self.action, self.key.kind) {
-            (Action::Delete, ObjectKind::Domain | ObjectKind::Disk | ObjectKind::Volume) => Disruption::Replace,
+            (Action::Delete, ObjectKind::Domain) => Disruption::Replace,
+            (Action::Delete, _) if self.made.as_ref().is_some_and(|made| made.object.is_worth_keeping()) => {
+                Disruption::Replace
+            }
             _ => self.disruption,
         }
     }

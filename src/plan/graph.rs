@@ -205,27 +205,19 @@ impl<'a> Order<'a> {
             return;
         }
         for change in changes {
-            let steps: Vec<NodeIndex> = match change.key.kind {
-                ObjectKind::Volume => self.removes.get(&change.key).or(self.makes.get(&change.key)),
-                ObjectKind::Domain => self.makes.get(&change.key),
+            let (step, volumes) = match (change.key.kind, &change.want) {
+                (ObjectKind::Volume, _) => {
+                    (self.removes.get(&change.key).or(self.makes.get(&change.key)), vec![change.key.clone()])
+                }
+                (ObjectKind::Domain, Some(want)) => (self.makes.get(&change.key), want.needs()),
                 _ => continue,
-            }
-            .copied()
-            .into_iter()
-            .collect();
-            let volumes = match &change.want {
-                Some(domain @ Object::Domain(_)) => domain.needs(),
-                _ => vec![change.key.clone()],
             };
-            for (step, volume) in steps.iter().flat_map(|step| volumes.iter().map(move |volume| (*step, volume))) {
-                for (holder, given_up) in free.get(volume).into_iter().flatten() {
-                    if **holder == change.key {
-                        continue;
-                    }
-                    let edge = self.graph.add_edge(*given_up, step, Wait::Done);
-                    if self.graph[*given_up].deed == Deed::Ensure {
-                        self.wishes.push(edge);
-                    }
+            let Some(step) = step.copied() else { continue };
+            let holders = volumes.iter().filter_map(|volume| free.get(volume)).flatten();
+            for (_, given_up) in holders.filter(|(holder, _)| **holder != change.key) {
+                let edge = self.graph.add_edge(*given_up, step, Wait::Done);
+                if self.graph[*given_up].deed == Deed::Ensure {
+                    self.wishes.push(edge);
                 }
             }
         }

@@ -68,8 +68,8 @@ fn lets_go(disk: &DomainDisk, seen: Option<&Facts>, guest: Option<&Guest>) -> bo
     }
     // A guest that is paused does not hear that it should.
     let hears = seen.and_then(|seen| seen.get("power")).is_some_and(|power| power.starts_with(Power::On.as_str()));
-    let has = guest.and_then(|guest| guest.disks.get(disk.volume.label().as_str()));
-    has.filter(|has| has.source == disk.source()).map_or(guest.is_some(), |has| hears && has.is_detachable)
+    let has = guest.map(|guest| guest.disks.get(disk.volume.label().as_str()));
+    has.is_some_and(|has| has.is_none_or(|has| hears && has.is_detachable))
 }
 
 /// Where a guest cannot be made to let go of a volume that another is to have, or that goes, it is taken down before.

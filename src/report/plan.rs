@@ -7,7 +7,7 @@ use anstyle::Style;
 
 use crate::address::{Address, ResourceKind};
 use crate::apply::Outcome;
-use crate::blueprint::disk::{Bus, Content};
+use crate::blueprint::disk::Bus;
 use crate::blueprint::facts::Disruption;
 use crate::blueprint::key::{ObjectKey, ObjectKind};
 use crate::blueprint::object::{Attachment, Object};
@@ -326,12 +326,8 @@ fn object(text: &mut String, change: &Change, trash: Option<u32>, most: Option<D
 
 /// Whether a disk is taken away that is worth to be kept.
 fn goes_to_trash(change: &Change) -> bool {
-    let is_disk = match change.made.as_ref().map(|made| &made.object).or(change.want.as_ref()) {
-        Some(Object::Disk(_)) => true,
-        Some(Object::Volume(volume)) => volume.content != Content::Swap,
-        _ => false,
-    };
-    is_disk && matches!(change.action, Action::Delete | Action::Replace)
+    let object = change.made.as_ref().map(|made| &made.object).or(change.want.as_ref());
+    object.is_some_and(Object::is_worth_keeping) && matches!(change.action, Action::Delete | Action::Replace)
 }
 
 /// The kind of the object, and its own name where that says more than the address it stands under.
@@ -375,8 +371,8 @@ pub(super) fn attributes<'a>(text: &mut String, attributes: impl Iterator<Item =
 /// Whether an attribute tells a person something about a new object: the rest is the same for all of its kind, or only
 /// there to be compared.
 fn is_news(name: &str, value: &str) -> bool {
-    if matches!(name, "seed" | "disks") {
-        return name == "seed" && value != "none";
+    if matches!(name, "seed" | "base") {
+        return value != "none";
     }
     if name == "root_disk" {
         return value != Attachment::default().fact(&Bus::default().target('a'));
@@ -396,6 +392,7 @@ fn is_news(name: &str, value: &str) -> bool {
             | "directory"
             | "format"
             | "dhcp"
+            | "disks"
             | "options"
             | "records"
             | "subnets"

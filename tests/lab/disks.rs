@@ -210,6 +210,38 @@ fn each_field_of_a_disk_does_what_the_plan_says() {
     assert_eq!(bench.lab.boot_of(DB), bench.boots[1]);
     bench.has(DB, "data", "8388608 kept");
 
+    // Another bus of the root disk, beside a drive on the controller.
+    bench.reboots(
+        "the bus of the root disk",
+        &[(
+            "root_disk = { cache = \"unsafe\" } # web",
+            "root_disk = { bus = \"scsi\" }\nmetadata = { role = \"web\" } # web",
+        )],
+        &["server.web + seed", "server.web ~ domain # reboot"],
+        0,
+    );
+    bench.lab.said("web", "seed nocloud ");
+    let disks = bench.lab.sh("virsh domblklist default.web");
+    assert!(disks.contains(" sda ") && disks.contains(" sdz "), "{disks}");
+
+    // Disks and interfaces share the free slots of a guest.
+    let more = |count: u32| {
+        let disk = |number| format!("{{ name = \"d{number}\", size = \"8 MiB\" }}");
+        format!("disks = [{}] # web", (1..=count).map(disk).collect::<Vec<_>>().join(", "))
+    };
+    let one = format!("\n{}", more(1));
+    bench.live(
+        "a disk and an interface more",
+        &[(" # web", &one), ("networks = [\"private\"]\nroot_disk", "networks = [\"private\", \"back\"]\nroot_disk")],
+        &["server.web + host entry web/back", "server.web + volume web/d1", "server.web ~ domain # live"],
+    );
+    bench.has(WEB, "d1", "8388608");
+    let volumes: Vec<String> = (2..=9).map(|number| format!("server.web + volume web/d{number}")).collect();
+    let mut plan: Vec<&str> = volumes.iter().map(String::as_str).collect();
+    plan.push("server.web ~ domain # reboot");
+    bench.reboots("more disks than there are slots", &[(&one[1..], &more(9))], &plan, 0);
+    bench.has(WEB, "d9", "8388608");
+
     // What the flavor has.
     let small = server("db", "volumes = [\"data\"] # db");
     bench.live(
@@ -232,7 +264,7 @@ fn each_field_of_a_disk_does_what_the_plan_says() {
         "another size to swap to is another disk",
         &[("swap = \"8 MiB\"", "swap = \"4 MiB\"")],
         &[
-            "server.db -/+ volume db/swap # replace",
+            "server.db -/+ volume db/swap # live",
             "server.db -/+ domain # taken down while its volume is changed, reboot",
         ],
         1,
@@ -319,8 +351,13 @@ fn what_was_destroyed_comes_back_from_the_trash() {
     bench.lab.novella(&["trash", "empty", "--older-than", "1d"]).success();
     assert!(bench.lab.novella(&["trash", "list"]).success().out.contains(id));
 
-    bench.lab.spec(&kept);
+    // What has been there for its time goes with the next run.
+    bench.lab.spec(&kept.replace("\"7d\"", "\"1s\""));
     bench.lab.destroy();
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let out = bench.lab.destroy().out;
+    assert!(out.contains("Gone from the trash, for their time is over: server.web-"), "{out}");
+    assert!(bench.lab.novella(&["trash", "list"]).success().out.contains(id), "it is kept for longer");
     bench.lab.novella(&["trash", "empty", "--all", "--auto-approve"]).success();
     bench.lab.destroy();
     assert_eq!(bench.lab.inventory(), [""; 0]);

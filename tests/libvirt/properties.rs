@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use novella::address::VolumeId;
+use novella::blueprint::disk::{Attachment, Bus, Cache, Discard, DomainDisk, LETTERS};
 use novella::blueprint::object::{BaseRef, DirectBoot, DiskFormat, Domain, Nic, Object, Power, VirtType};
 use novella::value::{ByteSize, Mac};
 use proptest::prelude::*;
@@ -29,6 +31,26 @@ fn nics() -> impl Strategy<Value = Vec<Nic>> {
     })
 }
 
+fn disks() -> impl Strategy<Value = Vec<DomainDisk>> {
+    let buses = prop::sample::select(vec![Bus::Virtio, Bus::Scsi, Bus::Sata]);
+    let caches = vec![Cache::None, Cache::Writeback, Cache::Writethrough, Cache::Unsafe, Cache::Directsync];
+    let how = (buses, prop::sample::select(caches), prop::sample::select(vec![Discard::Unmap, Discard::Ignore]));
+    let disk = (path(), prop::option::of(path()), how, prop::bool::ANY);
+    prop::collection::btree_map("[a-z]([a-z0-9-]{0,18}[a-z0-9])?", disk, 0..5).prop_map(|disks| {
+        let letters = LETTERS.zip(disks);
+        type Its = (PathBuf, Option<PathBuf>, (Bus, Cache, Discard), bool);
+        let disk = |(letter, (name, (path, base, (bus, cache, discard), raw))): (char, (String, Its))| DomainDisk {
+            volume: VolumeId::Own(name.parse().expect("a name")),
+            path,
+            format: if raw { DiskFormat::Raw } else { DiskFormat::Qcow2 },
+            base: base.filter(|_| !raw).map(|path| BaseRef { id: "b".into(), path, format: DiskFormat::Raw }),
+            target: Bus::target(bus, letter),
+            attachment: Attachment { bus, cache, discard },
+        };
+        letters.map(disk).collect()
+    })
+}
+
 fn domain(bench: &Bench) -> impl Strategy<Value = Domain> + use<> {
     let template = bench.domain("web");
     let boot = (path(), prop::option::of(path()), "[ -~äß€𝄞]{0,80}").prop_map(|(kernel, initrd, cmdline)| DirectBoot {
@@ -43,21 +65,25 @@ fn domain(bench: &Bench) -> impl Strategy<Value = Domain> + use<> {
     });
     (
         (1..255u32, 1..1_000_000u64, path(), any::<u128>(), prop::bool::ANY, prop::bool::ANY, 0..1000u32),
-        (prop::option::of(base), nics(), prop::option::of(boot), prop::option::of(path())),
+        (prop::option::of(base), nics(), prop::option::of(boot), prop::option::of(path()), disks()),
     )
-        .prop_map(move |((vcpus, mib, disk, uuid, kvm, on, shutdown_timeout), (base, nics, boot, seed))| Domain {
-            uuid: Uuid::from_u128(uuid),
-            virt_type: if kvm { VirtType::Kvm } else { VirtType::Qemu },
-            vcpus,
-            memory: ByteSize::mib(mib),
-            disk,
-            base,
-            nics,
-            boot,
-            seed,
-            power: if on { Power::On } else { Power::Off },
-            shutdown_timeout,
-            ..template.clone()
+        .prop_map(move |((vcpus, mib, disk, uuid, kvm, on, shutdown_timeout), (base, nics, boot, seed, disks))| {
+            Domain {
+                uuid: Uuid::from_u128(uuid),
+                virt_type: if kvm { VirtType::Kvm } else { VirtType::Qemu },
+                vcpus,
+                memory: ByteSize::mib(mib),
+                disk,
+                base,
+                root_disk: disks.last().map(|disk| disk.attachment).unwrap_or_default(),
+                disks,
+                nics,
+                boot,
+                seed,
+                power: if on { Power::On } else { Power::Off },
+                shutdown_timeout,
+                ..template.clone()
+            }
         })
 }
 

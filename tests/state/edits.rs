@@ -19,7 +19,7 @@ fn records_are_listed_and_shown() {
     let said = place.novella(&["state", "show", "server.dbb"]).ends(1).err("nothing is recorded of `server.dbb`");
     said.err("`novella state list`");
     place.novella(&["state", "show", "db"]).ends(2).err("an address is a kind and a name, as `server.web`");
-    place.novella(&["state", "show", "volume.db"]).ends(2).err("`volume` is not a kind of resource");
+    place.novella(&["state", "show", "router.db"]).ends(2).err("`router` is not a kind of resource");
 }
 
 #[test]

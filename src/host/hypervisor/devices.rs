@@ -209,8 +209,10 @@ fn change_medium(domain: &Domain, wanted: &object::Domain, live: &Facts) -> Resu
     if is == "none" || is == seed.as_deref().unwrap_or(domain_xml::EMPTY) {
         return Ok(());
     }
-    let xml = domain_xml::write_drive(wanted.seed.as_deref(), wanted.root_disk.bus)
-        .map_err(|error| HostError::new(deed(), error))?;
+    // It is where it was when the guest was started; the root disk may come to another bus with the next start.
+    let on_virtio = live.get("root_disk").is_some_and(|root| root.starts_with("vd"));
+    let root = if on_virtio { Bus::Virtio } else { Bus::Scsi };
+    let xml = domain_xml::write_drive(wanted.seed.as_deref(), root).map_err(|error| HostError::new(deed(), error))?;
     tracing::debug!(domain = name, "changing what is in its drive");
     // Also while the guest holds the drive shut: who reads it just then reads it again.
     let flags = sys::VIR_DOMAIN_AFFECT_LIVE | sys::VIR_DOMAIN_DEVICE_MODIFY_FORCE;

@@ -222,9 +222,7 @@ impl Images {
     /// # Errors
     /// When the trash cannot be read.
     pub fn bases_in_trash(&self) -> Result<BTreeSet<String>, HostError> {
-        let bases = self.trash()?.into_iter().filter_map(|entry| entry.base);
-        let ours = bases.filter(|base| base.parent() == Some(&self.layout.bases()));
-        Ok(ours.filter_map(|base| Some(base.file_name()?.to_str()?.to_owned())).collect())
+        Ok(self.trash()?.into_iter().filter_map(|entry| self.layout.base_id(&entry.base?)).collect())
     }
 
     /// Puts a disk back where it was, or in the place of another. What it is then is the business of the next apply.
