@@ -116,7 +116,7 @@ pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand)
     }
     let end = |target: &Target| -> Result<(), Stop> {
         if errand.images == Locking::Gain {
-            lock::gain(global, &desired, &source, target, &store.load()?)?;
+            lock::gain(global, &desired, &source, target, &store.load()?);
         }
         close(target, &store)
     };
@@ -126,7 +126,8 @@ pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand)
             "\n{ADD}{BOLD}{} Resources: 0 added, 0 changed, 0 destroyed.{BOLD:#}{ADD:#}",
             errand.complete
         ));
-        return kept(&target, errand);
+        tell_kept(&target, errand);
+        return Ok(());
     }
     if !arguments.auto_approve && !approved(errand.question) {
         report::note("Cancelled: nothing was done.");
@@ -142,13 +143,15 @@ pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand)
     target.save()?;
     end(&target)?;
     concluded?;
-    kept(&target, errand)
+    tell_kept(&target, errand);
+    Ok(())
 }
 
-/// What the image cache keeps when all else is gone.
-fn kept(target: &Target, errand: &Errand) -> Result<(), Stop> {
-    let Some(images) = target.images().filter(|_| errand.images == Locking::Unused) else { return Ok(()) };
-    let kept = images.cached()?;
+/// Tells what the image cache keeps when all else is gone.
+fn tell_kept(target: &Target, errand: &Errand) {
+    let Some(images) = target.images().filter(|_| errand.images == Locking::Unused) else { return };
+    // All was done; that this cannot be told is no failure.
+    let kept = images.cached().unwrap_or_default();
     if !kept.is_empty() {
         let room = ByteSize(kept.iter().map(|image| image.room).sum());
         report::line(format_args!(
@@ -157,7 +160,6 @@ fn kept(target: &Target, errand: &Errand) -> Result<(), Stop> {
             room.about()
         ));
     }
-    Ok(())
 }
 
 /// Leaves state and host in order.

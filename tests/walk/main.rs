@@ -184,9 +184,6 @@ impl<'a> Walker<'a> {
             assert!(run.code == Some(0), "{:?} {}", run.code, run.said);
         }
         let mut wrong = check::check_empty(&World::look(self.lab));
-        wrong.extend(
-            self.lab.data().join(model::PROJECT).exists().then(|| "the project's directory is left".to_owned()),
-        );
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
         self.memory = Memory::default();
         self.world = World::default();

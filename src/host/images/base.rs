@@ -256,7 +256,7 @@ impl Images {
         let over_it: Vec<String> = over_it.map(|overlay| format!("`{}`", overlay.path.display())).collect();
         if !over_it.is_empty() {
             let deed = format!("cannot remove base image `{id}`: over it lies {}", over_it.join(", "));
-            return Err(HostError::refused(deed).help("remove the servers or disks first"));
+            return Err(HostError::refused(deed).help("remove the servers first, and what else lies over it"));
         }
         remove_all(&place).map_err(|error| HostError::new(format!("cannot remove base image `{id}`"), error))
     }
