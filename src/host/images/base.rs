@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::blueprint::Layout;
 use crate::blueprint::object::{Base, Source};
+use crate::host::images::Images;
 use crate::host::images::fetch::Fetch;
 use crate::host::images::prepare::Prepared;
-use crate::host::images::{Images, quoted};
 use crate::host::{HostError, files};
 use crate::value::Sha256;
 
@@ -150,7 +150,7 @@ pub(super) struct Pin {
 
 /// Who says what an image must hash to.
 pub(super) enum PinnedBy {
-    /// The spec, or the lock file by the name of the image in the cache.
+    /// The spec.
     Spec,
     /// The lock file.
     Lock,
@@ -221,13 +221,13 @@ impl Images {
             };
             return Ok(Some(Pin { sha256: sha256.clone(), by }));
         }
-        let users = self.users(&place.image)?;
+        let users = self.users(place)?;
         match (place.sidecar(), &base.locked, &base.sha256sums) {
             (Some(sidecar), ..) if !users.is_empty() => Ok(Some(Pin { sha256: sidecar.sha256, by: PinnedBy::Disks })),
             (None, ..) if !users.is_empty() => Err(HostError::refused(format!(
                 "cannot fetch image `{}` again: {} would lie over other bytes if it has changed",
                 base.image,
-                quoted(&users)
+                users.join(", ")
             ))
             .help(format!("remove the servers first; what is lost is `{0}` or `{0}.json`", place.image.display()))),
             (_, Some(locked), _) => Ok(Some(Pin { sha256: locked.sha256.clone(), by: PinnedBy::Lock })),
@@ -251,11 +251,9 @@ impl Images {
             return Ok(());
         }
         let _lock = place.lock(Lock::Alone)?;
-        let overlays = self.overlays()?;
-        let over_it = overlays.iter().filter(|overlay| overlay.is_over(&place));
-        let over_it: Vec<String> = over_it.map(|overlay| format!("`{}`", overlay.path.display())).collect();
-        if !over_it.is_empty() {
-            let deed = format!("cannot remove base image `{id}`: over it lies {}", over_it.join(", "));
+        let users = self.users(&place)?;
+        if !users.is_empty() {
+            let deed = format!("cannot remove base image `{id}`: over it lies {}", users.join(", "));
             return Err(HostError::refused(deed).help("remove the servers first, and what else lies over it"));
         }
         remove_all(&place).map_err(|error| HostError::new(format!("cannot remove base image `{id}`"), error))

@@ -42,7 +42,6 @@ use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -142,13 +141,6 @@ impl Images {
         servers.sort();
         Ok(servers)
     }
-
-    /// The servers whose disks lie over this file.
-    fn users(&self, base: &Path) -> Result<Vec<Name>, HostError> {
-        let over_it =
-            |path: &Path| header(path).is_ok_and(|it| it.backing.as_deref() == Some(base.as_os_str().as_bytes()));
-        Ok(self.disks()?.into_iter().filter(|(_, path)| over_it(path)).map(|(server, _)| server).collect())
-    }
 }
 
 /// The qcow2 header of a disk, without following a symbolic link.
@@ -172,9 +164,4 @@ fn names_in(directory: &Path) -> Result<Vec<OsString>, HostError> {
 
 fn facts<const N: usize>(facts: [(&'static str, String); N]) -> Facts {
     facts.into_iter().map(|(name, value)| (Cow::Borrowed(name), value)).collect()
-}
-
-/// `` `a`, `b` `` for a message.
-fn quoted(names: &[Name]) -> String {
-    names.iter().map(|name| format!("`server.{name}`")).collect::<Vec<_>>().join(", ")
 }
