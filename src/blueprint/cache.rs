@@ -85,8 +85,13 @@ impl CacheUse {
         let missing = wanted().filter(|(key, _)| !is_whole(key)).map(|(_, base)| base);
         let address = |base: &Base| Address::new(ResourceKind::Image, base.image.clone());
         let fetches = missing.map(|base| (address(base), size(base, cache)));
-        let is_locked = |base: &Base| base.locked.is_some() || !matches!(base.source, Source::Url(_));
-        let unlocked = wanted().map(|(_, base)| base).filter(|base| base.sha256.is_none() && !is_locked(base));
+        // An older version that disks lie over is not what the lock file tells of.
+        let is_locked = |base: &Base| {
+            let same = |other: &Base| (&other.source, other.role) == (&base.source, base.role);
+            wanted().any(|(_, other)| other.locked.is_some() && same(other))
+        };
+        let unlocked = wanted().map(|(_, base)| base).filter(|base| base.sha256.is_none());
+        let unlocked = unlocked.filter(|base| matches!(base.source, Source::Url(_)) && !is_locked(base));
         // What a wanted disk lies over is wanted. Of disks that no record knows, nothing more is known.
         let is_disk = |kind| matches!(kind, ObjectKind::Disk | ObjectKind::Volume);
         let strays = seen.objects.iter().filter(|(key, _)| is_disk(key.kind));
@@ -199,9 +204,10 @@ mod tests {
     #[test]
     fn what_is_fetched_is_counted_and_what_is_there_is_not() {
         let web = || Source::Url("https://a.example/d".into());
+        let other = || Source::Url("https://a.example/o".into());
         let local = Source::File("/images/local".into());
         let bases = || {
-            vec![base("web", web(), None), base("locked", web(), Some(200 << 20)), base("file", local.clone(), None)]
+            vec![base("web", web(), None), base("locked", other(), Some(200 << 20)), base("file", local.clone(), None)]
         };
         let address = |name: &str| Address::new(ResourceKind::Image, name.parse().expect("a name"));
         let mut seen = Observed::default();
@@ -224,6 +230,9 @@ mod tests {
         for (name, content) in [("web", "whole"), ("locked", "whole"), ("file", "damaged")] {
             seen.objects.insert(base_key(&format!("{name}.raw")), Facts::from([("content".into(), content.into())]));
         }
+        let older = Base { id: "older.raw".into(), ..base("locked", other(), None) };
+        let newer = base("locked", other(), Some(1));
+        assert_eq!(use_of(vec![older, newer], &seen, 0).locks, BTreeSet::new(), "an older version is none to lock");
         let plan = use_of(bases(), &seen, 0);
         assert_eq!(plan.fetches, [(address("file"), Some(ByteSize::mib(100)))], "what is damaged is fetched again");
         assert_eq!(use_of(Vec::new(), &seen, 0).check(), None, "nothing to fetch needs no room");

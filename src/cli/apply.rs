@@ -119,7 +119,7 @@ pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand)
     }
     let end = |target: &Target| -> Result<(), Stop> {
         if errand.images == Locking::Gain {
-            lock::gain(global, &desired, &source, target, &store.load()?)?;
+            lock::gain(global, &desired, &source, target, &store.load()?);
         }
         close(target, &store)
     };
@@ -132,7 +132,8 @@ pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand)
             "\n{ADD}{BOLD}{} Resources: 0 added, 0 changed, 0 destroyed.{BOLD:#}{ADD:#}",
             errand.complete
         ));
-        return kept(&target, errand);
+        tell_kept(&target, errand);
+        return Ok(());
     }
     if !arguments.auto_approve && !approved(errand.question) {
         report::note("Cancelled: nothing was done.");
@@ -152,13 +153,15 @@ pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand)
     target.save()?;
     end(&target)?;
     concluded?;
-    kept(&target, errand)
+    tell_kept(&target, errand);
+    Ok(())
 }
 
-/// What the image cache keeps when all else is gone.
-fn kept(target: &Target, errand: &Errand) -> Result<(), Stop> {
-    let Some(images) = target.images().filter(|_| errand.images == Locking::Unused) else { return Ok(()) };
-    let kept = images.cached()?;
+/// Tells what the image cache keeps when all else is gone.
+fn tell_kept(target: &Target, errand: &Errand) {
+    let Some(images) = target.images().filter(|_| errand.images == Locking::Unused) else { return };
+    // All was done; that this cannot be told is no failure.
+    let kept = images.cached().unwrap_or_default();
     if !kept.is_empty() {
         let room = ByteSize(kept.iter().map(|image| image.room).sum());
         report::line(format_args!(
@@ -167,7 +170,6 @@ fn kept(target: &Target, errand: &Errand) -> Result<(), Stop> {
             room.about()
         ));
     }
-    Ok(())
 }
 
 /// Takes out of the trash what has been there for its time. It is the first thing to be done: base images that were kept for

@@ -40,14 +40,8 @@ pub(super) fn require(desired: &Desired, source: &Source) -> Result<(), Stop> {
 
 /// Adds to the lock file what was fetched and is not in it. Where it cannot be written that is said, and nothing else comes
 /// of it: what is in the cache stays what it is.
-pub(super) fn gain(
-    global: &Global,
-    desired: &Desired,
-    source: &Source,
-    target: &Target,
-    made: &Recorded,
-) -> Result<(), Stop> {
-    let Some(images) = target.images() else { return Ok(()) };
+pub(super) fn gain(global: &Global, desired: &Desired, source: &Source, target: &Target, made: &Recorded) {
+    let Some(images) = target.images() else { return };
     let mut lock = current(desired);
     let mut gained = Vec::new();
     for (image, part, file) in lockable(desired).filter(|(_, _, file)| file.locked.is_none()) {
@@ -63,7 +57,7 @@ pub(super) fn gain(
         }
     }
     if gained.is_empty() {
-        return Ok(());
+        return;
     }
     gained.dedup();
     let path = global.specs.join(FILE);
@@ -77,7 +71,6 @@ pub(super) fn gain(
             gained.join(", "),
         )),
     }
-    Ok(())
 }
 
 /// Whether a cached file is this file of an image.

@@ -44,11 +44,17 @@ impl Progress {
         let Some(bars) = &self.bars else { return };
         let live = bars.live.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(bar) = live.get(key) else { return };
-        if let Some(total) = total
-            && bar.length() != Some(total)
-        {
-            bar.set_length(total);
-            bar.set_style(style("{spinner} {msg} [{elapsed}] {bar:24} {bytes}/{total_bytes} {bytes_per_sec}"));
+        match total {
+            Some(total) if bar.length() != Some(total) => {
+                bar.set_length(total);
+                bar.set_style(style("{spinner} {msg} [{elapsed}] {bar:24} {bytes}/{total_bytes} {bytes_per_sec}"));
+            }
+            // What was fetched is unpacked, and nobody knows how much that is.
+            None if bar.length().is_some() => {
+                bar.unset_length();
+                bar.set_style(style("{spinner} {msg} [{elapsed}] {bytes} {bytes_per_sec}"));
+            }
+            Some(_) | None => {}
         }
         bar.set_position(done);
     }

@@ -122,10 +122,10 @@ fn a_base_in_use_stays() {
     fails(
         lab.images().remove_base(&base.id),
         false,
-        &["instances/db/disk.qcow2`, `", "instances/web/disk.qcow2`", "remove the servers or volumes first"],
+        &["over it lies `server.db`, `server.web`", "remove the servers or volumes first"],
     );
     lab.images().remove_disk("web", None).expect("removed");
-    fails(lab.images().remove_base(&base.id), false, &["over it lies `", "instances/db/disk.qcow2`"]);
+    fails(lab.images().remove_base(&base.id), false, &["over it lies `server.db`"]);
     lab.images().remove_disk("db", None).expect("removed");
     lab.images().remove_base(&base.id).expect("nobody uses it");
     assert_eq!(lab.cache(), [""; 0]);

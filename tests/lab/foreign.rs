@@ -24,7 +24,7 @@ fn what_is_not_ours_is_never_touched() {
              --pid-file=/run/foreign.pid --dhcp-leasefile=/run/foreign.leases"
     ));
     let before = lab.sh(LOOK);
-    let there = lab.inventory();
+    let there = lab.left();
 
     lab.spec(&[base(), server("web", "power = \"off\""), server("db", "power = \"off\"")].concat());
     lab.apply();
@@ -36,7 +36,7 @@ fn what_is_not_ours_is_never_touched() {
     assert_same(&lab.sh(LOOK), &before, "touched by a repair");
     lab.destroy();
     assert_same(&lab.sh(LOOK), &before, "touched by destroy");
-    assert_eq!(lab.inventory(), there);
+    assert_eq!(lab.left(), there);
 }
 
 #[test]

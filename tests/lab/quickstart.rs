@@ -70,7 +70,7 @@ fn two_guests_have_the_addresses_that_the_plan_promised() {
 
     let end = lab.destroy();
     note(format_args!("destroy took {:?}", end.took));
-    assert!(end.out.contains("Destroy complete! Resources: 0 added, 0 changed, 5 destroyed."), "{}", end.out);
+    assert!(end.out.contains("Destroy complete! Resources: 0 added, 0 changed, 4 destroyed."), "{}", end.out);
     // Their disks are in the trash.
     lab.novella(&["trash", "empty", "--all", "--auto-approve"]).success();
     assert_eq!(lab.left(), [""; 0], "left after destroy");

@@ -58,7 +58,10 @@ pub fn check(model: &Model, world: &World, memory: &mut Memory) -> Vec<String> {
 
 /// All that is wrong when nothing is to be left.
 pub fn check_empty(world: &World) -> Vec<String> {
-    let mut wrong: Vec<String> = world.files.iter().map(|file| format!("{file} is left")).collect();
+    // Whole images stay in the cache.
+    let is_kept = |file: &&String| *file == "base" || file.starts_with("base/") && !file.contains(".part");
+    let left = world.files.iter().filter(|file| !is_kept(file));
+    let mut wrong: Vec<String> = left.map(|file| format!("{file} is left")).collect();
     foreign(world, &mut wrong);
     wrong.extend(world.bridges().into_iter().map(|(name, _)| format!("the bridge of network {name} is left")));
     wrong.extend(world.dnsmasqs.iter().map(|it| format!("{it:?} is left")));
@@ -382,7 +385,8 @@ fn files(model: &Model, servers: &BTreeMap<String, &Server>, world: &World, wron
         + any(images().any(|it| it.disk == Some("disk.raw")))
         + any(images().any(|it| it.kernel))
         + any(images().any(|it| it.kernel && it.initrd));
-    if bases != wanted {
-        wrong.push(format!("{wanted} base images are right, and there are {bases}: {:?}", world.files));
+    // What was needed once stays in the cache.
+    if bases < wanted {
+        wrong.push(format!("{wanted} base images are needed, and there are {bases}: {:?}", world.files));
     }
 }

@@ -183,10 +183,7 @@ impl<'a> Walker<'a> {
             let run = self.run(|lab| lab.novella(&DESTROY));
             assert!(run.code == Some(0), "{:?} {}", run.code, run.said);
         }
-        let mut wrong = check::check_empty(&World::look(self.lab));
-        wrong.extend(
-            self.lab.data().join(model::PROJECT).exists().then(|| "the project's directory is left".to_owned()),
-        );
+        let wrong = check::check_empty(&World::look(self.lab));
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
         self.memory = Memory::default();
         self.world = World::default();

@@ -150,7 +150,7 @@ pub(super) struct Pin {
 
 /// Who says what an image must hash to.
 pub(super) enum PinnedBy {
-    /// The spec, or the lock file by the name of the image in the cache.
+    /// The spec.
     Spec,
     /// The lock file.
     Lock,
@@ -221,7 +221,7 @@ impl Images {
             };
             return Ok(Some(Pin { sha256: sha256.clone(), by }));
         }
-        let users = self.users(&place.image)?;
+        let users = self.users(place)?;
         match (place.sidecar(), &base.locked, &base.sha256sums) {
             (Some(sidecar), ..) if !users.is_empty() => Ok(Some(Pin { sha256: sidecar.sha256, by: PinnedBy::Disks })),
             (None, ..) if !users.is_empty() => Err(HostError::refused(format!(
@@ -251,11 +251,9 @@ impl Images {
             return Ok(());
         }
         let _lock = place.lock(Lock::Alone)?;
-        let overlays = self.overlays()?;
-        let over_it = overlays.iter().filter(|overlay| overlay.is_over(&place));
-        let over_it: Vec<String> = over_it.map(|overlay| format!("`{}`", overlay.path.display())).collect();
-        if !over_it.is_empty() {
-            let deed = format!("cannot remove base image `{id}`: over it lies {}", over_it.join(", "));
+        let users = self.users(&place)?;
+        if !users.is_empty() {
+            let deed = format!("cannot remove base image `{id}`: over it lies {}", users.join(", "));
             return Err(HostError::refused(deed)
                 .help("remove the servers or volumes first; what is in the trash goes with `novella trash empty`"));
         }

@@ -95,7 +95,7 @@ impl Images {
         let Some(place) = Place::new(&self.layout, id) else { return Ok(false) };
         let unused_for = last_use(&place);
         let _lock = place.lock(Lock::Alone)?;
-        if unused_for < older_than || self.overlays()?.iter().any(|overlay| overlay.is_over(&place)) {
+        if unused_for < older_than || !self.users(&place)?.is_empty() {
             return Ok(false);
         }
         let removed = remove_all(&place).map(|()| true);
@@ -117,6 +117,18 @@ impl Images {
     fn ids(&self) -> Result<BTreeSet<String>, HostError> {
         let names = names_in(&self.layout.bases())?;
         Ok(names.iter().filter_map(|name| Place::id_of(name.to_str()?)).collect())
+    }
+
+    /// What lies over an image, for a message: the servers of this project, and the paths of other disks.
+    pub(super) fn users(&self, place: &Place) -> Result<Vec<String>, HostError> {
+        let name = |overlay: &Overlay| {
+            let server = overlay.path.parent().and_then(Path::file_name).map(|it| it.to_string_lossy().into_owned());
+            match server.filter(|server| overlay.path == self.layout.disk(server)) {
+                Some(server) => format!("`server.{server}`"),
+                None => format!("`{}`", overlay.path.display()),
+            }
+        };
+        Ok(self.overlays()?.iter().filter(|overlay| overlay.is_over(place)).map(name).collect())
     }
 
     /// Every disk below the data directory that lies over something: of whatever project, in the trash, or where a person

@@ -31,6 +31,8 @@ pub(super) const BLOCK: usize = 256 << 10;
 const GOOD_DEAL: u64 = 1 << 20;
 /// How long a server is left in peace before that.
 const BREATH: Duration = Duration::from_secs(1);
+/// How often it is told how far it is.
+pub(super) const TELL: Duration = Duration::from_millis(100);
 /// How often room is looked for again while an image of unknown length comes, in bytes.
 pub(super) const ROOM_CHECK: u64 = 64 << 20;
 
@@ -382,7 +384,7 @@ impl<'a> Sink<'a> {
     }
 
     fn report(&mut self, last: bool) {
-        if last || self.reported.elapsed() >= Duration::from_millis(100) {
+        if last || self.reported.elapsed() >= TELL {
             self.reported = Instant::now();
             (self.on_progress)(&self.key, self.sparse.done, self.total);
         }

@@ -46,7 +46,6 @@ use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -148,24 +147,6 @@ impl Images {
         let mut servers: Vec<Name> = names.iter().filter_map(|name| name.to_str()?.parse().ok()).collect();
         servers.sort();
         Ok(servers)
-    }
-
-    /// Whose disks lie over this file, in words. Disks only ever go to the trash while anything is made or taken away, so
-    /// they are looked for there last.
-    fn users(&self, base: &Path) -> Result<Vec<String>, HostError> {
-        let over_it =
-            |path: &Path| header(path).is_ok_and(|it| it.backing.as_deref() == Some(base.as_os_str().as_bytes()));
-        let disks = self.disks()?.into_iter().map(|(server, path)| (format!("`server.{server}`"), path));
-        let volumes = self.volumes()?.into_iter().map(|(id, format)| {
-            let path = self.layout.volume(&id, format);
-            (format!("`{}`", id.title()), path)
-        });
-        let all: Vec<(String, PathBuf)> = disks.chain(volumes).collect();
-        let mut users: Vec<String> =
-            all.into_iter().filter(|(_, path)| over_it(path)).map(|(whose, _)| whose).collect();
-        let trashed = self.trash()?.into_iter().filter(|entry| entry.base.as_deref() == Some(base));
-        users.extend(trashed.map(|entry| format!("`{}` in the trash", entry.id)));
-        Ok(users)
     }
 }
 

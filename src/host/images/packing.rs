@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Seek as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::time::Instant;
 
 use flate2::bufread::MultiGzDecoder;
 use liblzma::bufread::XzDecoder;
@@ -13,7 +14,7 @@ use crate::blueprint::key::base_key;
 use crate::blueprint::object::Base;
 use crate::host::images::Images;
 use crate::host::images::base::cannot_cache;
-use crate::host::images::fetch::{BLOCK, ROOM_CHECK};
+use crate::host::images::fetch::{BLOCK, ROOM_CHECK, TELL};
 use crate::host::images::sparse::Sparse;
 use crate::host::{HostError, files};
 use crate::value::ByteSize;
@@ -71,7 +72,7 @@ impl Images {
         let mut reader = packing.reader(packed).map_err(failed)?;
         let file = files::create_new(to, 0o600).map_err(|error| cannot_cache(base, error))?;
         let mut sparse = Sparse::new(file);
-        let (key, mut block, mut checked) = (base_key(&base.id), vec![0; BLOCK], 0);
+        let (key, mut block, mut checked, mut told) = (base_key(&base.id), vec![0; BLOCK], 0, Instant::now());
         loop {
             let got = files::read_up_to(&mut reader, &mut block).map_err(broken)?;
             if got == 0 {
@@ -86,7 +87,10 @@ impl Images {
                 self.make_room(0).map_err(failed)?;
                 checked = sparse.written;
             }
-            (self.on_progress)(&key, sparse.done, None);
+            if told.elapsed() >= TELL {
+                (self.on_progress)(&key, sparse.done, None);
+                told = Instant::now();
+            }
         }
         Ok(sparse.file)
     }
