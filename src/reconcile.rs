@@ -1,18 +1,21 @@
 //! One pass from a valid spec to a plan: look at the host, choose, compare, order.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use crate::address::{Address, ResourceKind};
-use crate::blueprint::key::bridge_key;
+use crate::address::{Address, Name, ResourceKind};
+use crate::blueprint::key::{base_key, bridge_key};
 use crate::blueprint::object::Object;
 use crate::blueprint::{self, Blueprint, Layout};
 use crate::desired::Desired;
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Place};
 use crate::host::{Host, HostError};
 use crate::plan::world::{Observed, Recorded};
-use crate::plan::{Cycle, Plan};
+use crate::plan::{Action, Cycle, Plan};
+use crate::value::ByteSize;
+use crate::wishes::Wishes;
 
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]
@@ -41,14 +44,28 @@ pub enum PlanError {
 /// # Errors
 /// See [`PlanError`].
 pub fn plan(desired: &Desired, recorded: Recorded, host: &dyn Host) -> Result<Plan, PlanError> {
+    plan_with(desired, recorded, host, &Wishes::default())
+}
+
+/// The plan that makes the host what the spec says, and does what is asked for beside it.
+///
+/// # Errors
+/// See [`PlanError`].
+pub fn plan_with(desired: &Desired, recorded: Recorded, host: &dyn Host, wishes: &Wishes) -> Result<Plan, PlanError> {
     let layout = Layout::new(&desired.host.data_dir, &desired.project);
     data_dir_is_where_it_was(&layout, &recorded)?;
     let observed = host.observe()?;
     let chosen = blueprint::found::with_found(desired, &recorded, &observed);
-    let blueprint = blueprint::lower(desired, &chosen, &host.facts()?).map_err(PlanError::Spec)?;
+    let blueprint =
+        blueprint::lower_anew(desired, &chosen, &host.facts()?, &wishes.replace).map_err(PlanError::Spec)?;
     drop(chosen);
     networks_are_free(desired, &observed)?;
-    Ok(Plan::new(blueprint, recorded, &observed)?)
+    let guarded = wishes.guarded(desired, &recorded);
+    let server = |name: &Name| Address::new(ResourceKind::Server, name.clone());
+    let to: BTreeSet<Address> = wishes.replace.iter().map(server).collect();
+    let plan = Plan::confined(blueprint, recorded, &observed, wishes.only_these.then_some(&to))?;
+    disks_are_possible(desired, &plan, &observed)?;
+    Ok(plan.protecting(&guarded))
 }
 
 /// The plan that takes away all that was made.
@@ -56,9 +73,61 @@ pub fn plan(desired: &Desired, recorded: Recorded, host: &dyn Host) -> Result<Pl
 /// # Errors
 /// See [`PlanError`].
 pub fn plan_destroy(desired: &Desired, recorded: Recorded, host: &dyn Host) -> Result<Plan, PlanError> {
+    plan_destroy_with(desired, recorded, host, &Wishes::default())
+}
+
+/// The plan that takes away all that was made, also what is asked for beside the spec.
+///
+/// # Errors
+/// See [`PlanError`].
+pub fn plan_destroy_with(
+    desired: &Desired,
+    recorded: Recorded,
+    host: &dyn Host,
+    wishes: &Wishes,
+) -> Result<Plan, PlanError> {
     let layout = Layout::new(&desired.host.data_dir, &desired.project);
     data_dir_is_where_it_was(&layout, &recorded)?;
-    Ok(Plan::new(Blueprint::default(), recorded, &host.observe()?)?)
+    let guarded = wishes.guarded(desired, &recorded);
+    Ok(Plan::new(Blueprint::default(), recorded, &host.observe()?)?.protecting(&guarded))
+}
+
+/// A disk never shrinks, for its guest would lose what is at its end; and none is smaller than what it is made from, as far
+/// as that is known (reference A2).
+fn disks_are_possible(desired: &Desired, plan: &Plan, observed: &Observed) -> Result<(), PlanError> {
+    let mut problems = Vec::new();
+    for change in plan.changes.iter().filter(|change| change.action != Action::Record) {
+        let Some(Object::Disk(disk)) = &change.want else { continue };
+        let Some(server) = desired.servers.get(&disk.server) else { continue };
+        let at = |error: Diagnostic, code: &str| {
+            let flavor = Address::new(ResourceKind::Flavor, server.flavor.clone());
+            let error = error.code(code).on(&server.declared, "flavor");
+            error.related(Place::of(&flavor, "disk"), format!("{} here", disk.size))
+        };
+        if change.action == Action::Update {
+            let size = change.fields.iter().find(|field| field.name == "size");
+            let is = size.and_then(|field| field.before.as_ref()?.parse::<ByteSize>().ok());
+            if let Some(is) = is.filter(|is| *is > disk.size) {
+                let error = format!("the disk of `server.{}` has {is} and cannot shrink to {}", disk.server, disk.size);
+                problems.push(at(Diagnostic::error(error), "disk-would-shrink").help(format!(
+                    "use a flavor with {is} or more; or give it a new disk of {}, without what is on this one: \
+                     `novella rebuild {}`, or `--replace server.{}`",
+                    disk.size, disk.server, disk.server
+                )));
+            }
+            continue;
+        }
+        let Some(base) = &disk.base else { continue };
+        let has = observed.objects.get(&base_key(&base.id)).and_then(|facts| facts.get("virtual_size"));
+        if let Some(has) = has.and_then(|size| size.parse::<ByteSize>().ok()).filter(|has| *has > disk.size) {
+            let error =
+                format!("`image.{}` is a disk of {has}, and `server.{}` has {}", disk.image, disk.server, disk.size);
+            let help =
+                format!("use a flavor with {has} or more; `min_disk = \"{has}\"` in the image tells that earlier");
+            problems.push(at(Diagnostic::error(error), "image-too-large").help(help));
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(PlanError::Spec(problems)) }
 }
 
 /// To take addresses of a network that the host is on already would draw the host's own traffic to the bridge. A subnet that

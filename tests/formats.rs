@@ -94,6 +94,7 @@ fn samples_of(version: u32) -> Vec<Record> {
         return samples;
     }
     for record in &mut samples {
+        record.prevent_destroy = record.object.kind() == ObjectKind::Bridge;
         match &mut record.object {
             Object::Firewall(it) => it.ip6_forward = true,
             Object::Bridge(it) => it.addresses.push("fd00::1/64".parse().expect("a network")),

@@ -1,6 +1,7 @@
 //! Images become files in the cache.
 
 use crate::address::Name;
+use crate::blueprint::key::base_key;
 use crate::blueprint::object::{Base, BaseRole, Object};
 use crate::blueprint::{Blueprint, Layout};
 use crate::desired::{Desired, ImageFile};
@@ -8,13 +9,15 @@ use crate::value::Sha256;
 
 pub(super) fn lower(desired: &Desired, layout: &Layout, blueprint: &mut Blueprint) {
     for image in desired.images.values() {
-        if let Some((file, format)) = &image.disk {
-            blueprint.add(Object::Base(base(&image.name, file, BaseRole::Disk(*format), layout)));
-        }
-        for (file, role) in [(&image.kernel, BaseRole::Kernel), (&image.initrd, BaseRole::Initrd)] {
-            if let Some(file) = file {
-                blueprint.add(Object::Base(base(&image.name, file, role, layout)));
+        let disk = image.disk.as_ref().map(|(file, format)| (file, BaseRole::Disk(*format)));
+        let kernel = image.kernel.as_ref().map(|file| (file, BaseRole::Kernel));
+        let initrd = image.initrd.as_ref().map(|file| (file, BaseRole::Initrd));
+        for (file, role) in [disk, kernel, initrd].into_iter().flatten() {
+            let base = base(&image.name, file, role, layout);
+            if image.prevent_destroy {
+                blueprint.guarded.insert(base_key(&base.id));
             }
+            blueprint.add(Object::Base(base));
         }
     }
 }

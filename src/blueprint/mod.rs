@@ -4,9 +4,9 @@
 //! before are read back from the records and kept.
 //!
 //! [`object`], [`dhcp`], [`key`], [`facts`] and [`guest`] have the vocabulary; [`identity`] and [`ipam`] make the choices, and
-//! [`found`] tells of those that no record holds any more; [`network`], [`image`], [`server`] and [`seed`] lower one kind of
-//! thing each; [`capacity`] proves
-//! that it all fits, and [`usage`] tells what is left of a network.
+//! [`found`] tells of those that no record holds any more; [`network`], [`image`], [`server`], `root_disk` and [`seed`] lower one
+//! kind of thing each, and `ignore` keeps what is not to change; [`capacity`] proves that it all fits, and [`usage`] tells what
+//! is left of a network.
 
 pub mod capacity;
 pub mod dhcp;
@@ -14,23 +14,27 @@ pub mod facts;
 pub mod found;
 pub mod guest;
 pub mod identity;
+mod ignore;
 pub mod image;
 pub mod ipam;
 pub mod key;
 pub mod layout;
 pub mod network;
 pub mod object;
+mod root_disk;
 pub mod seed;
 pub mod server;
 pub mod usage;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use crate::address::{Address, Name};
 use crate::blueprint::identity::Identity;
 use crate::blueprint::ipam::Ipam;
 use crate::blueprint::key::ObjectKey;
 use crate::blueprint::object::{Object, VirtType};
 use crate::desired::Desired;
+use crate::desired::lifecycle::Ignored;
 use crate::diagnostic::{Diagnostic, has_errors};
 use crate::plan::world::Recorded;
 
@@ -53,6 +57,14 @@ pub struct Blueprint {
     pub objects: BTreeMap<ObjectKey, Object>,
     /// What is worth knowing of the choices that were made.
     pub warnings: Vec<Diagnostic>,
+    /// What is made anew because somebody asked for it.
+    pub requested: BTreeSet<ObjectKey>,
+    /// What is made beside what it replaces, as long as that is in use.
+    pub beside: BTreeSet<ObjectKey>,
+    /// What no plan may take away, for as long as its record says so.
+    pub guarded: BTreeSet<ObjectKey>,
+    /// What stays as it was made although the spec says something else, by server.
+    pub ignored: BTreeMap<Address, BTreeSet<Ignored>>,
 }
 
 impl Blueprint {
@@ -71,6 +83,8 @@ struct Context<'a> {
     ipam: &'a Ipam,
     /// What works on this host.
     virt_type: VirtType,
+    /// The servers that are to get a new root disk.
+    replace: &'a BTreeSet<Name>,
 }
 
 /// Lowers a valid spec to the objects of this host.
@@ -78,6 +92,21 @@ struct Context<'a> {
 /// # Errors
 /// When the addresses or the host's capacity do not suffice, or an address is asked for that another server holds.
 pub fn lower(desired: &Desired, recorded: &Recorded, host: &HostFacts) -> Result<Blueprint, Vec<Diagnostic>> {
+    lower_anew(desired, recorded, host, &BTreeSet::new())
+}
+
+/// The same, where these servers get a new root disk if they have one.
+///
+/// # Errors
+/// As [`lower`].
+pub fn lower_anew(
+    desired: &Desired,
+    recorded: &Recorded,
+    host: &HostFacts,
+    replace: &BTreeSet<Name>,
+) -> Result<Blueprint, Vec<Diagnostic>> {
+    let mut ignored = ignore::Notes::new();
+    let desired = &*ignore::ports(desired, recorded, &mut ignored)?;
     let mut problems = capacity::check(desired, host.capacity);
     let identity = Identity::new(&desired.project);
     let layout = Layout::new(&desired.host.data_dir, &desired.project);
@@ -85,12 +114,12 @@ pub fn lower(desired: &Desired, recorded: &Recorded, host: &HostFacts) -> Result
     if has_errors(&problems) {
         return Err(problems);
     }
-    let mut blueprint = Blueprint { warnings: problems, ..Blueprint::default() };
+    let mut blueprint = Blueprint { warnings: problems, ignored, ..Blueprint::default() };
     let networks = network::lower(desired, &ipam, &identity, &layout, &mut blueprint);
     image::lower(desired, &layout, &mut blueprint);
-    let context =
-        Context { desired, recorded, identity: &identity, layout: &layout, ipam: &ipam, virt_type: host.virt_type };
-    network::lower_ports(desired, &ipam, &mut blueprint);
+    let (identity, layout, ipam, virt_type) = (&identity, &layout, &ipam, host.virt_type);
+    let context = Context { desired, recorded, identity, layout, ipam, virt_type, replace };
+    network::lower_ports(desired, ipam, &mut blueprint);
     for server in desired.servers.values() {
         server::lower(server, &context, &networks, &mut blueprint);
     }

@@ -3,12 +3,12 @@
 use crate::address::{Address, PortId, ResourceKind};
 use crate::blueprint::identity::Identity;
 use crate::blueprint::image::base;
-use crate::blueprint::key::{base_key, disk_key, domain_key};
+use crate::blueprint::key::{disk_key, domain_key};
 use crate::blueprint::network::Plugs;
-use crate::blueprint::object::{BaseRef, BaseRole, DirectBoot, Disk, Domain, Nic, Object, VirtType};
-use crate::blueprint::{Blueprint, Context, Layout, seed};
+use crate::blueprint::object::{BaseRole, DirectBoot, Domain, Nic, Object, VirtType};
+use crate::blueprint::{Blueprint, Context, Layout, ignore, root_disk, seed};
 use crate::desired::{Image, Port, Server};
-use crate::spec::values::{OnUserDataChange, VirtTypeSpec};
+use crate::spec::values::VirtTypeSpec;
 
 pub(super) fn lower(server: &Server, context: &Context<'_>, plugs: &Plugs, blueprint: &mut Blueprint) {
     let Context { desired, layout, .. } = context;
@@ -34,18 +34,11 @@ pub(super) fn lower(server: &Server, context: &Context<'_>, plugs: &Plugs, bluep
         })
     };
     let nics = ports.filter_map(nic).collect();
-    let base = root_base(server, image, context, blueprint);
-    blueprint.add(Object::Disk(Disk {
-        server: name.clone(),
-        image: image.name.clone(),
-        path: layout.disk(name.as_str()),
-        base: base.clone(),
-        size: flavor.disk,
-        user_data: made_with(server, context),
-    }));
+    let (disk, generation) = root_disk::choose(server, (image, flavor), context, blueprint);
     let uuid = context.identity.resource(&Address::new(ResourceKind::Server, name.clone()));
-    let seed = seed::lower(server, uuid, context, blueprint);
-    blueprint.add(Object::Domain(Domain {
+    let is_new = root_disk::is_new_to(context.recorded.records.get(&domain_key(name)), &disk);
+    let seed = seed::lower(server, seed::Guest { uuid, generation, is_new }, context, blueprint);
+    let mut domain = Domain {
         server: name.clone(),
         project: desired.project.clone(),
         name: format!("{}.{name}", desired.project),
@@ -53,8 +46,8 @@ pub(super) fn lower(server: &Server, context: &Context<'_>, plugs: &Plugs, bluep
         virt_type: virt_type(server, context),
         vcpus: flavor.vcpus,
         memory: flavor.ram,
-        disk: layout.disk(name.as_str()),
-        base,
+        disk: disk.path.clone(),
+        base: disk.base.clone(),
         nics,
         boot: direct_boot(image, layout),
         seed,
@@ -62,53 +55,25 @@ pub(super) fn lower(server: &Server, context: &Context<'_>, plugs: &Plugs, bluep
         power: server.power,
         depends_on: server.depends_on.clone(),
         shutdown_timeout: server.shutdown_timeout,
-    }));
+    };
+    ignore::keep(server, is_new, &mut domain, context, blueprint);
+    if context.replace.contains(name) {
+        blueprint.requested.insert(disk_key(name));
+    }
+    if server.is_made_beside() {
+        blueprint.beside.insert(disk_key(name));
+    }
+    blueprint.add(Object::Disk(disk));
+    blueprint.add(Object::Domain(domain));
 }
 
 /// How a server is run. `auto` means what works when the server is made; a guest is not restarted because that changes.
 fn virt_type(server: &Server, context: &Context<'_>) -> VirtType {
-    let made = context.recorded.records.get(&domain_key(&server.name)).map(|record| &record.object);
-    match (context.desired.host.virt_type, made) {
+    match (context.desired.host.virt_type, ignore::made(&server.name, context.recorded)) {
         (VirtTypeSpec::Kvm, _) => VirtType::Kvm,
         (VirtTypeSpec::Qemu, _) => VirtType::Qemu,
-        (VirtTypeSpec::Auto, Some(Object::Domain(made))) => made.virt_type,
+        (VirtTypeSpec::Auto, Some(made)) => made.virt_type,
         (VirtTypeSpec::Auto, _) => context.virt_type,
-    }
-}
-
-/// What a server's disk lies over. A disk that was made from this image stays over what the image was then, as in Nova:
-/// a new version of an image is for new servers.
-fn root_base(server: &Server, image: &Image, context: &Context<'_>, blueprint: &mut Blueprint) -> Option<BaseRef> {
-    if let Some(record) = context.recorded.records.get(&disk_key(&server.name))
-        && let Object::Disk(disk) = &record.object
-        && disk.image == image.name
-    {
-        let held = disk.base.as_ref().map(|held| (held, context.recorded.records.get(&base_key(&held.id))));
-        match held {
-            None if image.disk.is_none() => return None,
-            Some((held, Some(record))) => {
-                blueprint.add(record.object.clone());
-                return Some(held.clone());
-            }
-            _ => {}
-        }
-    }
-    let (file, format) = image.disk.as_ref()?;
-    let base = base(&image.name, file, BaseRole::Disk(*format), context.layout);
-    Some(BaseRef { id: base.id, path: base.path, format: *format })
-}
-
-/// The user data that a server's disk is to have been made with. Only a server that is to be rebuilt asks for those of now;
-/// any other keeps its disk.
-fn made_with(server: &Server, context: &Context<'_>) -> Option<String> {
-    let made = context.recorded.records.get(&disk_key(&server.name)).map(|record| &record.object);
-    match made {
-        Some(Object::Disk(disk))
-            if server.cloud_init.on_change != OnUserDataChange::Rebuild && disk.image == server.image =>
-        {
-            disk.user_data.clone()
-        }
-        _ => seed::user_data_digest(&server.cloud_init),
     }
 }
 

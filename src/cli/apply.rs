@@ -18,6 +18,7 @@ use crate::report::progress::Progress;
 use crate::report::{ADD, BOLD, REMOVE};
 use crate::store::Store as _;
 use crate::store::sled::SledStore;
+use crate::wishes::Wishes;
 use crate::{apply, report};
 
 #[derive(Debug, clap::Args)]
@@ -31,6 +32,9 @@ pub(super) struct Arguments {
     /// The most that a guest may notice; a plan with more is refused before anything is touched
     #[arg(long, value_name = "WHAT", value_parser = disruption())]
     max_disruption: Option<Disruption>,
+    /// Take this away although it has `prevent_destroy`; can be given more than once
+    #[arg(long, value_name = "ADDRESS")]
+    allow_destroy: Vec<String>,
 }
 
 /// What `apply` alone can be told.
@@ -41,6 +45,9 @@ pub(super) struct ApplyArguments {
     /// Define what takes a reboot, and let the guests go on: `novella reboot --pending` reboots them later
     #[arg(long)]
     defer_reboots: bool,
+    /// Give this server a new root disk, from what the spec says now; can be given more than once
+    #[arg(long, value_name = "ADDRESS")]
+    replace: Vec<String>,
 }
 
 /// One of the words for what a guest notices.
@@ -59,7 +66,11 @@ pub(super) struct Errand {
     /// What the lock says we are doing.
     pub operation: &'static str,
     /// Makes the plan.
-    pub plan: fn(&Desired, Recorded, &dyn Host) -> Result<Plan, PlanError>,
+    pub plan: fn(&Desired, Recorded, &dyn Host, &Wishes) -> Result<Plan, PlanError>,
+    /// The addresses of what is to be made anew.
+    pub replace: Vec<String>,
+    /// Whether nothing but that is touched.
+    pub only_these: bool,
     /// Whether what takes a reboot waits until it is asked for.
     pub defer_reboots: bool,
     /// Asked before acting.
@@ -71,7 +82,9 @@ pub(super) struct Errand {
 pub(super) fn run(global: &Global, arguments: &ApplyArguments) -> Result<(), Stop> {
     let errand = Errand {
         operation: "apply",
-        plan: reconcile::plan,
+        plan: reconcile::plan_with,
+        replace: arguments.replace.clone(),
+        only_these: false,
         defer_reboots: arguments.defer_reboots,
         question: "Do you want to perform these actions?\n  Novella will perform the actions described above.",
         complete: "Apply complete!",
@@ -84,12 +97,18 @@ pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand)
     let store = SledStore::open(&session::state_dir(global), errand.operation)?;
     let progress = Arc::new(Progress::default());
     let target = Target::open(global, &desired, progress.sink())?;
-    let plan =
-        (errand.plan)(&desired, store.load()?, target.host()).map_err(|error| session::no_plan(&error, &source))?;
+    let recorded = store.load()?;
+    let mut wishes = session::wishes(&errand.replace, &arguments.allow_destroy, (&desired, &source), &recorded)?;
+    if errand.only_these {
+        wishes = wishes.only_these(&recorded).map_err(|problems| session::refuse(&problems, &source))?;
+    }
+    let plan = (errand.plan)(&desired, recorded, target.host(), &wishes);
+    let plan = plan.map_err(|error| session::no_plan(&error, &source))?;
     let plan = if errand.defer_reboots { plan.defer_reboots() } else { plan };
     report::diagnostics::print(&plan.warnings, &source);
     report::out(report::plan::render_within(&plan, arguments.max_disruption));
     session::refuse_conflicts(&plan)?;
+    session::refuse_guarded(&plan)?;
     if let Some(most) = arguments.max_disruption {
         session::refuse_beyond(&plan, most)?;
     }

@@ -20,20 +20,28 @@ pub(super) struct Arguments {
     /// Show what `apply --defer-reboots` would do
     #[arg(long)]
     defer_reboots: bool,
+    /// Show what `apply --replace` would do; can be given more than once
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "destroy")]
+    replace: Vec<String>,
+    /// Show what the same with `--allow-destroy` would do; can be given more than once
+    #[arg(long, value_name = "ADDRESS")]
+    allow_destroy: Vec<String>,
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
     let (desired, source) = session::spec(global)?;
     let recorded = session::recorded(global)?;
     let target = Target::open(global, &desired, session::no_progress())?;
+    let wishes = session::wishes(&arguments.replace, &arguments.allow_destroy, (&desired, &source), &recorded)?;
     let plan = match arguments.destroy {
-        false => reconcile::plan(&desired, recorded, target.host()),
-        true => reconcile::plan_destroy(&desired, recorded, target.host()),
+        false => reconcile::plan_with(&desired, recorded, target.host(), &wishes),
+        true => reconcile::plan_destroy_with(&desired, recorded, target.host(), &wishes),
     };
     let plan = plan.map_err(|error| session::no_plan(&error, &source))?;
     let plan = if arguments.defer_reboots { plan.defer_reboots() } else { plan };
     report::diagnostics::print(&plan.warnings, &source);
     report::out(report::plan::render_within(&plan, arguments.max_disruption));
     session::refuse_conflicts(&plan)?;
+    session::refuse_guarded(&plan)?;
     if arguments.detailed_exitcode && !plan.is_empty() { Err(Stop(CHANGES)) } else { Ok(()) }
 }

@@ -7,7 +7,7 @@ use crate::blueprint::facts::Disruption;
 use crate::blueprint::object::Domain;
 use crate::cli::{Backend, FAILED, Global, Stop};
 use crate::desired::{self, Desired};
-use crate::diagnostic::has_errors;
+use crate::diagnostic::{Diagnostic, has_errors};
 use crate::host::dhcp::Lease;
 use crate::host::machine::Machine;
 use crate::host::sim::SimHost;
@@ -18,6 +18,7 @@ use crate::reconcile::PlanError;
 use crate::report;
 use crate::spec::{self, Source};
 use crate::store::export;
+use crate::wishes::Wishes;
 
 /// Reads and resolves the spec, and prints what is wrong with it.
 pub(super) fn spec(global: &Global) -> Result<(Desired, Source), Stop> {
@@ -113,13 +114,26 @@ pub(super) fn recorded(global: &Global) -> Result<Recorded, Stop> {
     Ok(read.recorded)
 }
 
+/// Prints problems, and ends with an error.
+pub(super) fn refuse(problems: &[Diagnostic], source: &Source) -> Stop {
+    report::diagnostics::print(problems, source);
+    Stop(FAILED)
+}
+
+/// What these addresses ask for beside the spec.
+pub(super) fn wishes(
+    replace: &[String],
+    allow_destroy: &[String],
+    (desired, source): (&Desired, &Source),
+    recorded: &Recorded,
+) -> Result<Wishes, Stop> {
+    Wishes::new(replace, allow_destroy, desired, recorded).map_err(|problems| refuse(&problems, source))
+}
+
 /// Prints why there is no plan.
 pub(super) fn no_plan(error: &PlanError, source: &Source) -> Stop {
     match error {
-        PlanError::Spec(diagnostics) => {
-            report::diagnostics::print(diagnostics, source);
-            Stop(FAILED)
-        }
+        PlanError::Spec(diagnostics) => refuse(diagnostics, source),
         PlanError::Host(error) => Stop::error(error, error.help.as_deref()),
         PlanError::Cycle(_) => Stop::error(error, None),
         PlanError::DataDirMoved { was, is } if was.file_name() != is.file_name() => {
@@ -153,6 +167,19 @@ pub(super) fn refuse_beyond(plan: &Plan, most: Disruption) -> Result<(), Stop> {
         beyond.join("\n  "),
     ));
     Err(Stop(FAILED))
+}
+
+/// Refuses a plan that takes away what has `prevent_destroy`.
+pub(super) fn refuse_guarded(plan: &Plan) -> Result<(), Stop> {
+    for address in &plan.refused {
+        report::note(format_args!(
+            "{}error{:#}: `{address}` has `prevent_destroy`, and this would destroy or replace it; nothing was done\n  help: \
+             set `prevent_destroy = false` in the spec and apply that first, or add `--allow-destroy {address}`",
+            report::REMOVE,
+            report::REMOVE,
+        ));
+    }
+    if plan.refused.is_empty() { Ok(()) } else { Err(Stop(FAILED)) }
 }
 
 /// Refuses a plan in which something that is not ours is in the way.

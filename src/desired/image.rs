@@ -29,6 +29,8 @@ pub struct Image {
     pub min_disk: ByteSize,
     /// The least memory a flavor must have.
     pub min_ram: ByteSize,
+    /// Whether no plan may take its files away.
+    pub prevent_destroy: bool,
 }
 
 /// A file of an image.
@@ -114,6 +116,7 @@ fn image(name: &Name, written: &ImageSpec, problems: &mut Problems<'_>) -> Image
         cmdline,
         min_disk: written.min_disk.map_or(ByteSize(0), |size| size.0),
         min_ram: written.min_ram.map_or(ByteSize(0), |size| size.0),
+        prevent_destroy: written.lifecycle.unwrap_or_default().prevent_destroy.unwrap_or(false),
     }
 }
 

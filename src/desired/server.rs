@@ -11,6 +11,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use crate::address::{Address, Name, PortId, ResourceKind};
 use crate::blueprint::dhcp::IpVersion;
 use crate::blueprint::object::Power;
+use crate::desired::lifecycle::{self, Ignored, Lifecycle};
 use crate::desired::port::{Declared, Request, Wanted, address_is_possible, has_subnet, port, usual};
 use crate::desired::{CloudInit, Flavor, Image, Network, Port, Ports, Problems, cloud_init};
 use crate::diagnostic::{Diagnostic, Place};
@@ -39,6 +40,21 @@ pub struct Server {
     pub shutdown_timeout: u32,
     /// What the cloud-init of its guest is told. Servers of one table share it.
     pub cloud_init: Arc<CloudInit>,
+    /// What may become of it by an edit. Servers of one table share it.
+    pub lifecycle: Arc<Lifecycle>,
+}
+
+impl Server {
+    /// Whether a new root disk is made beside the old one. Where others start and stop the guest, the old one cannot be taken
+    /// from it when the new one is there.
+    pub fn is_made_beside(&self) -> bool {
+        self.lifecycle.create_before_destroy && self.power != Power::Unmanaged
+    }
+
+    /// Whether it keeps this as it was made.
+    pub fn ignores(&self, what: Ignored) -> bool {
+        self.lifecycle.ignore_changes.contains(&what)
+    }
 }
 
 /// What a server may refer to.
@@ -96,6 +112,7 @@ pub(super) fn resolve(
         };
         let ports = ports(&address, written, &names, (spec, networks), all_ports, problems);
         let cloud_init = Arc::new(cloud_init::resolve(&address, written, keypairs, problems));
+        let lifecycle = Arc::new(lifecycle::resolve(&address, written.lifecycle.as_ref(), problems));
         let (Some(image), Some(flavor)) = (image, flavor) else { continue };
         for (name, ports) in names.into_iter().zip(ports) {
             let server = Server {
@@ -108,6 +125,7 @@ pub(super) fn resolve(
                 depends_on: depends_on.get(&address.name).cloned().unwrap_or_default(),
                 shutdown_timeout: written.shutdown_timeout.unwrap_or(SHUTDOWN_TIMEOUT),
                 cloud_init: Arc::clone(&cloud_init),
+                lifecycle: Arc::clone(&lifecycle),
             };
             if let Some(other) = servers.insert(name.clone(), server) {
                 problems.push(

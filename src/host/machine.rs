@@ -97,6 +97,7 @@ impl Machine {
     fn ensure_domain(&self, domain: &Domain, most: Disruption) -> Result<(), HostError> {
         let taps = self.hypervisor.ensure_within(domain, most, &|| self.forget_guest(domain))?;
         self.sweep_seeds(&domain.server, domain.seed.as_deref())?;
+        self.sweep_disks(domain)?;
         self.plug(domain, &taps)
     }
 
@@ -130,6 +131,17 @@ impl Machine {
     fn ensure_seed(&self, seed: &Seed) -> Result<(), HostError> {
         self.images.ensure_seed(seed)?;
         self.sweep_seeds(&seed.server, Some(&seed.path))
+    }
+
+    /// Takes away the root disks that a server had before, and that its domain has no more.
+    fn sweep_disks(&self, domain: &Domain) -> Result<(), HostError> {
+        let mut old = self.images.disks_but(&domain.server, &domain.disk)?;
+        if old.is_empty() {
+            return Ok(());
+        }
+        let used = self.hypervisor.disks_of(domain.server.as_str())?;
+        old.retain(|path| !used.contains(path));
+        self.images.remove_disks(&old)
     }
 
     /// Takes away the seeds of a server that no domain has any more, and that are not the wanted one.

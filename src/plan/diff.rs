@@ -26,6 +26,8 @@ pub enum Action {
     Update,
     /// Take it away and make it anew.
     Replace,
+    /// Make it anew beside what stands there, which goes when its user has the new one.
+    CreateThenDelete,
     /// Take it away.
     Delete,
     /// It is gone already; drop its record.
@@ -52,6 +54,8 @@ pub enum Reason {
     Follows(ObjectKey),
     /// The spec does not have it any more.
     Unneeded,
+    /// Somebody asked for it to be made anew.
+    Requested,
 }
 
 /// One attribute that changes.
@@ -90,6 +94,8 @@ pub struct Change {
     pub want: Option<Object>,
     /// What is recorded of it.
     pub made: Option<Record>,
+    /// Whether no plan after this one may take it away.
+    pub prevent_destroy: bool,
     /// The attributes that change, for an update or a replacement.
     pub fields: Vec<FieldChange>,
 }
@@ -115,6 +121,17 @@ impl Change {
         match (self.action, self.key.kind) {
             (Action::Delete, ObjectKind::Domain | ObjectKind::Disk) => Disruption::Replace,
             _ => self.disruption,
+        }
+    }
+
+    /// Whether it takes away what a resource is: its data, or itself. A domain that is made anew over its disk is none.
+    pub fn destroys(&self) -> bool {
+        match (self.key.kind, self.action) {
+            (ObjectKind::Disk | ObjectKind::Bridge | ObjectKind::Base, action) => {
+                matches!(action, Action::Delete | Action::Replace | Action::CreateThenDelete)
+            }
+            (ObjectKind::Domain, action) => action == Action::Delete,
+            (ObjectKind::Firewall | ObjectKind::Dhcp | ObjectKind::HostEntry | ObjectKind::Seed, _) => false,
         }
     }
 }
@@ -143,7 +160,7 @@ pub struct Difference {
 
 /// Compares the three sides.
 pub fn diff(want: Blueprint, made: Recorded, seen: &Observed) -> Difference {
-    let mut want = want.objects;
+    let Blueprint { objects: mut want, requested, beside, guarded, .. } = want;
     let mut made = made.records;
     let keys: BTreeSet<ObjectKey> = want.keys().chain(made.keys()).cloned().collect();
     let left_alone = seen.objects.keys().filter(|key| !keys.contains(*key)).cloned().collect();
@@ -165,7 +182,12 @@ pub fn diff(want: Blueprint, made: Recorded, seen: &Observed) -> Difference {
             }
             _ => None,
         };
-        if let Some(change) = change(key, want, made, seen_facts, follows, guest) {
+        let asked = Asked {
+            requested: requested.contains(&key),
+            beside: beside.contains(&key),
+            prevent_destroy: guarded.contains(&key),
+        };
+        if let Some(change) = change(key, want, made, seen_facts, follows, guest, asked) {
             if let Some(disruption) = shakes(&change, seen) {
                 shaken.insert(change.key.clone(), disruption);
             }
@@ -204,6 +226,8 @@ fn hand_over_links(changes: &mut [Change]) {
 fn shakes(change: &Change, seen: &Observed) -> Option<Disruption> {
     match (change.key.kind, change.action) {
         (ObjectKind::Disk, Action::Create | Action::Replace) => Some(Disruption::Replace),
+        // The domain goes from the old one to the new one by itself.
+        (ObjectKind::Disk, Action::CreateThenDelete) => None,
         (ObjectKind::Disk, Action::Update) if grows_live(change, seen) => None,
         (ObjectKind::Disk, Action::Update) if !change.fields.is_empty() => Some(Disruption::Reboot),
         (ObjectKind::HostEntry, _) if is_readdressed(change) => Some(Disruption::Reboot),
@@ -233,6 +257,17 @@ fn is_readdressed(change: &Change) -> bool {
     made.traces().any(|it| matches!(it, Object::HostEntry(before) if want.readdresses(before)))
 }
 
+/// What the blueprint asks of the making of an object.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    /// Somebody asked for it to be made anew.
+    requested: bool,
+    /// It is made beside what it replaces.
+    beside: bool,
+    /// No plan after this one may take it away.
+    prevent_destroy: bool,
+}
+
 /// One row of the table. `follows` is what the object stands on, and what a change of that does to it: a domain is taken
 /// down before, and defined anew after.
 fn change(
@@ -242,6 +277,7 @@ fn change(
     seen: Option<&Facts>,
     follows: Option<(Disruption, ObjectKey)>,
     guest: Option<&Guest>,
+    asked: Asked,
 ) -> Option<Change> {
     let address = want.as_ref().or(made.as_ref().map(|record| &record.object))?.address();
     let intended = made.as_ref().is_some_and(|record| record.status == Status::Intended);
@@ -268,13 +304,25 @@ fn change(
                 match made {
                     // To the eye it is there, and may yet be unfinished: a guest that still runs as it was, a stale lease.
                     Some(_) if intended => (Action::Update, Reason::Unfinished, fields),
+                    Some(made) if made.prevent_destroy != asked.prevent_destroy => {
+                        (Action::Record, Reason::Edited, Vec::new())
+                    }
                     Some(_) => return None,
                     None => (Action::Record, Reason::Found, fields),
                 }
             } else {
                 let edited = fields.iter().any(|field| !field.drifted);
-                let action = if fields.iter().any(|field| field.replaces) { Action::Replace } else { Action::Update };
-                (action, why(if edited { Reason::Edited } else { Reason::Drifted }), fields)
+                let action = match fields.iter().any(|field| field.replaces) {
+                    true if asked.beside && seen.get("path") != object.facts().get("path") => Action::CreateThenDelete,
+                    true => Action::Replace,
+                    false => Action::Update,
+                };
+                let otherwise = match edited {
+                    _ if asked.requested && action != Action::Update => Reason::Requested,
+                    true => Reason::Edited,
+                    false => Reason::Drifted,
+                };
+                (action, why(otherwise), fields)
             }
         }
         (None, Some(_), Some(_)) => (Action::Delete, Reason::Unneeded, Vec::new()),
@@ -283,12 +331,15 @@ fn change(
         (None, Some(_), None) => (Action::Forget, Reason::Vanished, Vec::new()),
         (None, None, _) => return None,
     };
+    let prevent_destroy = want.is_some() && asked.prevent_destroy;
+    let fields = [fields, guard_fields(want.is_some(), made.as_ref(), prevent_destroy)].concat();
     let noticed = fields.iter().map(|field| field.disruption).max().unwrap_or_default();
     let disruption = match key.kind {
         ObjectKind::Domain if !running => followed,
         _ => followed.max(noticed).max(behind(want.as_ref(), made.as_ref(), guest)),
     };
-    let change = Change { key, address, action, reason, disruption, deferred: false, want, made, fields };
+    let change =
+        Change { key, address, action, reason, disruption, deferred: false, want, made, prevent_destroy, fields };
     Some(if unmanaged { change.defer() } else { change })
 }
 
@@ -343,6 +394,23 @@ fn fields(
         }
     }
     changes
+}
+
+/// That a record is to say another thing of whether its object may be taken away, as an attribute.
+fn guard_fields(is_wanted: bool, made: Option<&Record>, prevent_destroy: bool) -> Vec<FieldChange> {
+    let was = made.is_some_and(|made| made.prevent_destroy);
+    if !is_wanted || was == prevent_destroy {
+        return Vec::new();
+    }
+    let side = |is: bool| is.then(|| "true".to_owned());
+    vec![FieldChange {
+        name: "prevent_destroy".into(),
+        before: side(was),
+        after: side(prevent_destroy),
+        drifted: false,
+        replaces: false,
+        disruption: Disruption::None,
+    }]
 }
 
 /// How a domain comes to other interfaces.

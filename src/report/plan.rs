@@ -1,6 +1,6 @@
 //! A plan as people read it: by resource, in the words and symbols that Terraform's users have in their fingers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use anstyle::Style;
@@ -10,6 +10,7 @@ use crate::apply::Outcome;
 use crate::blueprint::facts::Disruption;
 use crate::blueprint::key::ObjectKind;
 use crate::blueprint::object::Object;
+use crate::desired::lifecycle::Ignored;
 use crate::plan::Plan;
 use crate::plan::diff::{Action, Change, FieldChange, Reason};
 use crate::report::{ADD, BOLD, CHANGE, DIM, REMOVE, clean_line};
@@ -102,7 +103,7 @@ pub fn render_within(plan: &Plan, most: Option<Disruption>) -> String {
         return format!(
             "{ADD}{BOLD}No changes.{BOLD:#}{ADD:#} {BOLD}Your infrastructure matches the configuration.{BOLD:#}\n{}{}",
             waiting(plan),
-            left_alone(plan)
+            ignored(plan) + &left_alone(plan)
         );
     }
     let mut text = String::new();
@@ -135,6 +136,7 @@ pub fn render_within(plan: &Plan, most: Option<Disruption>) -> String {
         }
     }
     text.push_str(&waiting(plan));
+    text.push_str(&ignored(plan));
     text.push_str(&left_alone(plan));
     text
 }
@@ -198,6 +200,17 @@ fn waiting(plan: &Plan) -> String {
     )
 }
 
+/// The servers that the spec says something else of, and that stay as they are.
+fn ignored(plan: &Plan) -> String {
+    if plan.ignored.is_empty() {
+        return String::new();
+    }
+    let words = |what: &BTreeSet<Ignored>| what.iter().map(|it| it.as_str()).collect::<Vec<_>>().join(", ");
+    let servers: Vec<String> =
+        plan.ignored.iter().map(|(address, what)| format!("{address} ({})", words(what))).collect();
+    format!("{DIM}Ignored, by `ignore_changes`:{DIM:#} {}.\n", servers.join(", "))
+}
+
 /// What a person should know who has lost the state, and with it half of the spec.
 fn left_alone(plan: &Plan) -> String {
     if plan.left_alone.is_empty() {
@@ -232,7 +245,9 @@ fn object(text: &mut String, change: &Change, most: Option<Disruption>) {
     let _ = writeln!(text, "  {style}{symbol:>3}{style:#} {}{dim}", title(change));
     match (change.action, &change.want) {
         (Action::Create, Some(want)) => {
-            let facts = want.facts();
+            let mut facts = want.facts();
+            // What is recorded beside it.
+            facts.extend(change.fields.iter().filter_map(|field| Some((field.name.clone(), field.after.clone()?))));
             attributes(
                 text,
                 facts.iter().filter(|(name, value)| is_news(name, value)).map(|(name, value)| Attribute {
@@ -243,7 +258,7 @@ fn object(text: &mut String, change: &Change, most: Option<Disruption>) {
                 }),
             );
         }
-        (Action::Update | Action::Replace, _) => {
+        (Action::Update | Action::Replace | Action::CreateThenDelete | Action::Record, _) => {
             // What DHCP hands out is said only where it is not simply the address.
             let address = change.fields.iter().find(|field| field.name == "address");
             let same = |field: &&FieldChange| {
@@ -340,6 +355,7 @@ fn symbol(action: Action) -> (&'static str, Style) {
         Action::Create => ("+", ADD),
         Action::Update => ("~", CHANGE),
         Action::Replace => ("-/+", REMOVE),
+        Action::CreateThenDelete => ("+/-", REMOVE),
         Action::Delete => ("-", REMOVE),
         Action::Forget => (".", DIM),
         Action::Record => ("=", DIM),
@@ -349,6 +365,7 @@ fn symbol(action: Action) -> (&'static str, Style) {
 fn reason(change: &Change) -> String {
     let why = match (&change.reason, change.action) {
         (Reason::New | Reason::Unneeded | Reason::Edited, _) => String::new(),
+        (Reason::Requested, _) => "requested".into(),
         (Reason::Found, _) => "found on the host with our mark".into(),
         (Reason::Vanished, Action::Forget) => "gone from the host already".into(),
         (Reason::Vanished, _) => "vanished from the host".into(),

@@ -7,8 +7,8 @@ use serde::Deserialize;
 use crate::address::Name;
 use crate::blueprint::object::{DiskFormat, Power};
 use crate::spec::values::{
-    Cidr, DhcpOptSpec, FileSpec, FixedIpSpec, Forward, GatewaySpec, HostRouteSpec, Ip, Ipv6Mode, Lifetime,
-    OnUserDataChange, Pool, PortRef, RecordType, Size, VirtTypeSpec,
+    Cidr, DhcpOptSpec, FileSpec, FixedIpSpec, Forward, GatewaySpec, GuardSpec, HostRouteSpec, Ip, Ipv6Mode,
+    LifecycleSpec, Lifetime, OnUserDataChange, Pool, PortRef, RecordType, Size, VirtTypeSpec,
 };
 use crate::value::{Mac, Secret, Sha256};
 
@@ -78,6 +78,8 @@ pub struct NetworkSpec {
     pub bridge: Option<String>,
     /// The DNS domain of its guests. Default `novella.internal`.
     pub domain: Option<String>,
+    /// Whether it may be taken away.
+    pub lifecycle: Option<GuardSpec>,
 }
 
 /// `[subnet.NAME]`: a range of addresses on a network.
@@ -165,6 +167,8 @@ pub struct ImageSpec {
     pub initrd_sha256: Option<Sha256>,
     /// The kernel's command line. Default `root=/dev/vda console=ttyS0`.
     pub cmdline: Option<String>,
+    /// Whether its cached files may be taken away.
+    pub lifecycle: Option<GuardSpec>,
 }
 
 /// `[flavor.NAME]`: a size.
@@ -220,6 +224,8 @@ pub struct ServerSpec {
     pub config_drive: Option<bool>,
     /// What becomes of a guest when that changes. Default `next_boot`.
     pub on_user_data_change: Option<OnUserDataChange>,
+    /// What may become of it by an edit.
+    pub lifecycle: Option<LifecycleSpec>,
     /// Makes so many of it, named `NAME-1` and on.
     pub count: Option<u32>,
 }

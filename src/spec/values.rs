@@ -353,6 +353,26 @@ pub struct FileSpec {
     pub owner: Option<String>,
 }
 
+/// What may become of a server by an edit (Terraform's `lifecycle`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LifecycleSpec {
+    /// Whether a plan that would take it away, or its disk, is refused. Default `false`.
+    pub prevent_destroy: Option<bool>,
+    /// The keys whose changes are ignored once it is made; `all` of them. Default none.
+    pub ignore_changes: Option<Vec<String>>,
+    /// Whether a new root disk is made before the guest is shut down. Default `false`.
+    pub create_before_destroy: Option<bool>,
+}
+
+/// What may become of a network or an image by an edit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GuardSpec {
+    /// Whether a plan that would take it away is refused. Default `false`.
+    pub prevent_destroy: Option<bool>,
+}
+
 /// What becomes of a guest when what its cloud-init was told changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]

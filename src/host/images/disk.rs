@@ -1,5 +1,6 @@
 //! A server's root disk: a qcow2 overlay over a base image, or an empty qcow2.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
@@ -7,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::address::Name;
+use crate::blueprint::Layout;
 use crate::blueprint::object::{BaseRef, BaseRole, Disk};
 use crate::host::images::base::{Lock, Place};
 use crate::host::images::{Images, content, header, names_in, seed};
@@ -33,7 +35,8 @@ impl Images {
     /// # Errors
     /// As [`Self::ensure_disk`], and those of `grow`.
     pub fn ensure_disk_under(&self, disk: &Disk, grow: &Grow<'_>) -> Result<(), HostError> {
-        if disk.path != self.layout.disk(disk.server.as_str()) {
+        let generation = Layout::disk_generation(&disk.path);
+        if generation.is_none_or(|it| self.layout.disk_of(disk.server.as_str(), it) != disk.path) {
             return Err(HostError::refused(format!(
                 "`{}` is not the disk of `server.{}`",
                 disk.path.display(),
@@ -90,8 +93,8 @@ impl Images {
             Ok(_) => {}
         }
         for name in names_in(&directory)? {
-            // The disk and its part; the log and those that virtlogd rotated away.
-            if [&b"disk.qcow2"[..], b"console.log"].iter().any(|ours| name.as_bytes().starts_with(ours)) {
+            // The log, and those that virtlogd rotated away.
+            if is_disk(&name) || name.as_bytes().starts_with(b"console.log") {
                 files::remove(&directory.join(name)).map_err(failed)?;
             }
         }
@@ -106,6 +109,44 @@ impl Images {
             _ => Ok(()),
         }
     }
+}
+
+impl Images {
+    /// The root disks of a server beside the wanted one: what it had before, if that was not taken away yet.
+    ///
+    /// # Errors
+    /// When its directory cannot be read.
+    pub fn disks_but(&self, server: &Name, wanted: &Path) -> Result<Vec<PathBuf>, HostError> {
+        Ok(self.root_disks(server)?.into_iter().filter(|path| path != wanted).collect())
+    }
+
+    /// Takes away root disks that no domain has any more.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn remove_disks(&self, disks: &[PathBuf]) -> Result<(), HostError> {
+        for disk in disks {
+            files::remove(disk)
+                .and_then(|()| files::sync_parent(disk))
+                .map_err(|error| HostError::new(format!("cannot remove the old disk `{}`", disk.display()), error))?;
+        }
+        Ok(())
+    }
+
+    /// The root disks in the directory of a server, the newest last: as a rule one.
+    pub(super) fn root_disks(&self, server: &Name) -> Result<Vec<PathBuf>, HostError> {
+        let names = self.names_of(server)?;
+        let mut generations: Vec<u32> =
+            names.iter().filter_map(|name| Layout::disk_generation(Path::new(name))).collect();
+        generations.sort_unstable();
+        Ok(generations.into_iter().map(|it| self.layout.disk_of(server.as_str(), it)).collect())
+    }
+}
+
+/// Whether a name in a server's directory is that of a root disk, or of a part of one.
+fn is_disk(name: &OsStr) -> bool {
+    let whole = name.as_bytes().strip_suffix(b".part").unwrap_or(name.as_bytes());
+    Layout::disk_generation(Path::new(OsStr::from_bytes(whole))).is_some()
 }
 
 fn has_only_seeds(directory: &Path) -> Result<bool, HostError> {
