@@ -1,7 +1,7 @@
 //! What the user meant: defaults filled in, names resolved, every rule of the language checked.
 //!
 //! Whoever holds a [`Desired`] holds the proof that the spec is valid. There is one file a resource; [`checks`] has what
-//! concerns several.
+//! concerns several, and [`quota`] what all of them may be together.
 
 pub mod checks;
 pub mod cloud_init;
@@ -14,8 +14,10 @@ pub mod keypair;
 pub mod lifecycle;
 pub mod network;
 pub mod port;
+pub mod quota;
 pub mod server;
 pub mod subnet;
+pub mod sum;
 
 use std::collections::BTreeMap;
 
@@ -78,6 +80,8 @@ pub fn resolve(spec: &Spec, source: &Source) -> (Option<Desired>, Vec<Diagnostic
     checks::addresses_and_macs_are_unique(&ports, &mut problems);
     checks::names_are_unique(&ports, &mut problems);
     dns_record::check(&networks, &ports, &mut problems);
+    let asked = quota::Asked { networks: &networks, flavors: &flavors, ports: &ports, servers: &servers };
+    quota::check(spec, &asked, &mut problems);
     let desired = Desired { project, host, networks, images, flavors, ports, servers };
     (Some(desired).filter(|_| !has_errors(&problems.list)), problems.list)
 }

@@ -8,15 +8,17 @@ use crate::address::Name;
 use crate::blueprint::object::{DiskFormat, Power};
 use crate::spec::values::{
     Cidr, DhcpOptSpec, FileSpec, FixedIpSpec, Forward, GatewaySpec, GuardSpec, HostRouteSpec, Ip, Ipv6Mode,
-    LifecycleSpec, Lifetime, OnUserDataChange, Pool, PortRef, RecordType, Size, VirtTypeSpec,
+    LifecycleSpec, Lifetime, Limit, OnUserDataChange, Pool, PortRef, RecordType, Size, VirtTypeSpec,
 };
-use crate::value::{Mac, Secret, Sha256};
+use crate::value::{ByteSize, Mac, Secret, Sha256};
 
 /// All that the files of a spec say.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Spec {
     /// `[project]`.
     pub project: ProjectSpec,
+    /// `[quota]`.
+    pub quota: QuotaSpec,
     /// `[host.NAME]`.
     pub hosts: BTreeMap<Name, HostSpec>,
     /// `[network.NAME]`.
@@ -42,6 +44,33 @@ pub struct Spec {
 pub struct ProjectSpec {
     /// Part of every identity: changing it makes everything anew. Default `default`.
     pub name: Option<Name>,
+}
+
+/// `[quota]`: how much the spec may ask for, in the names of Nova and Neutron. What is not written, or `-1`, has no limit.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct QuotaSpec {
+    /// Servers.
+    pub instances: Option<Limit<u64>>,
+    /// Processors of all servers.
+    pub cores: Option<Limit<u64>>,
+    /// Memory of all servers.
+    pub ram: Option<Limit<ByteSize>>,
+    /// Root disks of all servers.
+    pub disk: Option<Limit<ByteSize>>,
+    /// Networks.
+    pub networks: Option<Limit<u64>>,
+    /// Subnets.
+    pub subnets: Option<Limit<u64>>,
+    /// Ports, of servers and of their own.
+    pub ports: Option<Limit<u64>>,
+    /// Keys.
+    pub key_pairs: Option<Limit<u64>>,
+    /// Items of metadata of any one server.
+    pub metadata_items: Option<Limit<u64>>,
+    /// Files that are put into any one server.
+    pub injected_files: Option<Limit<u64>>,
+    /// Bytes of any one of these.
+    pub injected_file_content_bytes: Option<Limit<u64>>,
 }
 
 /// `[host.local]`: the machine that holds everything.

@@ -79,7 +79,7 @@ fn a_disk_beside_another_is_the_one_that_is_seen_until_the_other_goes() {
         lab.images().ensure_disk(disk).expect("made");
         assert_eq!(seen(), disk.path.display().to_string());
     }
-    assert_eq!(lab.images().disks_but(&web, &second.path).expect("a list"), [first.path.clone()]);
+    assert_eq!(lab.images().disks_but(&web, &second.path).expect("a list"), std::slice::from_ref(&first.path));
     lab.images().remove_disks(std::slice::from_ref(&first.path)).expect("removed");
     assert!(lab.images().disks_but(&web, &second.path).expect("a list").is_empty());
     // One that is not of the server, or has no such name, is refused.
