@@ -60,6 +60,9 @@ pub(super) fn lower(server: &Server, context: &Context<'_>, plugs: &Plugs, bluep
     if context.replace.contains(name) {
         blueprint.requested.insert(disk_key(name));
     }
+    if server.lifecycle.prevent_destroy {
+        blueprint.guarded.insert(domain_key(name));
+    }
     if server.is_made_beside() {
         blueprint.beside.insert(disk_key(name));
     }
