@@ -107,7 +107,7 @@ fn find(written: &str, known: &BTreeSet<Address>, desired: &Desired) -> Result<A
     let made: Vec<String> = desired
         .servers
         .values()
-        .filter(|server| text(&server.declared) == written)
+        .filter(|server| text(&server.declared) == written || server.declared.name.as_str() == written)
         .map(|server| format!("`server.{}`", server.name))
         .take(8)
         .collect();
