@@ -4,8 +4,9 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use common::{BASE, converge, desired, plan, walk};
+use common::{BASE, SEEDS, converge, desired, plan, plan_anew, walk};
 use novella::blueprint::key::{ObjectKey, ObjectKind};
+use novella::blueprint::usage;
 use novella::diagnostic::{Diagnostic, Place};
 use novella::host::sim::{Fuse, SimHost, When};
 use novella::plan::Plan;
@@ -200,6 +201,38 @@ fn a_new_server_is_made_as_the_spec_says_whatever_it_ignores() {
     assert!(plan.ignored.is_empty());
     let domain = host.guest("web").expect("it runs");
     assert_eq!(domain.vcpus, 2);
+}
+
+#[test]
+fn a_rebuilt_server_is_told_anew_whatever_it_ignores() {
+    let (host, store) = (SimHost::new(), MemoryStore::default());
+    let spec = format!("{BASE}{SEEDS}")
+        .replace("[server.next]", "[server.next]\nlifecycle = { ignore_changes = [\"user_data\"] }");
+    converge(&spec, &host, &store);
+    let edited = spec.replace("hunter2", "hunter3");
+    converge(&edited, &host, &store);
+    let seed = |server: &str| host.objects()[&ObjectKey::new(ObjectKind::Seed, server)].facts()["sha256"].clone();
+    let servers = ["many-1", "next", "same"];
+    let before = servers.map(seed);
+    let replace = servers.map(|server| format!("server.{server}"));
+    let plan = plan_anew(&edited, &replace, true, store.snapshot(), &host);
+    assert!(walk(&plan, &host, &store, 1).is_complete());
+    let after = servers.map(seed);
+    for (server, (before, after)) in servers.iter().zip(before.iter().zip(&after)) {
+        assert_ne!(before, after, "{server} would take itself for the old instance");
+    }
+    assert!(common::plan(&edited, store.snapshot(), &host).is_empty());
+    assert_eq!(servers.map(seed), after, "it is told the same again");
+}
+
+#[test]
+fn addresses_that_are_kept_are_listed_as_kept() {
+    let (host, store) = (SimHost::new(), MemoryStore::default());
+    converge(&ignoring("\"fixed_ip\"", ("", "")), &host, &store);
+    let edited = desired(&ignoring("\"fixed_ip\"", ("user_data = \"x\"", "fixed_ip = \"10.20.0.77\"")));
+    let mut problems = Vec::new();
+    let usage = usage::of(&edited.networks["private"], &edited, &store.snapshot(), &mut problems);
+    assert!(problems.is_empty() && !usage.used.iter().any(|it| it.address.to_string() == "10.20.0.77"), "{usage:?}");
 }
 
 /// The problems of a spec that cannot be planned.
