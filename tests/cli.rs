@@ -584,3 +584,55 @@ fn what_a_guest_is_told_is_shown_and_kept_nowhere() {
     ));
     told(&place.novella(&["validate"]).ends(1), "a diagnostic");
 }
+
+#[test]
+fn servers_are_made_anew_when_that_is_asked_for() {
+    let place = Place::new(BASE);
+    place.novella(&["rebuild", "db"]).ends(1).err("`server.db` has not been made yet").err("`novella apply` makes it");
+    place.novella(&["apply", "--auto-approve"]).ends(0);
+    place.novella(&["rebuild"]).ends(2);
+    place.novella(&["rebuild", "bd"]).ends(1).err("error[unknown-address]").err("did you mean `server.db`?");
+    place.novella(&["plan", "--replace", "web"]).ends(1).err("it makes `server.web-1`, `server.web-2`");
+    place.novella(&["apply", "--replace", "server.web"]).ends(1).err("it makes `server.web-1`, `server.web-2`");
+    place.novella(&["plan", "--replace", "image.debian"]).ends(1).err("error[not-replaceable]").err("`sha256`");
+    place.novella(&["plan", "--replace", "server.db", "--destroy"]).ends(2);
+
+    let plan = place.novella(&["plan", "--replace", "server.db", "--replace", "server.spare", "--detailed-exitcode"]);
+    let plan = plan.ends(2).out("# server.db must be replaced").out("# server.spare must be replaced");
+    assert!(plan.out.contains("Plan: 2 to add, 0 to change, 2 to destroy."), "{plan:?}");
+    place.novella(&["plan", "--detailed-exitcode"]).ends(0);
+    place
+        .answer(&["rebuild", "db"], "no\n")
+        .ends(1)
+        .out("What is on their root disks is lost.")
+        .err("nothing was done");
+    place.novella(&["rebuild", "db", "--auto-approve", "--max-disruption", "reboot"]).ends(1).err("server.db: replace");
+    place
+        .answer(&["rebuild", "db", "server.web-1"], "yes\n")
+        .ends(0)
+        .out("Rebuild complete! Resources: 2 added, 0 changed, 2");
+    place.novella(&["plan", "--detailed-exitcode"]).ends(0);
+}
+
+#[test]
+fn what_is_guarded_is_not_destroyed_but_by_its_name() {
+    let guarded = BASE.replace("[server.spare]", "[server.spare]\nlifecycle = { prevent_destroy = true }");
+    let place = Place::new(&guarded);
+    place.novella(&["apply", "--auto-approve"]).ends(0);
+    let host = || std::fs::read(place.path("state/sim/host.json")).expect("a host");
+    let before = host();
+    let help = "--allow-destroy server.spare";
+    place.novella(&["destroy", "--auto-approve"]).ends(1).err("`server.spare` has `prevent_destroy`").err(help);
+    place.novella(&["plan", "--destroy"]).ends(1).err(help);
+    place.novella(&["rebuild", "spare", "--auto-approve"]).ends(1).err(help);
+    place.write(guarded.split("[server.spare]").next().expect("a beginning"));
+    place.novella(&["apply", "--auto-approve"]).ends(1).err(help);
+    assert_eq!(host(), before, "something was done");
+    place
+        .novella(&["apply", "--auto-approve", "--allow-destroy", "server.sprae"])
+        .ends(1)
+        .err("did you mean `server.spare`?");
+    place.novella(&["plan", "--allow-destroy", "server.spare"]).ends(0).out("# server.spare will be destroyed");
+    place.novella(&["apply", "--auto-approve", "--allow-destroy", "server.spare"]).ends(0);
+    place.novella(&["destroy", "--auto-approve"]).ends(0);
+}

@@ -1,14 +1,15 @@
 //! What people read: the text of plans and of diagnostics, kept in files.
 //!
 //! `tests/golden/<case>/` has specs `1.toml`, `2.toml`…, each applied on the simulated host after the one before; the plan
-//! of each is in `N.plan.txt`. A line `# lose KIND ID` in a spec takes that object from the host before the plan is made.
+//! of each is in `N.plan.txt`. A line `# lose KIND ID` in a spec takes that object from the host before the plan is made, and
+//! `# replace ADDRESS` asks for that to be made anew.
 //! `tests/diagnostics/<case>/` has one spec in any number of files; what is wrong with it is in `expected.txt`.
 
 mod common;
 
 use std::path::Path;
 
-use common::{assert_golden, folders, plain, plan, walk};
+use common::{assert_golden, folders, plain, plan, plan_anew, walk};
 use novella::blueprint::key::{ObjectKey, ObjectKind};
 use novella::host::sim::SimHost;
 use novella::report;
@@ -28,7 +29,12 @@ fn plans_read_as_they_should() {
                 let key = ObjectKey::new(kind, line[kind.as_str().len()..].trim());
                 assert!(host.lose(&key), "there is no {key}");
             }
-            let plan = plan(&text, store.snapshot(), &host);
+            let replace: Vec<String> =
+                text.lines().filter_map(|line| line.strip_prefix("# replace ")).map(str::to_owned).collect();
+            let plan = match replace.is_empty() {
+                true => plan(&text, store.snapshot(), &host),
+                false => plan_anew(&text, &replace, false, store.snapshot(), &host),
+            };
             assert_golden(&folder.join(format!("{number}.plan.txt")), &plain(&report::plan::render(&plan)));
             assert!(walk(&plan, &host, &store, 1).is_complete());
         }

@@ -473,6 +473,13 @@ pub struct DirectBoot {
     pub cmdline: String,
 }
 
+impl DirectBoot {
+    /// The [`Base::id`] of each of its files.
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.kernel).chain(&self.initrd).map(|(id, _)| id.as_str())
+    }
+}
+
 /// A libvirt domain (reference F2).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Domain {
@@ -667,8 +674,7 @@ impl Object {
                 needs.extend(it.disks.iter().map(|disk| volume_key(&disk.volume)));
                 needs.extend(it.seed.iter().map(|_| seed_key(&it.server)));
                 if let Some(boot) = &it.boot {
-                    needs.push(base_key(&boot.kernel.0));
-                    needs.extend(boot.initrd.iter().map(|initrd| base_key(&initrd.0)));
+                    needs.extend(boot.files().map(base_key));
                 }
                 for nic in &it.nics {
                     needs.push(bridge_key(&nic.network));

@@ -20,6 +20,7 @@ use crate::report::{ADD, BOLD, REMOVE};
 use crate::store::sled::SledStore;
 use crate::store::{Store as _, history};
 use crate::value::ByteSize;
+use crate::wishes::Wishes;
 use crate::{apply, report};
 
 #[derive(Debug, clap::Args)]
@@ -35,6 +36,9 @@ pub(super) struct Arguments {
     max_disruption: Option<Disruption>,
     #[command(flatten)]
     patience: session::Patience,
+    /// Take this away although it has `prevent_destroy`; can be given more than once
+    #[arg(long, value_name = "ADDRESS")]
+    allow_destroy: Vec<String>,
 }
 
 /// What `apply` alone can be told.
@@ -48,6 +52,9 @@ pub(super) struct ApplyArguments {
     /// Define what takes a reboot, and let the guests go on: `novella reboot --pending` reboots them later
     #[arg(long)]
     defer_reboots: bool,
+    /// Give this server a new root disk, from what the spec says now; can be given more than once
+    #[arg(long, value_name = "ADDRESS")]
+    replace: Vec<String>,
 }
 
 /// One of the words for what a guest notices.
@@ -77,7 +84,11 @@ pub(super) struct Errand {
     /// What the lock says we are doing.
     pub operation: &'static str,
     /// Makes the plan.
-    pub plan: fn(&Desired, Recorded, &dyn Host) -> Result<Plan, PlanError>,
+    pub plan: fn(&Desired, Recorded, &dyn Host, &Wishes) -> Result<Plan, PlanError>,
+    /// The addresses of what is to be made anew.
+    pub replace: Vec<String>,
+    /// Whether nothing but that is touched.
+    pub only_these: bool,
     /// Whether what takes a reboot waits until it is asked for.
     pub defer_reboots: bool,
     /// What becomes of the lock file of the images.
@@ -91,7 +102,9 @@ pub(super) struct Errand {
 pub(super) fn run(global: &Global, arguments: &ApplyArguments) -> Result<(), Stop> {
     let errand = Errand {
         operation: "apply",
-        plan: reconcile::plan,
+        plan: reconcile::plan_with,
+        replace: arguments.replace.clone(),
+        only_these: false,
         defer_reboots: arguments.defer_reboots,
         images: if arguments.locked { Locking::Required } else { Locking::Gain },
         question: "Do you want to perform these actions?\n  Novella will perform the actions described above.",
@@ -108,12 +121,18 @@ pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand)
     let store = session::store(global, errand.operation, arguments.patience)?;
     let progress = Arc::new(Progress::default());
     let target = Target::open(global, &desired, progress.sink())?;
-    let plan =
-        (errand.plan)(&desired, store.load()?, target.host()).map_err(|error| session::no_plan(&error, &source))?;
+    let recorded = store.load()?;
+    let mut wishes = session::wishes(&errand.replace, &arguments.allow_destroy, (&desired, &source), &recorded)?;
+    if errand.only_these {
+        wishes = wishes.only_these(&recorded).map_err(|problems| session::refuse(&problems, &source))?;
+    }
+    let plan = (errand.plan)(&desired, recorded, target.host(), &wishes);
+    let plan = plan.map_err(|error| session::no_plan(&error, &source))?;
     let plan = if errand.defer_reboots { plan.defer_reboots() } else { plan };
     report::diagnostics::print(&plan.warnings, &source);
     report::out(report::plan::render_within(&plan, arguments.max_disruption));
     session::refuse_conflicts(&plan)?;
+    session::refuse_guarded(&plan)?;
     if let Some(most) = arguments.max_disruption {
         session::refuse_beyond(&plan, most)?;
     }

@@ -20,6 +20,7 @@ mod logs;
 mod plan;
 mod power;
 mod reboot;
+mod rebuild;
 mod servers;
 mod session;
 mod show;
@@ -98,6 +99,8 @@ enum Verb {
     Destroy(apply::Arguments),
     /// Shut servers down and start them again, one after the other
     Reboot(reboot::Arguments),
+    /// Give servers a new root disk from their image; they keep addresses, MACs and names
+    Rebuild(rebuild::RebuildArguments),
     /// Show the servers with their state and addresses
     Show(show::Arguments),
     /// Show who holds which address: what was planned, and what is leased
@@ -150,6 +153,7 @@ pub fn run() -> ExitCode {
         Verb::Apply(arguments) => apply::run(&global, &arguments),
         Verb::Destroy(arguments) => destroy::run(&global, &arguments),
         Verb::Reboot(arguments) => reboot::run(&global, &arguments),
+        Verb::Rebuild(arguments) => rebuild::run(&global, &arguments),
         Verb::Show(arguments) => show::run(&global, &arguments),
         Verb::Leases(arguments) => leases::run(&global, &arguments),
         Verb::Ip(arguments) => ip::run(&global, &arguments),

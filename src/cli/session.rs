@@ -25,6 +25,7 @@ use crate::store::lock::StateLock;
 use crate::store::sled::SledStore;
 use crate::store::{StoreError, export};
 use crate::value::parse_span;
+use crate::wishes::Wishes;
 
 /// Reads and resolves the spec, and prints what is wrong with it.
 pub(super) fn spec(global: &Global) -> Result<(Desired, Source), Stop> {
@@ -172,6 +173,22 @@ pub(super) fn recorded(global: &Global) -> Result<Recorded, Stop> {
     Ok(read.recorded)
 }
 
+/// Prints problems, and ends with an error.
+pub(super) fn refuse(problems: &[Diagnostic], source: &Source) -> Stop {
+    report::diagnostics::print(problems, source);
+    Stop(FAILED)
+}
+
+/// What these addresses ask for beside the spec.
+pub(super) fn wishes(
+    replace: &[String],
+    allow_destroy: &[String],
+    (desired, source): (&Desired, &Source),
+    recorded: &Recorded,
+) -> Result<Wishes, Stop> {
+    Wishes::new(replace, allow_destroy, desired, recorded).map_err(|problems| refuse(&problems, source))
+}
+
 /// What the spec declares by this name, which may be written with its kind before it.
 pub(super) fn find<'d, T>(
     kind: ResourceKind,
@@ -191,18 +208,14 @@ pub(super) fn find<'d, T>(
             }
         };
         let error = Diagnostic::error(format!("there is no `{kind}.{}`", name.escape_default())).help(help);
-        report::diagnostics::print(&[error], source);
-        Stop(FAILED)
+        refuse(&[error], source)
     })
 }
 
 /// Prints why there is no plan.
 pub(super) fn no_plan(error: &PlanError, source: &Source) -> Stop {
     match error {
-        PlanError::Spec(diagnostics) => {
-            report::diagnostics::print(diagnostics, source);
-            Stop(FAILED)
-        }
+        PlanError::Spec(diagnostics) => refuse(diagnostics, source),
         PlanError::Host(error) => Stop::host(error),
         PlanError::Cycle(_) => Stop::error(error, None),
         PlanError::DataDirMoved { was, is } if was.file_name() != is.file_name() => {
@@ -236,6 +249,19 @@ pub(super) fn refuse_beyond(plan: &Plan, most: Disruption) -> Result<(), Stop> {
         beyond.join("\n  "),
     ));
     Err(Stop(FAILED))
+}
+
+/// Refuses a plan that takes away what has `prevent_destroy`.
+pub(super) fn refuse_guarded(plan: &Plan) -> Result<(), Stop> {
+    for address in &plan.refused {
+        report::note(format_args!(
+            "{}error{:#}: `{address}` has `prevent_destroy`, and this would destroy or replace it; nothing was done\n  help: \
+             set `prevent_destroy = false` in the spec and apply that first, or add `--allow-destroy {address}`",
+            report::REMOVE,
+            report::REMOVE,
+        ));
+    }
+    if plan.refused.is_empty() { Ok(()) } else { Err(Stop(FAILED)) }
 }
 
 /// Refuses a plan in which something that is not ours is in the way.

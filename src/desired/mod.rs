@@ -1,7 +1,7 @@
 //! What the user meant: defaults filled in, names resolved, every rule of the language checked.
 //!
 //! Whoever holds a [`Desired`] holds the proof that the spec is valid. There is one file a resource; [`checks`] has what
-//! concerns several.
+//! concerns several, and [`quota`] what all of them may be together.
 
 pub mod carried;
 pub mod checks;
@@ -12,10 +12,13 @@ pub mod flavor;
 pub mod host;
 pub mod image;
 pub mod keypair;
+pub mod lifecycle;
 pub mod network;
 pub mod port;
+pub mod quota;
 pub mod server;
 pub mod subnet;
+pub mod sum;
 pub mod volume;
 
 use std::collections::BTreeMap;
@@ -30,6 +33,7 @@ pub use dns_record::DnsRecord;
 pub use flavor::Flavor;
 pub use host::HostConfig;
 pub use image::{Image, ImageFile};
+pub use lifecycle::Lifecycle;
 pub use network::Network;
 pub use port::Port;
 pub use server::Server;
@@ -89,6 +93,9 @@ pub fn resolve(spec: &Spec, source: &Source) -> (Option<Desired>, Vec<Diagnostic
     checks::names_are_unique(&ports, &mut problems);
     dns_record::check(&networks, &ports, &mut problems);
     let carried = carried::resolve(spec, &servers, &mut problems);
+    let asked =
+        quota::Asked { networks: &networks, flavors: &flavors, ports: &ports, volumes: &volumes, servers: &servers };
+    quota::check(spec, &asked, &mut problems);
     let desired = Desired { project, host, networks, images, flavors, ports, volumes, servers, carried };
     (Some(desired).filter(|_| !has_errors(&problems.list)), problems.list)
 }

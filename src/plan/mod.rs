@@ -1,9 +1,10 @@
 //! From what is wanted, made and seen to the steps that close the gap. Pure: no clock, no environment, no I/O.
 //!
 //! [`world`] has the two sides that a blueprint is compared with, [`diff`] the table that gives birth to every action,
-//! [`graph`] the order of the steps; `release` tells which volumes a domain gives up first. [`drift`] compares the two sides
-//! with each other alone, and [`records`] edits the first of them by hand.
+//! `confine` takes a part of that, [`graph`] has the order of the steps; `release` tells which volumes a domain gives up first.
+//! [`drift`] compares the two sides with each other alone, and [`records`] edits the first of them by hand.
 
+mod confine;
 pub mod diff;
 pub mod drift;
 pub mod graph;
@@ -11,7 +12,7 @@ pub mod records;
 mod release;
 pub mod world;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use petgraph::graph::DiGraph;
 
@@ -20,6 +21,8 @@ use crate::blueprint::Blueprint;
 use crate::blueprint::cache::CacheUse;
 use crate::blueprint::facts::Disruption;
 use crate::blueprint::key::{ObjectKey, ObjectKind};
+use crate::blueprint::object::Object;
+use crate::desired::lifecycle::Ignored;
 use crate::diagnostic::Diagnostic;
 use crate::plan::diff::{Change, Conflict};
 use crate::plan::world::{Observed, Recorded};
@@ -45,6 +48,10 @@ pub struct Plan {
     pub trash: Option<u32>,
     /// What it means for the image cache, where that is known.
     pub cache: Option<CacheUse>,
+    /// The servers that the spec says something else of, and that stay as they are for they ignore it; each with what.
+    pub ignored: BTreeMap<Address, BTreeSet<Ignored>>,
+    /// What this would take away and may not, by `prevent_destroy`.
+    pub refused: BTreeSet<Address>,
     /// The steps, each pointing at its change; an edge goes from a step to one that must wait for it.
     pub steps: DiGraph<Step, Wait>,
 }
@@ -60,12 +67,35 @@ impl Plan {
     ///
     /// # Errors
     /// When the steps wait for each other in a circle, which is a defect of novella.
-    pub fn new(mut want: Blueprint, made: Recorded, seen: &Observed) -> Result<Self, Cycle> {
+    pub fn new(want: Blueprint, made: Recorded, seen: &Observed) -> Result<Self, Cycle> {
+        Self::confined(want, made, seen, None)
+    }
+
+    /// The same, with nothing but the changes of some resources, of what these need, and of what nobody needs after that.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn confined(
+        mut want: Blueprint,
+        made: Recorded,
+        seen: &Observed,
+        to: Option<&BTreeSet<Address>>,
+    ) -> Result<Self, Cycle> {
         let warnings = std::mem::take(&mut want.warnings);
+        let ignored = std::mem::take(&mut want.ignored);
         let waiting = waiting(&want, seen);
-        let diff::Difference { changes, conflicts, left_alone } = diff::diff(want, made, seen);
+        let needs = to.map(|to| (to, confine::needs(&made)));
+        let diff::Difference { mut changes, mut conflicts, left_alone } = diff::diff(want, made, seen);
+        if let Some((to, needs)) = needs {
+            changes = confine::confine(changes, to, &needs);
+            let needed: BTreeSet<_> = changes.iter().flat_map(|it| &it.want).flat_map(Object::needs).collect();
+            conflicts.retain(|conflict| to.contains(&conflict.address) || needed.contains(&conflict.key));
+        }
         let steps = graph::order(&changes)?;
-        let mut plan = Self { changes, conflicts, left_alone, warnings, waiting, trash: None, cache: None, steps };
+        let refused = BTreeSet::new();
+        let (trash, cache) = (None, None);
+        let mut plan =
+            Self { changes, conflicts, left_alone, warnings, waiting, trash, cache, ignored, refused, steps };
         plan.note_waiting();
         Ok(plan)
     }
@@ -95,6 +125,14 @@ impl Plan {
                 self.waiting.remove(&change.address);
             }
         }
+    }
+
+    /// The same plan, in which none of these resources may be taken away.
+    #[must_use]
+    pub fn protecting(mut self, guarded: &BTreeSet<Address>) -> Self {
+        let lost = self.changes.iter().filter(|change| change.destroys() && guarded.contains(&change.address));
+        self.refused = lost.map(|change| change.address.clone()).collect();
+        self
     }
 
     /// The changes that cost guests more than this, by resource.

@@ -1,6 +1,7 @@
 //! Draws what is wrong with a spec: file, line, column, the lines themselves, and the way out.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
@@ -55,26 +56,24 @@ fn one(diagnostic: &Diagnostic, span: Option<Span>, source: &Source, renderer: &
         title = title.id(code.as_str());
     }
     let mut group = Group::with_title(title);
-    let related = diagnostic.related.as_ref().and_then(|(place, label)| Some((source.locate(place)?, label.as_str())));
+    let related = diagnostic.related.iter().filter_map(|(place, label)| Some((source.locate(place)?, label.as_str())));
+    let related: Vec<(Span, &str)> = related.collect();
     if let Some((span, file)) = span.as_ref().and_then(|span| Some((span, source.files.get(span.file)?))) {
         let mut primary = AnnotationKind::Primary.span(within(file, span));
         if let Some(label) = &diagnostic.label {
             primary = primary.label(clean(label));
         }
-        let mut snippet = snippet(source, span.file).annotation(primary);
-        match related {
-            Some((other, label)) if other.file == span.file => {
-                snippet = snippet.annotation(AnnotationKind::Context.span(within(file, &other)).label(clean(label)));
-                group = group.element(snippet);
-            }
-            Some((other, label)) => {
-                group = group.element(snippet);
-                if let Some(file) = source.files.get(other.file) {
-                    let context = AnnotationKind::Context.span(within(file, &other)).label(clean(label));
-                    group = group.element(self::snippet(source, other.file).annotation(context));
-                }
-            }
-            None => group = group.element(snippet),
+        let beside = |number: usize, file: &SourceFile| {
+            let context = |(other, label): &(Span, &str)| {
+                AnnotationKind::Context.span(within(file, other)).label(clean(label).into_owned())
+            };
+            related.iter().filter(|(other, _)| other.file == number).map(context).collect::<Vec<_>>()
+        };
+        group = group.element(snippet(source, span.file).annotation(primary).annotations(beside(span.file, file)));
+        let others: BTreeSet<usize> =
+            related.iter().map(|(other, _)| other.file).filter(|it| *it != span.file).collect();
+        for (number, file) in others.into_iter().filter_map(|number| Some((number, source.files.get(number)?))) {
+            group = group.element(snippet(source, number).annotations(beside(number, file)));
         }
     } else if let Some(label) = &diagnostic.label {
         group = group.element(Level::NOTE.message(clean(label)));

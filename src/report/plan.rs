@@ -1,6 +1,6 @@
 //! A plan as people read it: by resource, in the words and symbols that Terraform's users have in their fingers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use anstyle::Style;
@@ -11,6 +11,7 @@ use crate::blueprint::disk::Bus;
 use crate::blueprint::facts::Disruption;
 use crate::blueprint::key::{ObjectKey, ObjectKind};
 use crate::blueprint::object::{Attachment, Object};
+use crate::desired::lifecycle::Ignored;
 use crate::plan::Plan;
 use crate::plan::diff::{Action, Change, FieldChange, Reason};
 use crate::report::{ADD, BOLD, CHANGE, DIM, REMOVE, clean_line};
@@ -121,7 +122,7 @@ pub fn render_within(plan: &Plan, most: Option<Disruption>) -> String {
             "{ADD}{BOLD}No changes.{BOLD:#}{ADD:#} {BOLD}Your infrastructure matches the configuration.{BOLD:#}\n{}{}{}",
             images(plan),
             waiting(plan),
-            left_alone(plan)
+            ignored(plan) + &left_alone(plan)
         );
     }
     let mut text = String::new();
@@ -155,6 +156,7 @@ pub fn render_within(plan: &Plan, most: Option<Disruption>) -> String {
     }
     text.push_str(&images(plan));
     text.push_str(&waiting(plan));
+    text.push_str(&ignored(plan));
     text.push_str(&left_alone(plan));
     text
 }
@@ -246,6 +248,17 @@ fn waiting(plan: &Plan) -> String {
     )
 }
 
+/// The servers that the spec says something else of, and that stay as they are.
+fn ignored(plan: &Plan) -> String {
+    if plan.ignored.is_empty() {
+        return String::new();
+    }
+    let words = |what: &BTreeSet<Ignored>| what.iter().map(|it| it.as_str()).collect::<Vec<_>>().join(", ");
+    let servers: Vec<String> =
+        plan.ignored.iter().map(|(address, what)| format!("{address} ({})", words(what))).collect();
+    format!("{DIM}Ignored, by `ignore_changes`:{DIM:#} {}.\n", servers.join(", "))
+}
+
 /// What a person should know who has lost the state, and with it half of the spec.
 pub fn left_alone(plan: &Plan) -> String {
     if plan.left_alone.is_empty() {
@@ -287,7 +300,9 @@ fn object(text: &mut String, change: &Change, trash: Option<u32>, most: Option<D
     let _ = writeln!(text, "  {style}{symbol:>3}{style:#} {}{dim}", title(change));
     match (change.action, &change.want) {
         (Action::Create, Some(want)) => {
-            let facts = want.facts();
+            let mut facts = want.facts();
+            // What is recorded beside it.
+            facts.extend(change.fields.iter().filter_map(|field| Some((field.name.clone(), field.after.clone()?))));
             attributes(
                 text,
                 facts.iter().filter(|(name, value)| is_news(name, value)).map(|(name, value)| Attribute {
@@ -298,7 +313,7 @@ fn object(text: &mut String, change: &Change, trash: Option<u32>, most: Option<D
                 }),
             );
         }
-        (Action::Update | Action::Replace, _) => {
+        (Action::Update | Action::Replace | Action::CreateThenDelete | Action::Record, _) => {
             // What DHCP hands out is said only where it is not simply the address.
             let address = change.fields.iter().find(|field| field.name == "address");
             let same = |field: &&FieldChange| {
@@ -327,7 +342,8 @@ fn object(text: &mut String, change: &Change, trash: Option<u32>, most: Option<D
 /// Whether a disk is taken away that is worth to be kept.
 fn goes_to_trash(change: &Change) -> bool {
     let object = change.made.as_ref().map(|made| &made.object).or(change.want.as_ref());
-    object.is_some_and(Object::is_worth_keeping) && matches!(change.action, Action::Delete | Action::Replace)
+    let is_taken_away = matches!(change.action, Action::Delete | Action::Replace | Action::CreateThenDelete);
+    is_taken_away && object.is_some_and(Object::is_worth_keeping)
 }
 
 /// The kind of the object, and its own name where that says more than the address it stands under.
@@ -409,6 +425,7 @@ fn symbol(action: Action) -> (&'static str, Style) {
         Action::Create => ("+", ADD),
         Action::Update => ("~", CHANGE),
         Action::Replace => ("-/+", REMOVE),
+        Action::CreateThenDelete => ("+/-", REMOVE),
         Action::Delete => ("-", REMOVE),
         Action::Forget | Action::Disown => (".", DIM),
         Action::Record => ("=", DIM),
@@ -421,6 +438,7 @@ fn reason(change: &Change) -> String {
         (Reason::Cached, _) => "kept in the cache".into(),
         (Reason::Disowned, _) => "stays on the host".into(),
         (Reason::Moved, _) => "recorded under another name before".into(),
+        (Reason::Requested, _) => "requested".into(),
         (Reason::Found, _) => "found on the host with our mark".into(),
         (Reason::Vanished, Action::Forget) => "gone from the host already".into(),
         (Reason::Vanished, _) => "vanished from the host".into(),

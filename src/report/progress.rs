@@ -133,6 +133,7 @@ fn doing(action: Action) -> &'static str {
         Action::Create => "Creating",
         Action::Update => "Modifying",
         Action::Replace => "Replacing",
+        Action::CreateThenDelete => "Creating beside the old one",
         Action::Delete => "Destroying",
         Action::Forget | Action::Disown => "Forgetting",
         Action::Record => "Recording",

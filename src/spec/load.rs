@@ -197,11 +197,17 @@ impl Reader<'_> {
                 }
                 "moved" => self.blocks("moved", place, value, |spec| &mut spec.moved),
                 "removed" => self.blocks("removed", place, value, |spec| &mut spec.removed),
+                "quota" => {
+                    if self.declare("quota", place, "there is one `[quota]` for all files") {
+                        let spec = self.table(value, "quota").map(|table| self.read_table(table, "quota"));
+                        self.loaded.spec.quota = spec.unwrap_or_default();
+                    }
+                }
                 word => match ResourceKind::ALL.into_iter().find(|kind| kind.as_str() == word) {
                     Some(kind) => self.resources(kind, value),
                     None => {
                         let kinds = ResourceKind::ALL.map(ResourceKind::as_str);
-                        let known = kinds.into_iter().chain(["novella", "project", "moved", "removed"]);
+                        let known = kinds.into_iter().chain(["novella", "project", "quota", "moved", "removed"]);
                         let error = Diagnostic::error(format!("unknown table `{word}`")).at(place);
                         self.report(suggest(error, word, known));
                     }
@@ -405,7 +411,7 @@ impl Reader<'_> {
     /// Notes that a value is not to be shown, if it is that of a key which may hold a secret.
     fn hide(&mut self, word: &str, value: &Spanned<DeValue<'_>>) {
         // Also of one that is misspelt.
-        if alias(word, &HIDDEN).or_else(|| did_you_mean(word, HIDDEN)).is_some() {
+        if word != "count" && alias(word, &HIDDEN).or_else(|| did_you_mean(word, HIDDEN)).is_some() {
             let span = self.span(value.span());
             self.loaded.source.hidden.push(span);
         }
@@ -424,13 +430,14 @@ impl Reader<'_> {
 const HIDDEN: [&str; 3] = ["user_data", "content", "public_key"];
 
 /// What people used to other tools write, and what it is called here.
-const ALIASES: [(&str, &str); 42] = [
+const ALIASES: [(&str, &str); 43] = [
     ("memory", "ram"),
     ("mem", "ram"),
     ("cpus", "vcpus"),
     ("cpu", "vcpus"),
     ("vcpu", "vcpus"),
     ("size", "disk"),
+    ("gigabytes", "disk"),
     ("ip", "fixed_ip"),
     ("address", "fixed_ip"),
     ("network", "networks"),

@@ -9,16 +9,18 @@ use crate::blueprint::disk::Bus;
 use crate::blueprint::object::{DiskFormat, ImageFormat, Power};
 use crate::spec::values::{
     AddressSpec, Architecture, AttachmentSpec, Cidr, CpuMode, DhcpOptSpec, DiskSpec, FileSpec, FirmwareSpec,
-    FixedIpSpec, Forward, GatewaySpec, HostRouteSpec, HypervisorType, Ip, Ipv6Mode, Lifetime, OnUserDataChange, Pool,
-    PortRef, RecordType, Size, TimeToLive, TpmVersion, VirtTypeSpec, VolumeRef,
+    FixedIpSpec, Forward, GatewaySpec, GuardSpec, HostRouteSpec, HypervisorType, Ip, Ipv6Mode, LifecycleSpec, Lifetime,
+    Limit, OnUserDataChange, Pool, PortRef, RecordType, Size, TimeToLive, TpmVersion, VirtTypeSpec, VolumeRef,
 };
-use crate::value::{Mac, Secret, Sha256};
+use crate::value::{ByteSize, Mac, Secret, Sha256};
 
 /// All that the files of a spec say.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Spec {
     /// `[project]`.
     pub project: ProjectSpec,
+    /// `[quota]`.
+    pub quota: QuotaSpec,
     /// `[host.NAME]`.
     pub hosts: BTreeMap<Name, HostSpec>,
     /// `[network.NAME]`.
@@ -68,6 +70,35 @@ pub struct ProjectSpec {
     pub name: Option<Name>,
 }
 
+/// `[quota]`: how much the spec may ask for, in the names of Nova and Neutron. What is not written, or `-1`, has no limit.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct QuotaSpec {
+    /// Servers.
+    pub instances: Option<Limit<u64>>,
+    /// Processors of all servers.
+    pub cores: Option<Limit<u64>>,
+    /// Memory of all servers.
+    pub ram: Option<Limit<ByteSize>>,
+    /// Root disks of all servers.
+    pub disk: Option<Limit<ByteSize>>,
+    /// Volumes of their own.
+    pub volumes: Option<Limit<u64>>,
+    /// Networks.
+    pub networks: Option<Limit<u64>>,
+    /// Subnets.
+    pub subnets: Option<Limit<u64>>,
+    /// Ports, of servers and of their own.
+    pub ports: Option<Limit<u64>>,
+    /// Keys.
+    pub key_pairs: Option<Limit<u64>>,
+    /// Items of metadata of any one server.
+    pub metadata_items: Option<Limit<u64>>,
+    /// Files that are put into any one server.
+    pub injected_files: Option<Limit<u64>>,
+    /// Bytes of any one of these.
+    pub injected_file_content_bytes: Option<Limit<u64>>,
+}
+
 /// `[host.local]`: the machine that holds everything.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct HostSpec {
@@ -104,6 +135,8 @@ pub struct NetworkSpec {
     pub bridge: Option<String>,
     /// The DNS domain of its guests. Default `novella.internal`.
     pub domain: Option<String>,
+    /// Whether it may be taken away.
+    pub lifecycle: Option<GuardSpec>,
 }
 
 /// `[subnet.NAME]`: a range of addresses on a network.
@@ -239,6 +272,8 @@ pub struct VolumeSpec {
     pub format: Option<DiskFormat>,
     /// The image that it begins as (Cinder's `imageRef`). Default none: it is empty.
     pub image: Option<Name>,
+    /// Whether it may be taken away.
+    pub lifecycle: Option<GuardSpec>,
 }
 
 /// `[keypair.NAME]`: a public key, with which somebody may log in.
@@ -289,6 +324,8 @@ pub struct ServerSpec {
     pub volumes: Option<Vec<VolumeRef>>,
     /// Further disks, which go with it.
     pub disks: Option<Vec<DiskSpec>>,
+    /// What may become of it by an edit.
+    pub lifecycle: Option<LifecycleSpec>,
     /// Makes so many of it, named `NAME-1` and on.
     pub count: Option<u32>,
 }

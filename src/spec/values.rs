@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, Error, MapAccess, Unexpected, Visitor};
+use serde::de::{Deserializer, Error, IntoDeserializer as _, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::address::{Address, Name};
@@ -77,6 +77,62 @@ impl<'de> Deserialize<'de> for Size {
         }
 
         deserializer.deserialize_any(SizeVisitor)
+    }
+}
+
+/// The most of something there may be; none where there is no limit, which is written as `-1`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit<T>(pub Option<T>);
+
+impl<'de> Deserialize<'de> for Limit<u64> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct LimitVisitor;
+
+        impl Visitor<'_> for LimitVisitor {
+            type Value = Limit<u64>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("how many there may be, or -1 for no limit")
+            }
+
+            fn visit_i64<E: Error>(self, number: i64) -> Result<Self::Value, E> {
+                match u64::try_from(number) {
+                    Ok(number) => Ok(Limit(Some(number))),
+                    Err(_) if number == -1 => Ok(Limit(None)),
+                    Err(_) => Err(E::invalid_value(Unexpected::Signed(number), &self)),
+                }
+            }
+        }
+
+        deserializer.deserialize_any(LimitVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for Limit<ByteSize> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        /// As `Size`, but for the one number that needs no unit.
+        struct LimitVisitor;
+
+        impl Visitor<'_> for LimitVisitor {
+            type Value = Limit<ByteSize>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a size such as \"512 MiB\", or -1")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+                Size::deserialize(text.into_deserializer()).map(|size| Limit(Some(size.0)))
+            }
+
+            fn visit_i64<E: Error>(self, number: i64) -> Result<Self::Value, E> {
+                match number {
+                    -1 => Ok(Limit(None)),
+                    number => Size::deserialize(number.into_deserializer()).map(|size| Limit(Some(size.0))),
+                }
+            }
+        }
+
+        deserializer.deserialize_any(LimitVisitor)
     }
 }
 
@@ -464,6 +520,26 @@ pub struct FileSpec {
     pub mode: Option<String>,
     /// Its user and group. Default `root:root`.
     pub owner: Option<String>,
+}
+
+/// What may become of a server by an edit (Terraform's `lifecycle`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LifecycleSpec {
+    /// Whether a plan that would take it away, or its disk, is refused. Default `false`.
+    pub prevent_destroy: Option<bool>,
+    /// The keys whose changes are ignored once it is made; `all` of them. Default none.
+    pub ignore_changes: Option<Vec<String>>,
+    /// Whether a new root disk is made before the guest is shut down. Default `false`.
+    pub create_before_destroy: Option<bool>,
+}
+
+/// What may become of a network or a volume by an edit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GuardSpec {
+    /// Whether a plan that would take it away is refused. Default `false`.
+    pub prevent_destroy: Option<bool>,
 }
 
 /// What becomes of a guest when what its cloud-init was told changes.

@@ -25,6 +25,7 @@ mod live;
 mod looking;
 mod ports;
 mod quickstart;
+mod rebuild;
 mod recycle;
 mod seeds;
 mod verbs;
