@@ -545,6 +545,51 @@ fn every_example_lives_from_plan_to_destroy() {
 }
 
 #[test]
+fn one_spec_is_for_several_places() {
+    let place = Place::new("");
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/vars");
+    let path = |below: &str| example.join(below).to_str().expect("UTF-8").to_owned();
+    let specs = path("");
+    let plan = |arguments: &[&str]| place.novella(&[&["--specs", &specs, "plan"], arguments].concat());
+    plan(&[]).ends(0).out("server.web-1").out("server.debug").out("10.60.0.50").out("shop-lab.db");
+    let values = path("values/staging.toml");
+    let said = plan(&["--var-file", &values, "--var", "webs=2"]).ends(0).out("10.61.0.50").out("shop-staging.web-2");
+    assert!(!said.out.contains("web-3"), "{said:#?}");
+    let prod = path("prod");
+    let said = plan(&["--overlay", &prod]).ends(0).out("shop-prod.web-3");
+    assert!(!said.out.contains("debug") && !said.out.contains("server.base"), "{said:#?}");
+    // Before the verb and behind it, and the later counts.
+    let all = ["--var", "webs=4", "--specs", &specs, "--var", "net=10.62.0", "plan", "--var", "webs=5"];
+    place.novella(&all).ends(0).out("shop-lab.web-5").out("10.62.0.50");
+    plan(&["--var", "nett=x"]).ends(1).err("there is no variable `nett`").err("did you mean `net`?");
+    plan(&["--overlay", "nowhere"]).ends(1).err("cannot read the specs in `nowhere`").err("--overlay DIR");
+    plan(&["--var-file", "nowhere"]).ends(1).err("cannot read `nowhere`");
+}
+
+#[test]
+fn a_value_of_the_environment_is_not_shown() {
+    let place = Place::new("[vars]\nn = 1\n[flavor.a]\nvcpus = \"${var.n}\"\nram = \"1 GiB\"\ndisk = \"1 GiB\"\n");
+    let run = |name: &str, value: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_novella"));
+        Said::from(command.arg("validate").current_dir(place.0.path()).env(name, value).output().expect("novella"))
+    };
+    run("NOVELLA_VAR_n", "2").ends(0);
+    run("NOVELLA_VAR_other", "hunter2").ends(0);
+    let said = run("NOVELLA_VAR_n", "hunter2").ends(1).err("NOVELLA_VAR_n:1:1").err("`var.n` is an integer");
+    assert!(!said.err.contains("hunter2"), "{said:#?}");
+}
+
+#[test]
+fn editors_and_man_are_told() {
+    let place = Place::new("");
+    let schema: serde_json::Value = serde_json::from_str(&place.novella(&["schema"]).ends(0).out).expect("JSON");
+    assert_eq!(schema["properties"]["novella"]["const"], 1);
+    place.novella(&["man", "pages"]).ends(0);
+    let page = std::fs::read_to_string(place.path("pages/novella-apply.1")).expect("a page");
+    assert!(page.starts_with(".ie") && page.contains("auto\\-approve"), "{page}");
+}
+
+#[test]
 fn a_plan_that_disrupts_more_than_is_allowed_is_refused_before_anything_is_touched() {
     let place = Place::new(BASE);
     // What is new disrupts nobody.

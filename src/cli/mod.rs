@@ -8,13 +8,16 @@ mod completions;
 mod console;
 mod destroy;
 mod doctor;
+mod given;
 mod interrupt;
 mod ip;
 mod leases;
 mod logs;
+mod man;
 mod plan;
 mod power;
 mod reboot;
+mod schema;
 mod servers;
 mod session;
 mod show;
@@ -26,10 +29,11 @@ mod wait;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 use crate::report;
+use crate::spec::Inputs;
 
 /// An error was met, and has been printed.
 const FAILED: u8 = 1;
@@ -54,6 +58,8 @@ struct Global {
     /// The directory of the spec files
     #[arg(long, global = true, value_name = "DIR", env = "NOVELLA_SPECS", default_value = "specs")]
     specs: PathBuf,
+    #[arg(skip)]
+    given: given::Arguments,
     /// The directory of the state
     #[arg(long, global = true, value_name = "DIR", env = "NOVELLA_STATE", default_value = "state")]
     state: PathBuf,
@@ -66,6 +72,13 @@ struct Global {
     /// Print without colours
     #[arg(long, global = true)]
     no_color: bool,
+}
+
+impl Global {
+    /// Where the spec is, with what is laid over it and what its variables are given.
+    fn inputs(&self) -> Inputs {
+        Inputs { directory: self.specs.clone(), overlays: self.given.overlays.clone(), given: self.given.given() }
+    }
 }
 
 /// Where objects are made.
@@ -111,13 +124,24 @@ enum Verb {
     Vnc(vnc::Arguments),
     /// Check that this machine has all that is needed, and say how to mend what is not
     Doctor,
+    /// Print the JSON Schema of the spec files, for editors
+    Schema,
+    /// Write the manual pages
+    #[command(hide = true)]
+    Man(man::Arguments),
     /// Print the completions for a shell
     Completions(completions::Arguments),
 }
 
+fn command() -> clap::Command {
+    given::everywhere(Cli::command())
+}
+
 /// Runs the program with the arguments it was started with.
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = command().get_matches();
+    let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    cli.global.given = given::Arguments::read(&matches);
     if cli.global.no_color {
         anstream::ColorChoice::Never.write_global();
     }
@@ -142,7 +166,12 @@ pub fn run() -> ExitCode {
         Verb::Logs(arguments) => logs::run(&global, &arguments),
         Verb::Vnc(arguments) => vnc::run(&global, &arguments),
         Verb::Doctor => doctor::run(&global),
-        Verb::Completions(arguments) => completions::run(&arguments, &mut Cli::command()),
+        Verb::Schema => {
+            schema::run();
+            Ok(())
+        }
+        Verb::Man(arguments) => man::run(&arguments, command()),
+        Verb::Completions(arguments) => completions::run(&arguments, &mut command()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

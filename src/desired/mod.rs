@@ -100,7 +100,11 @@ impl Problems<'_> {
 
     /// The value, or a problem that says it is needed. A value that could not be read has its problem already.
     fn need<'v, T>(&mut self, resource: &Address, key: &str, value: &'v Option<T>, example: &str) -> Option<&'v T> {
-        if value.is_none() && self.source.key(&format!("{resource}.{key}")).is_none() {
+        let is_told = || {
+            self.source.key(&format!("{resource}.{key}")).is_some()
+                || self.source.incomplete.contains(&resource.to_string())
+        };
+        if value.is_none() && !is_told() {
             self.push(
                 Diagnostic::error(format!("`{resource}` needs `{key}`"))
                     .on(resource, "")

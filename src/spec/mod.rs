@@ -2,13 +2,17 @@
 //!
 //! [`schema`] holds one struct a table, with `Option` wherever a person may stay silent; [`values`] the types of its
 //! fields; [`source`] the texts, and where each key stands in them; [`mod@load`] reads all files and finds all their
-//! problems at once.
+//! problems at once. [`layers`] has what a table takes from another, [`variables`] what a value takes from outside. [`json_schema`]
+//! tells editors all this.
 
+pub mod json_schema;
+pub mod layers;
 pub mod load;
 pub mod schema;
 pub mod source;
 pub mod values;
+pub mod variables;
 
-pub use load::{Loaded, load};
+pub use load::{Inputs, Loaded, load, load_with};
 pub use schema::Spec;
 pub use source::Source;

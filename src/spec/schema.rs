@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::address::Name;
@@ -39,14 +40,14 @@ pub struct Spec {
 }
 
 /// `[project]`: what keeps two specs on one host apart.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 pub struct ProjectSpec {
     /// Part of every identity: changing it makes everything anew. Default `default`.
     pub name: Option<Name>,
 }
 
 /// `[host.local]`: the machine that holds everything.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 pub struct HostSpec {
     /// How libvirt is reached. Default `qemu:///system`.
     pub libvirt_uri: Option<String>,
@@ -69,7 +70,7 @@ pub struct HostSpec {
 }
 
 /// `[network.NAME]`: one bridge with one dnsmasq.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 pub struct NetworkSpec {
     /// What it lets in and out. Default `nat`.
     pub forward: Option<Forward>,
@@ -82,7 +83,7 @@ pub struct NetworkSpec {
 }
 
 /// `[subnet.NAME]`: a range of addresses on a network.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 pub struct SubnetSpec {
     /// The network it is on. Needed.
     pub network: Option<Name>,
@@ -107,7 +108,7 @@ pub struct SubnetSpec {
 }
 
 /// `[dns_record.NAME]`: a name in the DNS of a network, beside those of its ports.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 pub struct DnsRecordSpec {
     /// The network whose guests are told. Needed.
     pub network: Option<Name>,
@@ -120,7 +121,7 @@ pub struct DnsRecordSpec {
 }
 
 /// `[port.NAME]`, and a port in the `ports` of a server.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PortSpec {
     /// The network it is on. Needed.
@@ -136,16 +137,21 @@ pub struct PortSpec {
     /// The name the guest is told and known by in DNS. Default that of its server; of a port that no server has, its own.
     pub dns_name: Option<Name>,
     /// Refused until they are enforced.
+    #[schemars(skip)]
     pub security_groups: Option<toml::Value>,
     /// Refused until they are enforced.
+    #[schemars(skip)]
     pub allowed_address_pairs: Option<toml::Value>,
     /// Refused until it is enforced.
+    #[schemars(skip)]
     pub port_security_enabled: Option<toml::Value>,
 }
 
 /// `[image.NAME]`: a disk, a kernel, or both.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 pub struct ImageSpec {
+    /// The image that has what is not written here.
+    pub extends: Option<Name>,
     /// A path (from the file it stands in) or an http(s) URL.
     pub source: Option<String>,
     /// The format of the disk. Needed with `source`.
@@ -179,8 +185,10 @@ pub struct ImageSpec {
 }
 
 /// `[flavor.NAME]`: a size.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 pub struct FlavorSpec {
+    /// The flavor that has what is not written here.
+    pub extends: Option<Name>,
     /// Processors. Default 1.
     pub vcpus: Option<u32>,
     /// How many processors a running server can be brought to. Default `vcpus`.
@@ -198,15 +206,19 @@ pub struct FlavorSpec {
 }
 
 /// `[keypair.NAME]`: a public key, with which somebody may log in.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 pub struct KeypairSpec {
     /// The line in `id_ed25519.pub`. Needed.
     pub public_key: Option<String>,
 }
 
 /// `[server.NAME]`: a virtual machine.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 pub struct ServerSpec {
+    /// The server that has what is not written here, but for `abstract`: maps become one, lists do not.
+    pub extends: Option<Name>,
+    /// Whether it is only there for others to extend. Default `false`.
+    pub r#abstract: Option<bool>,
     /// The image. Needed.
     pub image: Option<Name>,
     /// The flavor. Needed.
@@ -222,6 +234,7 @@ pub struct ServerSpec {
     /// The servers that are started before it, and stopped after it.
     pub depends_on: Option<Vec<Name>>,
     /// Refused: guests would be started before their bridges are there.
+    #[schemars(skip)]
     pub autostart: Option<toml::Value>,
     /// How many seconds it may take to shut down before it is forced off. Default 60.
     pub shutdown_timeout: Option<u32>,

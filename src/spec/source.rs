@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use crate::diagnostic::{Place, Span};
+use crate::spec::variables::ENVIRONMENT;
 use crate::value::Secret;
 
 /// One file of a spec.
@@ -26,10 +27,46 @@ pub struct Source {
     pub contents: HashMap<String, Secret>,
     /// The values that are not to be shown, for they may be secrets.
     pub hidden: Vec<Span>,
+    /// The addresses of tables that extend what is not there: what they have not may have been meant to come from that.
+    pub incomplete: Vec<String>,
+    /// Where variables stand in values.
+    pub uses: Vec<Use>,
     keys: HashMap<String, Span>,
 }
 
+/// A variable in a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Use {
+    /// The value.
+    pub span: Span,
+    /// The variable's name.
+    pub name: String,
+    /// Where the variable's own value stands.
+    pub from: Span,
+}
+
 impl Source {
+    /// The variables that stand in a value, each once.
+    pub fn uses_in(&self, span: &Span) -> Vec<&Use> {
+        let within = |it: &&Use| {
+            it.span.file == span.file && span.bytes.start <= it.span.bytes.start && it.span.bytes.end <= span.bytes.end
+        };
+        let mut uses: Vec<&Use> = self.uses.iter().filter(within).collect();
+        uses.sort_by_key(|it| &it.name);
+        uses.dedup_by_key(|it| &it.name);
+        uses
+    }
+
+    /// A place as people name it: `web.toml:9`.
+    pub fn shown(&self, span: &Span) -> String {
+        let path = self.files.get(span.file).map_or_else(String::new, |file| file.path.display().to_string());
+        // What is given on the command line or by the environment has one line.
+        if path == "--var" || path.starts_with(ENVIRONMENT) {
+            return path;
+        }
+        format!("{path}:{}", self.line_column(span.file, span.bytes.start).0)
+    }
+
     /// Notes where the value of `key` stands.
     pub fn note(&mut self, key: String, span: Span) {
         self.keys.insert(key, span);

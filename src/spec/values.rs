@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use ipnet::IpNet;
+use schemars::JsonSchema;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Serialize};
@@ -208,7 +209,7 @@ impl FromStr for Lifetime {
 text!(Lifetime, "a length of time such as \"12h\"");
 
 /// How the guests on an IPv6 subnet get their addresses (Neutron's `ipv6_address_mode`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub enum Ipv6Mode {
     /// Each makes its own from the prefix and its MAC (RFC 4862).
     #[default]
@@ -223,7 +224,7 @@ pub enum Ipv6Mode {
 }
 
 /// A route that guests are told of (Neutron's `host_routes`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HostRouteSpec {
     /// Where it leads.
@@ -233,7 +234,7 @@ pub struct HostRouteSpec {
 }
 
 /// A DHCP option of one port (Neutron's `extra_dhcp_opts`).
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DhcpOptSpec {
     /// The option by its name, such as `bootfile-name`, or by its number.
@@ -283,10 +284,12 @@ impl<'de, T: TextOrTable<'de>> Visitor<'de> for TextOrTableVisitor<T> {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct FixedIpTable {
+pub(super) struct FixedIpTable {
+    /// The subnet that it is to come from.
     subnet: Option<Name>,
+    /// The address.
     ip_address: Option<Ip>,
 }
 
@@ -338,7 +341,7 @@ impl<'de> Deserialize<'de> for PortRef {
 }
 
 /// A file that is put into a guest (Nova's injected files).
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FileSpec {
     /// Where it is put.
@@ -354,7 +357,7 @@ pub struct FileSpec {
 }
 
 /// What becomes of a guest when what its cloud-init was told changes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnUserDataChange {
     /// Nothing: it keeps what it was made with.
@@ -367,7 +370,7 @@ pub enum OnUserDataChange {
 }
 
 /// The types of records that the DNS of a network can have beside those of ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum RecordType {
     /// An IPv4 address (RFC 1035).
@@ -396,7 +399,7 @@ impl RecordType {
 }
 
 /// What a network lets in and out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Forward {
     /// Out with the host's address (masquerade), in only what answers.
@@ -420,7 +423,7 @@ impl Forward {
 }
 
 /// What starts a machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum FirmwareSpec {
     /// SeaBIOS.
@@ -430,7 +433,7 @@ pub enum FirmwareSpec {
 }
 
 /// The version of a TPM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 pub enum TpmVersion {
     /// TPM 2.0.
     #[serde(rename = "2.0")]
@@ -438,7 +441,7 @@ pub enum TpmVersion {
 }
 
 /// Which kind of hypervisor an image is made for (Glance's `hypervisor_type`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum HypervisorType {
     /// QEMU, with KVM or without.
@@ -448,7 +451,7 @@ pub enum HypervisorType {
 }
 
 /// Which processors an image is made for (Glance's `architecture`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 pub enum Architecture {
     /// 64-bit x86.
     #[serde(rename = "x86_64", alias = "amd64")]
@@ -456,7 +459,7 @@ pub enum Architecture {
 }
 
 /// Where a guest's processor comes from (Nova's `cpu_mode`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum CpuMode {
     /// The host's, as near as a name and a list of features come to it.
@@ -468,7 +471,7 @@ pub enum CpuMode {
 }
 
 /// How domains are to be run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum VirtTypeSpec {
     /// With KVM where a guest really runs under it, else by emulation.
