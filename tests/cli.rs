@@ -580,6 +580,38 @@ fn a_value_of_the_environment_is_not_shown() {
 }
 
 #[test]
+fn files_are_given_their_form_in_place() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    let crooked = "[flavor.a]   # comment\nram=\"1 GiB\"\n\n\ndisk = \"1 GiB\"";
+    let place = Place::new(crooked);
+    let spec = place.path("specs/spec.toml");
+    std::fs::set_permissions(&spec, std::fs::Permissions::from_mode(0o640)).expect("a mode");
+    // As anybody but root, it can only be ours.
+    let owner = if nix::unistd::Uid::effective().is_root() { 12345 } else { nix::unistd::Uid::effective().as_raw() };
+    std::os::unix::fs::chown(&spec, Some(owner), None).expect("an owner");
+    std::fs::write(place.path("specs/good.toml"), "novella = 1\n").expect("written");
+    let said = place.novella(&["fmt", "--check"]).ends(3);
+    assert_eq!(said.out, "specs/spec.toml\n");
+    place.novella(&["fmt", "--diff"]).ends(0).out("--- specs/spec.toml").out("-ram=\"1 GiB\"").out("+ram = \"1 GiB\"");
+    assert_eq!(std::fs::read_to_string(&spec).expect("a text"), crooked, "only shown");
+    std::os::unix::fs::symlink(&spec, place.path("link.toml")).expect("a link");
+    place.novella(&["fmt", "link.toml"]).ends(0).out("link.toml");
+    let formed = "[flavor.a]   # comment\nram = \"1 GiB\"\n\ndisk = \"1 GiB\"\n";
+    assert_eq!(std::fs::read_to_string(&spec).expect("a text"), formed);
+    let found = std::fs::symlink_metadata(&spec).expect("a file");
+    assert_eq!((found.mode() & 0o7777, found.uid()), (0o640, owner));
+    assert!(std::fs::symlink_metadata(place.path("link.toml")).expect("a link").is_symlink());
+    assert_eq!(place.novella(&["fmt", "--check"]).ends(0).out, "");
+    assert_eq!(std::fs::read_dir(place.path("specs")).expect("a directory").count(), 2, "nothing is left");
+
+    std::fs::write(place.path("specs/good.toml"), "novella=1").expect("written");
+    place.write("[flavor.a\nram=1\n");
+    place.novella(&["fmt"]).ends(1).out("specs/good.toml").err("specs/spec.toml:1").err("1 error");
+    assert_eq!(std::fs::read_to_string(&spec).expect("a text"), "[flavor.a\nram=1\n");
+    place.novella(&["fmt", "nowhere.toml"]).ends(1).err("cannot read `nowhere.toml`");
+}
+
+#[test]
 fn editors_and_man_are_told() {
     let place = Place::new("");
     let schema: serde_json::Value = serde_json::from_str(&place.novella(&["schema"]).ends(0).out).expect("JSON");

@@ -1,13 +1,14 @@
 //! The command line: one file a verb.
 //!
-//! Exit codes: 0 done or valid; 1 an error; 2 with `plan --detailed-exitcode` when there are changes; 130 when
-//! interrupted. `ssh` ends with the code of ssh.
+//! Exit codes: 0 done or valid; 1 an error; 2 with `plan --detailed-exitcode` when there are changes; 3 with `fmt --check`
+//! when a file is not as it should be; 130 when interrupted. `ssh` ends with the code of ssh.
 
 mod apply;
 mod completions;
 mod console;
 mod destroy;
 mod doctor;
+mod fmt;
 mod given;
 mod interrupt;
 mod ip;
@@ -39,6 +40,8 @@ use crate::spec::Inputs;
 const FAILED: u8 = 1;
 /// There are changes (`plan --detailed-exitcode`).
 const CHANGES: u8 = 2;
+/// A file has not its canonical form (`fmt --check`).
+const UNFORMATTED: u8 = 3;
 /// A signal ended the work: 128 + SIGINT.
 const INTERRUPTED: u8 = 130;
 
@@ -124,6 +127,8 @@ enum Verb {
     Vnc(vnc::Arguments),
     /// Check that this machine has all that is needed, and say how to mend what is not
     Doctor,
+    /// Give the spec files their canonical spacing; comments and order stay
+    Fmt(fmt::Arguments),
     /// Print the JSON Schema of the spec files, for editors
     Schema,
     /// Write the manual pages
@@ -166,6 +171,7 @@ pub fn run() -> ExitCode {
         Verb::Logs(arguments) => logs::run(&global, &arguments),
         Verb::Vnc(arguments) => vnc::run(&global, &arguments),
         Verb::Doctor => doctor::run(&global),
+        Verb::Fmt(arguments) => fmt::run(&global, &arguments),
         Verb::Schema => {
             schema::run();
             Ok(())

@@ -120,7 +120,8 @@ fn none_in(option: &str, directory: &Path) -> Diagnostic {
     })
 }
 
-fn read_file(path: PathBuf, diagnostics: &mut Vec<Diagnostic>) -> Option<SourceFile> {
+/// The file, unless it cannot be read, which is then told.
+pub fn read_file(path: PathBuf, diagnostics: &mut Vec<Diagnostic>) -> Option<SourceFile> {
     match read(&path) {
         Ok(text) => Some(SourceFile { path, text }),
         Err(why) => {
@@ -190,7 +191,11 @@ fn read_named(loaded: &mut Loaded) {
     }
 }
 
-fn list(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
+/// The `*.toml` files in a directory, in the order of their names.
+///
+/// # Errors
+/// When it cannot be listed.
+pub fn list(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
@@ -256,10 +261,7 @@ impl Reader<'_> {
         let start = self.start(file);
         let (root, errors) = DeTable::parse_recoverable(text);
         let broken = !errors.is_empty();
-        for error in errors {
-            let bytes = error.span().unwrap_or(0..0);
-            self.report(Diagnostic::error(first_line(error.message())).at(Span { file, bytes }));
-        }
+        self.loaded.diagnostics.extend(syntax_errors(file, errors));
         // What stands in a file that is not TOML is anyone's guess; guessing brings up problems that are none.
         (!broken).then(|| layers::moved(root.into_inner(), start))
     }
@@ -637,6 +639,12 @@ fn mend_name(word: &str) -> String {
         .take(Name::MAX_LEN)
         .collect();
     mended.trim_end_matches('-').to_owned()
+}
+
+/// Where and why a file is not TOML.
+pub(super) fn syntax_errors(file: usize, errors: Vec<toml::de::Error>) -> Vec<Diagnostic> {
+    let place = |error: &toml::de::Error| Span { file, bytes: error.span().unwrap_or(0..0) };
+    errors.iter().map(|error| Diagnostic::error(first_line(error.message())).at(place(error))).collect()
 }
 
 fn first_line(text: &str) -> &str {
