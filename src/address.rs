@@ -175,6 +175,21 @@ impl Address {
     }
 }
 
+/// Why a text is not an [`Address`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an address is KIND.NAME, as `server.web`")]
+pub struct InvalidAddress;
+
+impl FromStr for Address {
+    type Err = InvalidAddress;
+
+    fn from_str(text: &str) -> Result<Self, InvalidAddress> {
+        let (word, name) = text.split_once('.').ok_or(InvalidAddress)?;
+        let kind = ResourceKind::ALL.into_iter().find(|kind| kind.as_str() == word).ok_or(InvalidAddress)?;
+        Ok(Self::new(kind, name.parse().map_err(|_| InvalidAddress)?))
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.kind, self.name)

@@ -41,14 +41,22 @@ pub enum PlanError {
 /// # Errors
 /// See [`PlanError`].
 pub fn plan(desired: &Desired, recorded: Recorded, host: &dyn Host) -> Result<Plan, PlanError> {
-    let layout = Layout::new(&desired.host.data_dir, &desired.project);
-    data_dir_is_where_it_was(&layout, &recorded)?;
-    let observed = host.observe()?;
-    let chosen = blueprint::found::with_found(desired, &recorded, &observed);
-    let blueprint = blueprint::lower(desired, &chosen, &host.facts()?).map_err(PlanError::Spec)?;
-    drop(chosen);
-    networks_are_free(desired, &observed)?;
+    let (blueprint, observed) = blueprint(desired, &recorded, host)?;
     Ok(Plan::new(blueprint, recorded, &observed)?)
+}
+
+/// What the spec comes to on this host, and what is there.
+///
+/// # Errors
+/// See [`PlanError`].
+pub fn blueprint(desired: &Desired, recorded: &Recorded, host: &dyn Host) -> Result<(Blueprint, Observed), PlanError> {
+    let layout = Layout::new(&desired.host.data_dir, &desired.project);
+    data_dir_is_where_it_was(&layout, recorded)?;
+    let observed = host.observe()?;
+    let chosen = blueprint::found::with_found(desired, recorded, &observed);
+    let blueprint = blueprint::lower(desired, &chosen, &host.facts()?).map_err(PlanError::Spec)?;
+    networks_are_free(desired, &observed)?;
+    Ok((blueprint, observed))
 }
 
 /// The plan that takes away all that was made.

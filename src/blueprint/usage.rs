@@ -152,6 +152,7 @@ pub fn of(network: &Network, desired: &Desired, recorded: &Recorded, problems: &
         flavors: BTreeMap::new(),
         ports: on_it.map(|(id, port)| (id.clone(), port.clone())).collect(),
         servers: BTreeMap::new(),
+        references: Default::default(),
     };
     let ipam = Ipam::allocate(&alone, recorded, &identity, problems);
     let mut made = Made::of(network, recorded);

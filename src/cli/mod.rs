@@ -8,8 +8,10 @@ mod completions;
 mod console;
 mod destroy;
 mod doctor;
+mod explain;
 mod fmt;
 mod given;
+mod graph;
 mod interrupt;
 mod ip;
 mod leases;
@@ -127,6 +129,10 @@ enum Verb {
     Vnc(vnc::Arguments),
     /// Check that this machine has all that is needed, and say how to mend what is not
     Doctor,
+    /// Tell where a value comes from, what was made of it, and what a change of it costs
+    Explain(explain::Arguments),
+    /// Draw what refers to what, for Graphviz or Mermaid
+    Graph(graph::Arguments),
     /// Give the spec files their canonical spacing; comments and order stay
     Fmt(fmt::Arguments),
     /// Print the JSON Schema of the spec files, for editors
@@ -171,6 +177,8 @@ pub fn run() -> ExitCode {
         Verb::Logs(arguments) => logs::run(&global, &arguments),
         Verb::Vnc(arguments) => vnc::run(&global, &arguments),
         Verb::Doctor => doctor::run(&global),
+        Verb::Explain(arguments) => explain::run(&global, &arguments),
+        Verb::Graph(arguments) => graph::run(&global, &arguments),
         Verb::Fmt(arguments) => fmt::run(&global, &arguments),
         Verb::Schema => {
             schema::run();

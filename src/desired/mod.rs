@@ -16,7 +16,7 @@ pub mod port;
 pub mod server;
 pub mod subnet;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::address::{Address, Name, PortId, ResourceKind};
 use crate::diagnostic::{Diagnostic, did_you_mean, has_errors};
@@ -49,6 +49,19 @@ pub struct Desired {
     pub ports: Ports,
     /// The servers, one for each that is to exist.
     pub servers: BTreeMap<Name, Server>,
+    /// Which table names which other, and by which key.
+    pub references: BTreeSet<Reference>,
+}
+
+/// A key of one table that names another.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Reference {
+    /// The table.
+    pub from: Address,
+    /// Its key, as `networks[0]`.
+    pub key: String,
+    /// What is named.
+    pub to: Address,
 }
 
 /// All ports.
@@ -58,7 +71,7 @@ pub type Ports = BTreeMap<PortId, Port>;
 ///
 /// The source tells where relative paths start, and which keys were written but could not be read: those are not missing.
 pub fn resolve(spec: &Spec, source: &Source) -> (Option<Desired>, Vec<Diagnostic>) {
-    let mut problems = Problems { source, list: Vec::new() };
+    let mut problems = Problems { source, list: Vec::new(), references: BTreeSet::new() };
     let project = project(spec);
     let host = host::resolve(spec, &mut problems);
     let mut networks = network::resolve(spec, &mut problems);
@@ -76,8 +89,20 @@ pub fn resolve(spec: &Spec, source: &Source) -> (Option<Desired>, Vec<Diagnostic
     checks::addresses_and_macs_are_unique(&ports, &mut problems);
     checks::names_are_unique(&ports, &mut problems);
     dns_record::check(&networks, &ports, &mut problems);
-    let desired = Desired { project, host, networks, images, flavors, ports, servers };
+    let references = std::mem::take(&mut problems.references);
+    let desired = Desired { project, host, networks, images, flavors, ports, servers, references };
     (Some(desired).filter(|_| !has_errors(&problems.list)), problems.list)
+}
+
+impl Desired {
+    /// The table that declares a resource: several servers may have one.
+    pub fn declared(&self, address: &Address) -> Address {
+        match address.kind {
+            ResourceKind::Server => self.servers.get(&address.name).map(|server| server.declared.clone()),
+            _ => None,
+        }
+        .unwrap_or_else(|| address.clone())
+    }
 }
 
 /// The project that a spec belongs to.
@@ -90,6 +115,7 @@ pub fn project(spec: &Spec) -> Name {
 pub struct Problems<'s> {
     source: &'s Source,
     list: Vec<Diagnostic>,
+    references: BTreeSet<Reference>,
 }
 
 impl Problems<'_> {
@@ -123,6 +149,8 @@ impl Problems<'_> {
         name: &Name,
         declared: &'n BTreeMap<Name, T>,
     ) -> Option<&'n T> {
+        let to = Address::new(kind, name.clone());
+        self.references.insert(Reference { from: resource.clone(), key: key.to_owned(), to });
         let found = declared.get(name);
         if found.is_none() {
             let error = Diagnostic::error(format!("there is no `{kind}.{name}`")).on(resource, key);

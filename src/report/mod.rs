@@ -7,6 +7,8 @@ pub mod addresses;
 pub mod console;
 pub mod diagnostics;
 pub mod error;
+pub mod explain;
+pub mod graph;
 pub mod leases;
 pub mod plan;
 pub mod progress;

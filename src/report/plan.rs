@@ -64,6 +64,17 @@ fn verdict(changes: &[(usize, &Change)]) -> Verdict {
     }
 }
 
+/// What becomes of each resource that the plan changes: `create`, `update`, `replace` or `delete`.
+pub fn verdicts(plan: &Plan) -> BTreeMap<&Address, &'static str> {
+    let word = |changes: &Vec<(usize, &Change)>| match verdict(changes) {
+        Verdict::Create | Verdict::Record => "create",
+        Verdict::Update => "update",
+        Verdict::Replace => "replace",
+        Verdict::Delete | Verdict::Forget => "delete",
+    };
+    by_resource(plan).iter().map(|(address, changes)| (*address, word(changes))).collect()
+}
+
 /// How many resources were added, changed and destroyed to the end.
 pub fn done(plan: &Plan, outcome: &Outcome) -> Counts {
     let mut done = vec![true; plan.changes.len()];

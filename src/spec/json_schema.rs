@@ -75,6 +75,15 @@ pub fn document() -> Value {
     })
 }
 
+/// The keys of a kind of resource, each with its meaning.
+pub fn keys(kind: ResourceKind) -> Vec<(String, String)> {
+    let mut generator = SchemaSettings::draft07().with(|settings| settings.inline_subschemas = true).into_generator();
+    let schema = resource(kind, &mut generator);
+    let properties = schema.get("properties").and_then(Value::as_object).into_iter().flatten();
+    let meaning = |value: &Value| value.get("description").and_then(Value::as_str).unwrap_or_default().to_owned();
+    properties.map(|(key, value)| (key.clone(), meaning(value))).collect()
+}
+
 /// The table of a kind of resource.
 fn resource(kind: ResourceKind, generator: &mut SchemaGenerator) -> Schema {
     match kind {

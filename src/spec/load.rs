@@ -450,14 +450,17 @@ impl Reader<'_> {
         for (key, value) in &table {
             let word = key.get_ref().as_ref();
             if known.contains(&word) {
-                self.note(format!("{address}.{word}"), word, value);
+                self.note(format!("{address}.{word}"), word, value, is_hidden);
                 if self.has_failed(value) {
                     unread.push(key.clone());
                 }
             } else {
                 let error = Diagnostic::error(format!("unknown key `{word}` in `{address}`")).at(self.span(key.span()));
                 self.report_once(key.span(), suggest(error, word, known.iter().copied()));
-                self.hide(word, value);
+                if may_be_hidden(word) {
+                    let span = self.span(value.span());
+                    self.loaded.source.hidden.push(span);
+                }
                 unread.push(key.clone());
             }
         }
@@ -488,37 +491,37 @@ impl Reader<'_> {
         }
     }
 
-    /// Notes where a value stands, and all that is in it. `word` is the last of its key.
-    fn note(&mut self, key: String, word: &str, value: &Spanned<DeValue<'_>>) {
+    /// Notes where a value stands, and all that is in it. `word` is the last of its key, and `hides` tells whether what it
+    /// has is not to be shown.
+    fn note(&mut self, key: String, word: &str, value: &Spanned<DeValue<'_>>, hides: fn(&str) -> bool) {
         match value.get_ref() {
             DeValue::Array(items) => {
                 for (index, item) in items.iter().enumerate() {
-                    self.note(format!("{key}[{index}]"), word, item);
+                    self.note(format!("{key}[{index}]"), word, item, hides);
                 }
             }
             DeValue::Table(table) => {
                 for (word, item) in table {
-                    self.note(format!("{key}.{}", word.get_ref()), word.get_ref(), item);
+                    self.note(format!("{key}.{}", word.get_ref()), word.get_ref(), item, may_be_hidden);
                 }
             }
             _ => {}
         }
-        self.hide(word, value);
         let span = self.span(value.span());
-        self.loaded.source.note(key, span);
-    }
-
-    /// Notes that a value is not to be shown, if it is that of a key which may hold a secret.
-    fn hide(&mut self, word: &str, value: &Spanned<DeValue<'_>>) {
-        if is_hidden(word) {
-            let span = self.span(value.span());
-            self.loaded.source.hidden.push(span);
+        if hides(word) {
+            self.loaded.source.hidden.push(span.clone());
         }
+        self.loaded.source.note(key, span);
     }
 
     /// Whether a variable could not be put into a value, or into one that is in it.
     fn has_failed(&self, value: &Spanned<DeValue<'_>>) -> bool {
-        !self.failed.is_empty() && self.failed.iter().any(|bytes| layers::holds(value, bytes))
+        self.failed.contains(&value.span())
+            || match value.get_ref() {
+                DeValue::Array(items) => items.iter().any(|item| self.has_failed(item)),
+                DeValue::Table(table) => table.values().any(|item| self.has_failed(item)),
+                _ => false,
+            }
     }
 
     /// The place in its file of bytes of the one long text.
@@ -598,8 +601,13 @@ const ALIASES: [(&str, &str); 42] = [
     ("permissions", "mode"),
 ];
 
-/// Whether the value of a key is not to be shown, also of one that is misspelt.
+/// Whether the value of a key is not to be shown.
 pub(super) fn is_hidden(word: &str) -> bool {
+    HIDDEN.contains(&word)
+}
+
+/// The same of a key that may be misspelt.
+fn may_be_hidden(word: &str) -> bool {
     alias(word, &HIDDEN).or_else(|| did_you_mean(word, HIDDEN)).is_some()
 }
 
