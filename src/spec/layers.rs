@@ -92,8 +92,11 @@ pub(super) fn extend(reader: &mut Reader<'_>, tables: &mut BTreeMap<Address, Tab
         while let Some(last) = chain.last().filter(|last| !done.contains(*last)).cloned()
             && let Some((base, bytes)) = extending(&last, tables)
         {
-            let place = reader.span(bytes);
             broken = true;
+            if reader.failed.contains(&bytes) {
+                break;
+            }
+            let place = reader.span(bytes);
             let found = base.parse::<Name>().ok().map(|name| Address::new(last.kind, name));
             match found.filter(|base| tables.contains_key(base)) {
                 None => {
