@@ -9,7 +9,7 @@ use crate::address::{Address, Name, ResourceKind, VolumeId};
 use crate::blueprint::cache::CacheUse;
 use crate::blueprint::key::{base_key, bridge_key};
 use crate::blueprint::object::Object;
-use crate::blueprint::{self, Beside, Blueprint, Layout};
+use crate::blueprint::{self, Beside, Blueprint, HostFacts, Layout};
 use crate::desired::Desired;
 use crate::diagnostic::{Diagnostic, Place};
 use crate::host::{Host, HostError};
@@ -59,19 +59,8 @@ pub fn plan_with(
     wishes: &Wishes,
 ) -> Result<Plan, PlanError> {
     let moved = records::carry_over(&mut recorded, &desired.carried.moved);
-    let layout = Layout::new(&desired.host.data_dir, &desired.project);
-    data_dir_is_where_it_was(&layout, &recorded)?;
-    let observed = host.observe()?;
-    let chosen = blueprint::found::with_found(desired, &recorded, &observed);
-    let facts = host.facts()?;
-    let taken = blueprint::found::left_alone(desired, &recorded, &chosen);
-    let beside = Beside { taken, replace: wishes.replace.clone() };
-    let lowered = blueprint::lower_beside(desired, &chosen, &facts, &beside);
-    let mut blueprint = lowered.map_err(PlanError::Spec)?;
-    blueprint.disowned.clone_from(&desired.carried.removed);
+    let Lowered { mut blueprint, observed, facts } = lower(desired, &recorded, host, &wishes.replace)?;
     blueprint.moved = moved;
-    drop(chosen);
-    networks_are_free(desired, &observed)?;
     let cache = facts.cache.map(|cache| CacheUse::new(&blueprint, &recorded, &observed, &cache));
     if let Some(problem) = cache.as_ref().and_then(CacheUse::check) {
         return Err(PlanError::Spec(vec![problem]));
@@ -83,6 +72,41 @@ pub fn plan_with(
     let plan = Plan { trash: desired.host.trash_ttl, cache, ..plan };
     disks_are_possible(desired, &plan, &observed)?;
     Ok(plan.protecting(&guarded))
+}
+
+/// What the spec comes to on this host, and what is there.
+///
+/// # Errors
+/// See [`PlanError`].
+pub fn blueprint(desired: &Desired, recorded: &Recorded, host: &dyn Host) -> Result<(Blueprint, Observed), PlanError> {
+    let Lowered { blueprint, observed, .. } = lower(desired, recorded, host, &BTreeSet::new())?;
+    Ok((blueprint, observed))
+}
+
+/// What the spec comes to on a host, and what was found there.
+struct Lowered {
+    blueprint: Blueprint,
+    observed: Observed,
+    facts: HostFacts,
+}
+
+fn lower(
+    desired: &Desired,
+    recorded: &Recorded,
+    host: &dyn Host,
+    replace: &BTreeSet<Name>,
+) -> Result<Lowered, PlanError> {
+    let layout = Layout::new(&desired.host.data_dir, &desired.project);
+    data_dir_is_where_it_was(&layout, recorded)?;
+    let observed = host.observe()?;
+    let chosen = blueprint::found::with_found(desired, recorded, &observed);
+    let facts = host.facts()?;
+    let taken = blueprint::found::left_alone(desired, recorded, &chosen);
+    let beside = Beside { taken, replace: replace.clone() };
+    let mut blueprint = blueprint::lower_beside(desired, &chosen, &facts, &beside).map_err(PlanError::Spec)?;
+    blueprint.disowned.clone_from(&desired.carried.removed);
+    networks_are_free(desired, &observed)?;
+    Ok(Lowered { blueprint, observed, facts })
 }
 
 /// The plan that takes away all that was made.

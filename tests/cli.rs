@@ -3,6 +3,7 @@
 mod common;
 
 use std::path::Path;
+use std::process::Command;
 
 use common::place::{Place, Said, files};
 use common::{BASE, SEEDS};
@@ -443,6 +444,83 @@ fn every_example_lives_from_plan_to_destroy() {
         seen += 1;
     }
     assert!(seen > 1);
+}
+
+#[test]
+fn one_spec_is_for_several_places() {
+    let place = Place::new("");
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/vars");
+    let path = |below: &str| example.join(below).to_str().expect("UTF-8").to_owned();
+    let specs = path("");
+    let plan = |arguments: &[&str]| place.novella(&[&["--specs", &specs, "plan"], arguments].concat());
+    plan(&[]).ends(0).out("server.web-1").out("server.debug").out("10.60.0.50").out("shop-lab.db");
+    let values = path("values/staging.toml");
+    let said = plan(&["--var-file", &values, "--var", "webs=2"]).ends(0).out("10.61.0.50").out("shop-staging.web-2");
+    assert!(!said.out.contains("web-3"), "{said:#?}");
+    let prod = path("prod");
+    let said = plan(&["--overlay", &prod]).ends(0).out("shop-prod.web-3");
+    assert!(!said.out.contains("debug") && !said.out.contains("server.base"), "{said:#?}");
+    // Before the verb and behind it, and the later counts.
+    let all = ["--var", "webs=4", "--specs", &specs, "--var", "net=10.62.0", "plan", "--var", "webs=5"];
+    place.novella(&all).ends(0).out("shop-lab.web-5").out("10.62.0.50");
+    plan(&["--var", "nett=x"]).ends(1).err("there is no variable `nett`").err("did you mean `net`?");
+    plan(&["--overlay", "nowhere"]).ends(1).err("cannot read the specs in `nowhere`").err("--overlay DIR");
+    plan(&["--var-file", "nowhere"]).ends(1).err("cannot read `nowhere`");
+}
+
+#[test]
+fn a_value_of_the_environment_is_not_shown() {
+    let place = Place::new("[vars]\nn = 1\n[flavor.a]\nvcpus = \"${var.n}\"\nram = \"1 GiB\"\ndisk = \"1 GiB\"\n");
+    let run = |name: &str, value: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_novella"));
+        Said::from(command.arg("validate").current_dir(place.0.path()).env(name, value).output().expect("novella"))
+    };
+    run("NOVELLA_VAR_n", "2").ends(0);
+    run("NOVELLA_VAR_other", "hunter2").ends(0);
+    let said = run("NOVELLA_VAR_n", "hunter2").ends(1).err("NOVELLA_VAR_n:1:1").err("`var.n` is an integer");
+    assert!(!said.err.contains("hunter2"), "{said:#?}");
+}
+
+#[test]
+fn files_are_given_their_form_in_place() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    let crooked = "[flavor.a]   # comment\nram=\"1 GiB\"\n\n\ndisk = \"1 GiB\"";
+    let place = Place::new(crooked);
+    let spec = place.path("specs/spec.toml");
+    std::fs::set_permissions(&spec, std::fs::Permissions::from_mode(0o640)).expect("a mode");
+    // As anybody but root, it can only be ours.
+    let owner = if nix::unistd::Uid::effective().is_root() { 12345 } else { nix::unistd::Uid::effective().as_raw() };
+    std::os::unix::fs::chown(&spec, Some(owner), None).expect("an owner");
+    std::fs::write(place.path("specs/good.toml"), "novella = 1\n").expect("written");
+    let said = place.novella(&["fmt", "--check"]).ends(3);
+    assert_eq!(said.out, "specs/spec.toml\n");
+    place.novella(&["fmt", "--diff"]).ends(0).out("--- specs/spec.toml").out("-ram=\"1 GiB\"").out("+ram = \"1 GiB\"");
+    assert_eq!(std::fs::read_to_string(&spec).expect("a text"), crooked, "only shown");
+    std::os::unix::fs::symlink(&spec, place.path("link.toml")).expect("a link");
+    place.novella(&["fmt", "link.toml"]).ends(0).out("link.toml");
+    let formed = "[flavor.a]   # comment\nram = \"1 GiB\"\n\ndisk = \"1 GiB\"\n";
+    assert_eq!(std::fs::read_to_string(&spec).expect("a text"), formed);
+    let found = std::fs::symlink_metadata(&spec).expect("a file");
+    assert_eq!((found.mode() & 0o7777, found.uid()), (0o640, owner));
+    assert!(std::fs::symlink_metadata(place.path("link.toml")).expect("a link").is_symlink());
+    assert_eq!(place.novella(&["fmt", "--check"]).ends(0).out, "");
+    assert_eq!(std::fs::read_dir(place.path("specs")).expect("a directory").count(), 2, "nothing is left");
+
+    std::fs::write(place.path("specs/good.toml"), "novella=1").expect("written");
+    place.write("[flavor.a\nram=1\n");
+    place.novella(&["fmt"]).ends(1).out("specs/good.toml").err("specs/spec.toml:1").err("1 error");
+    assert_eq!(std::fs::read_to_string(&spec).expect("a text"), "[flavor.a\nram=1\n");
+    place.novella(&["fmt", "nowhere.toml"]).ends(1).err("cannot read `nowhere.toml`");
+}
+
+#[test]
+fn editors_and_man_are_told() {
+    let place = Place::new("");
+    let schema: serde_json::Value = serde_json::from_str(&place.novella(&["schema"]).ends(0).out).expect("JSON");
+    assert_eq!(schema["properties"]["novella"]["const"], 1);
+    place.novella(&["man", "pages"]).ends(0);
+    let page = std::fs::read_to_string(place.path("pages/novella-apply.1")).expect("a page");
+    assert!(page.starts_with(".ie") && page.contains("auto\\-approve"), "{page}");
 }
 
 #[test]

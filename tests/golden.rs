@@ -12,8 +12,12 @@ use std::path::Path;
 use common::{assert_golden, folders, plain, plan, plan_anew, walk};
 use novella::blueprint::key::{ObjectKey, ObjectKind};
 use novella::host::sim::SimHost;
-use novella::report;
+use novella::report::explain::{Known, explain};
+use novella::report::graph::{Format, Graph};
+use novella::spec::variables::Given;
+use novella::spec::{Inputs, load_with};
 use novella::store::memory::MemoryStore;
+use novella::{reconcile, report};
 
 #[test]
 fn plans_read_as_they_should() {
@@ -62,6 +66,46 @@ fn diagnostics_read_as_they_should() {
 
 fn name(path: &Path) -> String {
     path.file_name().expect("a name").to_string_lossy().into_owned()
+}
+
+/// `tests/explain/specs` as it was applied, with more memory than then.
+#[test]
+fn explanations_and_graphs_read_as_they_should() {
+    let folder = Path::new("tests/explain");
+    let (host, store) = (SimHost::new(), MemoryStore::default());
+    let load = |ram: &str| {
+        let given = vec![Given::Argument(format!("ram={ram}"))];
+        let loaded = load_with(&Inputs { directory: folder.join("specs"), given, ..Inputs::default() });
+        let (desired, problems) = novella::desired::resolve(&loaded.spec, &loaded.source);
+        assert!(loaded.diagnostics.is_empty() && problems.is_empty());
+        (desired.expect("a valid spec"), loaded.source)
+    };
+    let (before, source) = load("128 MiB");
+    let new = reconcile::plan(&before, store.snapshot(), &host).expect("a plan");
+    let graph = Graph::of_resources(&before, &source);
+    assert_golden(&folder.join("resources.dot"), &graph.render(Format::Dot));
+    let created = graph.with_resources_of(&new, &before).render(Format::Mermaid);
+    assert_golden(&folder.join("created.mmd"), &created);
+    assert!(walk(&new, &host, &store, 1).is_complete());
+
+    let (desired, source) = load("256 MiB");
+    let recorded = store.snapshot();
+    let (blueprint, observed) = reconcile::blueprint(&desired, &recorded, &host).expect("a blueprint");
+    let plan = reconcile::plan(&desired, recorded.clone(), &host).expect("a plan");
+    let graph = Graph::of_objects(&blueprint).with_objects_of(&plan);
+    assert_golden(&folder.join("objects.dot"), &graph.render(Format::Dot));
+    let known =
+        Known { desired: &desired, source: &source, blueprint: &blueprint, recorded: &recorded, observed: &observed };
+    let mut said = String::new();
+    for question in std::fs::read_to_string(folder.join("questions")).expect("questions").lines() {
+        match explain(question, &known) {
+            Ok(text) => said.push_str(&plain(&text)),
+            Err(problem) => said.push_str(&format!("{}\n", report::diagnostics::to_text(&[*problem], &source))),
+        }
+        said.push_str("\n----\n\n");
+    }
+    assert!(!said.contains("hunter2"), "{said}");
+    assert_golden(&folder.join("expected.txt"), &said);
 }
 
 /// What `docs/diagnostics.md` has is in the source, and what the source has is in it.

@@ -161,6 +161,7 @@ pub fn of(network: &Network, desired: &Desired, recorded: &Recorded, problems: &
         volumes: BTreeMap::new(),
         servers: BTreeMap::new(),
         carried: Carried::default(),
+        references: Default::default(),
     };
     let ipam = Ipam::allocate(&alone, recorded, &identity, problems);
     let mut made = Made::of(network, recorded);

@@ -1,7 +1,8 @@
 //! The command line: one file a verb.
 //!
 //! Exit codes: 0 done or valid; 1 an error; 2 with `plan --detailed-exitcode` when there are changes, and of `drift` when
-//! there is some; 130 when interrupted. `ssh` ends with the code of ssh.
+//! there is some; 3 with `fmt --check` when a file is not as it should be; 130 when interrupted. `ssh` ends with the code of
+//! ssh.
 
 mod apply;
 mod completions;
@@ -9,6 +10,10 @@ mod console;
 mod destroy;
 mod doctor;
 mod drift;
+mod explain;
+mod fmt;
+mod given;
+mod graph;
 mod history;
 mod image;
 mod interrupt;
@@ -17,10 +22,12 @@ mod journal;
 mod leases;
 mod lock;
 mod logs;
+mod man;
 mod plan;
 mod power;
 mod reboot;
 mod rebuild;
+mod schema;
 mod servers;
 mod session;
 mod show;
@@ -34,15 +41,18 @@ mod wait;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 use crate::report;
+use crate::spec::Inputs;
 
 /// An error was met, and has been printed.
 const FAILED: u8 = 1;
 /// There are changes (`plan --detailed-exitcode`), or there is drift (`drift`).
 const CHANGES: u8 = 2;
+/// A file has not its canonical form (`fmt --check`).
+const UNFORMATTED: u8 = 3;
 /// A signal ended the work: 128 + SIGINT.
 const INTERRUPTED: u8 = 130;
 
@@ -62,6 +72,8 @@ struct Global {
     /// The directory of the spec files
     #[arg(long, global = true, value_name = "DIR", env = "NOVELLA_SPECS", default_value = "specs")]
     specs: PathBuf,
+    #[arg(skip)]
+    given: given::Arguments,
     /// The directory of the state
     #[arg(long, global = true, value_name = "DIR", env = "NOVELLA_STATE", default_value = "state")]
     state: PathBuf,
@@ -74,6 +86,13 @@ struct Global {
     /// Print without colours
     #[arg(long, global = true)]
     no_color: bool,
+}
+
+impl Global {
+    /// Where the spec is, with what is laid over it and what its variables are given.
+    fn inputs(&self) -> Inputs {
+        Inputs { directory: self.specs.clone(), overlays: self.given.overlays.clone(), given: self.given.given() }
+    }
 }
 
 /// Where objects are made.
@@ -132,13 +151,30 @@ enum Verb {
     Trash(trash::Arguments),
     /// Check that this machine has all that is needed, and say how to mend what is not
     Doctor,
+    /// Tell where a value comes from, what was made of it, and what a change of it costs
+    Explain(explain::Arguments),
+    /// Draw what refers to what, for Graphviz or Mermaid
+    Graph(graph::Arguments),
+    /// Give the spec files their canonical spacing; comments and order stay
+    Fmt(fmt::Arguments),
+    /// Print the JSON Schema of the spec files, for editors
+    Schema,
+    /// Write the manual pages
+    #[command(hide = true)]
+    Man(man::Arguments),
     /// Print the completions for a shell
     Completions(completions::Arguments),
 }
 
+fn command() -> clap::Command {
+    given::everywhere(Cli::command())
+}
+
 /// Runs the program with the arguments it was started with.
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = command().get_matches();
+    let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    cli.global.given = given::Arguments::read(&matches);
     if cli.global.no_color {
         anstream::ColorChoice::Never.write_global();
     }
@@ -169,7 +205,15 @@ pub fn run() -> ExitCode {
         Verb::Vnc(arguments) => vnc::run(&global, &arguments),
         Verb::Trash(arguments) => trash::run(&global, &arguments),
         Verb::Doctor => doctor::run(&global),
-        Verb::Completions(arguments) => completions::run(&arguments, &mut Cli::command()),
+        Verb::Explain(arguments) => explain::run(&global, &arguments),
+        Verb::Graph(arguments) => graph::run(&global, &arguments),
+        Verb::Fmt(arguments) => fmt::run(&global, &arguments),
+        Verb::Schema => {
+            schema::run();
+            Ok(())
+        }
+        Verb::Man(arguments) => man::run(&arguments, command()),
+        Verb::Completions(arguments) => completions::run(&arguments, &mut command()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -29,7 +29,7 @@ use crate::wishes::Wishes;
 
 /// Reads and resolves the spec, and prints what is wrong with it.
 pub(super) fn spec(global: &Global) -> Result<(Desired, Source), Stop> {
-    let loaded = spec::load(&global.specs);
+    let loaded = spec::load_with(&global.inputs());
     let (desired, problems) = desired::resolve(&loaded.spec, &loaded.source);
     let mut diagnostics = loaded.diagnostics;
     diagnostics.extend(problems);

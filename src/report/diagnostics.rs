@@ -29,13 +29,17 @@ fn render(diagnostics: &[Diagnostic], source: &Source, renderer: Renderer) -> St
     let mut sorted: Vec<(Option<Span>, &Diagnostic)> =
         diagnostics.iter().map(|diagnostic| (source.locate(&diagnostic.place), diagnostic)).collect();
     sorted.sort_by_key(|(span, _)| span.as_ref().map(|span| (span.file, span.bytes.start, span.bytes.end)));
+    // What several inherit is wrong once.
+    sorted.dedup_by(|(one, this), (other, that)| {
+        one.is_some() && one == other && (&this.message, &this.help) == (&that.message, &that.help)
+    });
+    let errors = sorted.iter().filter(|(_, diagnostic)| diagnostic.severity == Severity::Error).count();
+    let warnings = sorted.len() - errors;
     let mut text = String::new();
     for (span, diagnostic) in sorted {
         text.push_str(&one(diagnostic, span, source, &renderer));
         text.push_str("\n\n");
     }
-    let errors = diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).count();
-    let warnings = diagnostics.len() - errors;
     let counted = [(errors, "error"), (warnings, "warning")]
         .into_iter()
         .filter(|(number, _)| *number > 0)
@@ -77,6 +81,10 @@ fn one(diagnostic: &Diagnostic, span: Option<Span>, source: &Source, renderer: &
         }
     } else if let Some(label) = &diagnostic.label {
         group = group.element(Level::NOTE.message(clean(label)));
+    }
+    for it in span.iter().flat_map(|span| source.uses_in(span)) {
+        let note = format!("`var.{}` comes from `{}`", it.name, source.shown(&it.from));
+        group = group.element(Level::NOTE.message(clean_line(&note).into_owned()));
     }
     if let Some(help) = &diagnostic.help {
         group = group.element(Level::HELP.message(clean(help)));

@@ -8,6 +8,8 @@ pub mod console;
 pub mod diagnostics;
 pub mod drift;
 pub mod error;
+pub mod explain;
+pub mod graph;
 pub mod history;
 pub mod images;
 pub mod leases;

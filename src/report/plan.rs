@@ -72,6 +72,17 @@ fn verdict(changes: &[(usize, &Change)]) -> Verdict {
     }
 }
 
+/// What becomes of each resource that the plan changes: `create`, `update`, `replace` or `delete`.
+pub fn verdicts(plan: &Plan) -> BTreeMap<&Address, &'static str> {
+    let word = |changes: &Vec<(usize, &Change)>| match verdict(changes) {
+        Verdict::Create | Verdict::Record => "create",
+        Verdict::Update => "update",
+        Verdict::Replace => "replace",
+        Verdict::Delete | Verdict::Forget | Verdict::Disown => "delete",
+    };
+    by_resource(plan).iter().map(|(address, changes)| (*address, word(changes))).collect()
+}
+
 /// What a plan does, in a line: `2 to add, 1 to change, 0 to destroy`.
 pub fn summary(plan: &Plan) -> String {
     let Counts { add, change, destroy } = count(&by_resource(plan), |_| true);
