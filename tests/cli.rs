@@ -683,3 +683,25 @@ fn what_a_guest_is_told_is_shown_and_kept_nowhere() {
     ));
     told(&place.novella(&["validate"]).ends(1), "a diagnostic");
 }
+
+#[test]
+fn a_part_of_a_plan_is_told_apart_from_the_whole() {
+    let place = Place::new(BASE);
+    let said = place.novella(&["plan", "--target", "server.web"]).ends(0);
+    assert!(said.out.contains("server.web-1") && said.out.contains("server.web-2") && !said.out.contains("server.db"));
+    assert!(said.err.contains("warning[partial-plan]: this plan is not the whole: `network.closed`, `image.tiny`"));
+    place.novella(&["apply", "--auto-approve", "--target", "server.web"]).ends(0).out("Resources: 5 added");
+    let said = place.novella(&["plan", "--target", "server.web"]).ends(0);
+    assert!(said.out.contains("No changes. What was chosen matches the configuration."), "{said:#?}");
+    place.novella(&["apply", "--auto-approve", "--exclude", "server.db"]).ends(0);
+    let left = place.novella(&["plan"]).ends(0);
+    assert!(left.out.contains("Plan: 1 to add, 0 to change, 0 to destroy."), "{left:#?}");
+    place.novella(&["destroy", "--auto-approve", "--target", "network.closed"]).ends(0);
+    let left = place.novella(&["plan"]).ends(0);
+    assert!(left.out.contains("server.spare") && !left.out.contains("server.web-1"), "{left:#?}");
+
+    let said = place.novella(&["plan", "--target", "server.wbe", "--target", "flavor.small"]).ends(1);
+    assert!(said.err.contains("error[unknown-address]: there is no `server.wbe`"), "{said:#?}");
+    assert!(said.err.contains("did you mean `server.web`?") && said.err.contains("2 errors"), "{said:#?}");
+    place.novella(&["plan", "--target", "server.web", "--exclude", "server.db"]).ends(2);
+}

@@ -7,6 +7,7 @@ use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser
 
 use crate::apply::{Options, Outcome};
 use crate::blueprint::facts::Disruption;
+use crate::cli::scope::{self, ScopeArguments};
 use crate::cli::session::{self, Target};
 use crate::cli::{FAILED, Global, INTERRUPTED, Stop, interrupt};
 use crate::desired::Desired;
@@ -31,6 +32,8 @@ pub(super) struct Arguments {
     /// The most that a guest may notice; a plan with more is refused before anything is touched
     #[arg(long, value_name = "WHAT", value_parser = disruption())]
     max_disruption: Option<Disruption>,
+    #[command(flatten)]
+    scope: ScopeArguments,
 }
 
 /// What `apply` alone can be told.
@@ -84,8 +87,11 @@ pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand)
     let store = SledStore::open(&session::state_dir(global), errand.operation)?;
     let progress = Arc::new(Progress::default());
     let target = Target::open(global, &desired, progress.sink())?;
-    let plan =
-        (errand.plan)(&desired, store.load()?, target.host()).map_err(|error| session::no_plan(&error, &source))?;
+    let recorded = store.load()?;
+    let scope = arguments.scope.resolve(&desired, &recorded, &source)?;
+    let plan = (errand.plan)(&desired, recorded, target.host());
+    let plan = plan.map_err(|error| session::no_plan(&error, &source))?;
+    let plan = scope::confine(plan, scope.as_ref(), &source)?;
     let plan = if errand.defer_reboots { plan.defer_reboots() } else { plan };
     report::diagnostics::print(&plan.warnings, &source);
     report::out(report::plan::render_within(&plan, arguments.max_disruption));

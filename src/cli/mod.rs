@@ -15,6 +15,7 @@ mod logs;
 mod plan;
 mod power;
 mod reboot;
+mod scope;
 mod servers;
 mod session;
 mod show;

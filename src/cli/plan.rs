@@ -2,6 +2,7 @@
 
 use crate::blueprint::facts::Disruption;
 use crate::cli::apply::disruption;
+use crate::cli::scope::{self, ScopeArguments};
 use crate::cli::session::{self, Target};
 use crate::cli::{CHANGES, Global, Stop};
 use crate::{reconcile, report};
@@ -20,17 +21,21 @@ pub(super) struct Arguments {
     /// Show what `apply --defer-reboots` would do
     #[arg(long)]
     defer_reboots: bool,
+    #[command(flatten)]
+    scope: ScopeArguments,
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
     let (desired, source) = session::spec(global)?;
     let recorded = session::recorded(global)?;
     let target = Target::open(global, &desired, session::no_progress())?;
+    let scope = arguments.scope.resolve(&desired, &recorded, &source)?;
     let plan = match arguments.destroy {
         false => reconcile::plan(&desired, recorded, target.host()),
         true => reconcile::plan_destroy(&desired, recorded, target.host()),
     };
     let plan = plan.map_err(|error| session::no_plan(&error, &source))?;
+    let plan = scope::confine(plan, scope.as_ref(), &source)?;
     let plan = if arguments.defer_reboots { plan.defer_reboots() } else { plan };
     report::diagnostics::print(&plan.warnings, &source);
     report::out(report::plan::render_within(&plan, arguments.max_disruption));

@@ -100,7 +100,8 @@ pub fn render(plan: &Plan) -> String {
 pub fn render_within(plan: &Plan, most: Option<Disruption>) -> String {
     if plan.is_empty() {
         return format!(
-            "{ADD}{BOLD}No changes.{BOLD:#}{ADD:#} {BOLD}Your infrastructure matches the configuration.{BOLD:#}\n{}{}",
+            "{ADD}{BOLD}No changes.{BOLD:#}{ADD:#} {BOLD}{}{BOLD:#}\n{}{}",
+            nothing(plan),
             waiting(plan),
             left_alone(plan)
         );
@@ -137,6 +138,15 @@ pub fn render_within(plan: &Plan, most: Option<Disruption>) -> String {
     text.push_str(&waiting(plan));
     text.push_str(&left_alone(plan));
     text
+}
+
+/// What it means that there is nothing to do.
+pub(super) fn nothing(plan: &Plan) -> &'static str {
+    if plan.left_out.is_empty() {
+        "Your infrastructure matches the configuration."
+    } else {
+        "What was chosen matches the configuration."
+    }
 }
 
 /// How many resources each kind of disruption hits, the worst first; nothing where no guest is concerned.
