@@ -7,6 +7,7 @@ pub mod addresses;
 pub mod console;
 pub mod diagnostics;
 pub mod error;
+pub mod json;
 pub mod leases;
 pub mod plan;
 pub mod progress;
