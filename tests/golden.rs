@@ -1,17 +1,19 @@
 //! What people read: the text of plans and of diagnostics, kept in files.
 //!
 //! `tests/golden/<case>/` has specs `1.toml`, `2.toml`…, each applied on the simulated host after the one before; the plan
-//! of each is in `N.plan.txt`. A line `# lose KIND ID` in a spec takes that object from the host before the plan is made.
+//! of each is in `N.plan.txt`, and beside it in the other forms. A line `# lose KIND ID` in a spec takes that object from the host before the plan is made.
 //! `tests/diagnostics/<case>/` has one spec in any number of files; what is wrong with it is in `expected.txt`.
 
 mod common;
 
 use std::path::Path;
+use std::sync::LazyLock;
 
 use common::{assert_golden, folders, plain, plan, walk};
 use novella::blueprint::key::{ObjectKey, ObjectKind};
 use novella::host::sim::SimHost;
 use novella::report;
+use novella::spec::Source;
 use novella::store::memory::MemoryStore;
 
 #[test]
@@ -28,11 +30,37 @@ fn plans_read_as_they_should() {
                 let key = ObjectKey::new(kind, line[kind.as_str().len()..].trim());
                 assert!(host.lose(&key), "there is no {key}");
             }
-            let plan = plan(&text, store.snapshot(), &host);
-            assert_golden(&folder.join(format!("{number}.plan.txt")), &plain(&report::plan::render(&plan)));
+            let recorded = store.snapshot();
+            let plan = plan(&text, recorded.clone(), &host);
+            let golden =
+                |ending: &str, text: &str| assert_golden(&folder.join(format!("{number}.plan.{ending}")), text);
+            golden("txt", &plain(&report::plan::render(&plan)));
+            let json = report::document::render(&plan, &recorded, &Source::default());
+            assert_valid(&json);
+            golden("json", &json);
+            golden(
+                "md",
+                &report::markdown::render(&plan, &recorded, &Source::default(), None, report::markdown::LIMIT),
+            );
             assert!(walk(&plan, &host, &store, 1).is_complete());
         }
     }
+}
+
+/// A plan in JSON is what `docs/plan.schema.json` says.
+#[track_caller]
+fn assert_valid(json: &str) {
+    static SCHEMA: LazyLock<jsonschema::Validator> = LazyLock::new(|| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/plan.schema.json");
+        let schema = std::fs::read_to_string(path).expect("the schema");
+        let schema = serde_json::from_str(&schema).expect("JSON");
+        jsonschema::draft202012::meta::validate(&schema).expect("a schema");
+        jsonschema::draft202012::new(&schema).expect("a schema")
+    });
+    let plan = serde_json::from_str(json).expect("JSON");
+    let problems: Vec<String> =
+        SCHEMA.iter_errors(&plan).map(|error| format!("{}: {error}", error.instance_path())).collect();
+    assert!(problems.is_empty(), "{problems:#?}");
 }
 
 #[test]

@@ -1,6 +1,5 @@
 //! `novella apply`, and the walk that `destroy` shares with it.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
@@ -9,14 +8,15 @@ use crate::apply::{Options, Outcome};
 use crate::blueprint::facts::Disruption;
 use crate::cli::scope::{self, ScopeArguments};
 use crate::cli::session::{self, Target};
+use crate::cli::telling::Telling;
 use crate::cli::{FAILED, Global, INTERRUPTED, Stop, interrupt};
 use crate::desired::Desired;
 use crate::host::Host;
 use crate::plan::Plan;
 use crate::plan::world::Recorded;
 use crate::reconcile::{self, PlanError};
-use crate::report::progress::Progress;
-use crate::report::{ADD, BOLD, REMOVE};
+use crate::report::BOLD;
+use crate::report::plan::Counts;
 use crate::store::Store as _;
 use crate::store::sled::SledStore;
 use crate::{apply, report};
@@ -26,6 +26,9 @@ pub(super) struct Arguments {
     /// Do not ask before acting
     #[arg(long)]
     auto_approve: bool,
+    /// Tell what happens as one JSON object a line, as Terraform does; needs `--auto-approve`
+    #[arg(long)]
+    json: bool,
     /// How many steps run at once, at most
     #[arg(long, value_name = "N", default_value_t = Options::default().parallelism, value_parser = threads())]
     parallelism: usize,
@@ -83,10 +86,10 @@ pub(super) fn run(global: &Global, arguments: &ApplyArguments) -> Result<(), Sto
 }
 
 pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand) -> Result<(), Stop> {
+    let telling = Telling::new(arguments.json, arguments.auto_approve)?;
     let (desired, source) = session::spec(global)?;
     let store = SledStore::open(&session::state_dir(global), errand.operation)?;
-    let progress = Arc::new(Progress::default());
-    let target = Target::open(global, &desired, progress.sink())?;
+    let target = Target::open(global, &desired, telling.sink())?;
     let recorded = store.load()?;
     let scope = arguments.scope.resolve(&desired, &recorded, &source)?;
     let plan = (errand.plan)(&desired, recorded, target.host());
@@ -94,30 +97,27 @@ pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand)
     let plan = scope::confine(plan, scope.as_ref(), &source)?;
     let plan = if errand.defer_reboots { plan.defer_reboots() } else { plan };
     report::diagnostics::print(&plan.warnings, &source);
-    report::out(report::plan::render_within(&plan, arguments.max_disruption));
+    telling.plan(&plan, arguments.max_disruption);
     session::refuse_conflicts(&plan)?;
     if let Some(most) = arguments.max_disruption {
         session::refuse_beyond(&plan, most)?;
     }
     if plan.changes.is_empty() {
         close(&target, &store)?;
-        report::line(format_args!(
-            "\n{ADD}{BOLD}{} Resources: 0 added, 0 changed, 0 destroyed.{BOLD:#}{ADD:#}",
-            errand.complete
-        ));
+        telling.complete(errand.complete, Counts::default(), errand.operation);
         return Ok(());
     }
     if !arguments.auto_approve && !approved(errand.question) {
         report::note("Cancelled: nothing was done.");
         return Err(Stop(FAILED));
     }
-    report::line("");
+    telling.begin(&plan);
     // Until here nothing was begun, and Ctrl-C ends the program as it does any other.
     let stop = interrupt::listen()?;
     let options = Options { parallelism: arguments.parallelism, ..Options::default() };
-    let outcome = apply::apply(&plan, target.host(), &store, options, &stop, progress.as_ref());
+    let outcome = apply::apply(&plan, target.host(), &store, options, &stop, telling.observer());
     // What came of it is told first, whatever comes of the rest.
-    let concluded = conclude(&plan, &outcome, errand, stop.load(Ordering::SeqCst));
+    let concluded = conclude(&telling, &plan, &outcome, errand, stop.load(Ordering::SeqCst));
     target.save()?;
     close(&target, &store)?;
     concluded
@@ -140,28 +140,15 @@ fn approved(question: &str) -> bool {
     std::io::stdin().read_line(&mut answer).is_ok() && answer.trim() == "yes"
 }
 
-fn conclude(plan: &Plan, outcome: &Outcome, errand: &Errand, interrupted: bool) -> Result<(), Stop> {
-    let report::plan::Counts { add, change, destroy } = report::plan::done(plan, outcome);
-    let counts = format!("Resources: {add} added, {change} changed, {destroy} destroyed.");
+fn conclude(telling: &Telling, plan: &Plan, outcome: &Outcome, errand: &Errand, interrupted: bool) -> Result<(), Stop> {
+    let counts = report::plan::done(plan, outcome);
     if outcome.is_complete() {
-        report::line(format_args!("\n{ADD}{BOLD}{} {counts}{BOLD:#}{ADD:#}", errand.complete));
+        telling.complete(errand.complete, counts, errand.operation);
         return Ok(());
     }
     for (step, error) in outcome.failures() {
-        let change = &plan.changes[step.change];
-        let help = match error {
-            apply::StepError::Host(error) => error.help.as_deref(),
-            apply::StepError::Store(error) => error.help.as_deref(),
-        };
-        report::note("");
-        report::note(format_args!("{BOLD}{}{BOLD:#} ({})", change.address, change.key));
-        report::error::print(error, help);
+        report::error::step(&plan.changes[step.change], error);
     }
-    let left = outcome.steps.iter().filter(|(_, fate)| !matches!(fate, apply::Fate::Done)).count();
-    report::note(format_args!(
-        "\n{REMOVE}{BOLD}{}{BOLD:#}{REMOVE:#} {counts} {left} of {} steps are left; the next run goes on from here.",
-        if interrupted { "Interrupted." } else { "Not complete." },
-        outcome.steps.len(),
-    ));
+    telling.incomplete(outcome, counts, interrupted, errand.operation);
     Err(Stop(if interrupted { INTERRUPTED } else { FAILED }))
 }

@@ -8,6 +8,7 @@ mod completions;
 mod console;
 mod destroy;
 mod doctor;
+mod format;
 mod interrupt;
 mod ip;
 mod leases;
@@ -20,6 +21,7 @@ mod servers;
 mod session;
 mod show;
 mod ssh;
+mod telling;
 mod validate;
 mod vnc;
 mod wait;
@@ -34,6 +36,8 @@ use crate::report;
 
 /// An error was met, and has been printed.
 const FAILED: u8 = 1;
+/// The arguments do not go together.
+const USAGE: u8 = 2;
 /// There are changes (`plan --detailed-exitcode`).
 const CHANGES: u8 = 2;
 /// A signal ended the work: 128 + SIGINT.
@@ -81,7 +85,7 @@ enum Backend {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Check the spec files and show every problem at its place
-    Validate,
+    Validate(validate::Arguments),
     /// Show what `apply` would do, with every address; touches nothing
     Plan(plan::Arguments),
     /// Make the host what the spec says
@@ -127,7 +131,7 @@ pub fn run() -> ExitCode {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     let Cli { global, verb } = cli;
     let result = match verb {
-        Verb::Validate => validate::run(&global),
+        Verb::Validate(arguments) => validate::run(&global, &arguments),
         Verb::Plan(arguments) => plan::run(&global, &arguments),
         Verb::Apply(arguments) => apply::run(&global, &arguments),
         Verb::Destroy(arguments) => destroy::run(&global, &arguments),

@@ -2,6 +2,7 @@
 
 use crate::blueprint::facts::Disruption;
 use crate::cli::apply::disruption;
+use crate::cli::format::FormatArguments;
 use crate::cli::scope::{self, ScopeArguments};
 use crate::cli::session::{self, Target};
 use crate::cli::{CHANGES, Global, Stop};
@@ -22,13 +23,17 @@ pub(super) struct Arguments {
     #[arg(long)]
     defer_reboots: bool,
     #[command(flatten)]
+    format: FormatArguments,
+    #[command(flatten)]
     scope: ScopeArguments,
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
+    arguments.format.begin();
     let (desired, source) = session::spec(global)?;
     let recorded = session::recorded(global)?;
     let target = Target::open(global, &desired, session::no_progress())?;
+    let before = arguments.format.keep(&recorded);
     let scope = arguments.scope.resolve(&desired, &recorded, &source)?;
     let plan = match arguments.destroy {
         false => reconcile::plan(&desired, recorded, target.host()),
@@ -38,7 +43,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
     let plan = scope::confine(plan, scope.as_ref(), &source)?;
     let plan = if arguments.defer_reboots { plan.defer_reboots() } else { plan };
     report::diagnostics::print(&plan.warnings, &source);
-    report::out(report::plan::render_within(&plan, arguments.max_disruption));
+    arguments.format.show(&plan, &before, &source, arguments.max_disruption)?;
     session::refuse_conflicts(&plan)?;
     if arguments.detailed_exitcode && !plan.is_empty() { Err(Stop(CHANGES)) } else { Ok(()) }
 }

@@ -2,7 +2,11 @@
 
 use std::error::Error;
 
-use crate::report::{BOLD, REMOVE, clean, note};
+use crate::apply::StepError;
+use crate::plan::diff::Change;
+use crate::report::github::annotation;
+use crate::report::located::Located;
+use crate::report::{BOLD, REMOVE, Voice, clean, note, out, stream, voice};
 
 /// An error with all its causes, one behind the other, each said once.
 pub fn chain(error: &dyn Error) -> String {
@@ -22,8 +26,30 @@ pub fn chain(error: &dyn Error) -> String {
 
 /// Prints an error with its causes, and the way out where one is known.
 pub fn print(what: &dyn Error, help: Option<&str>) {
-    note(format_args!("{REMOVE}{BOLD}error{BOLD:#}{REMOVE:#}: {}", chain(what)));
-    if let Some(help) = help {
-        note(format_args!("  help: {}", clean(help)));
+    say(&Located::error(chain(what), help, None));
+}
+
+/// Prints what is wrong.
+pub fn say(it: &Located) {
+    match voice() {
+        Voice::Text => {}
+        Voice::Stream => return stream::diagnostic(it),
+        Voice::Github => out(annotation(it)),
     }
+    note(format_args!("{REMOVE}{BOLD}{}{BOLD:#}{REMOVE:#}: {}", it.severity, clean(&it.summary)));
+    if !it.detail.is_empty() {
+        note(format_args!("  {}", clean(&it.detail)));
+    }
+}
+
+/// Prints why a step of a plan failed.
+pub fn step(change: &Change, error: &StepError) {
+    let help = match error {
+        StepError::Host(error) => error.help.as_deref(),
+        StepError::Store(error) => error.help.as_deref(),
+    };
+    if voice() != Voice::Stream {
+        note(format_args!("\n{BOLD}{}{BOLD:#} ({})", change.address, change.key));
+    }
+    say(&Located::error(chain(error), help, Some(&change.address)));
 }

@@ -1,5 +1,6 @@
 //! A plan as people read it: by resource, in the words and symbols that Terraform's users have in their fingers.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -16,13 +17,45 @@ use crate::report::{ADD, BOLD, CHANGE, DIM, REMOVE, clean_line};
 
 /// What is done to a resource, from what is done to its objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+pub enum Verdict {
+    /// It is made.
     Create,
+    /// It is changed where it stands.
     Update,
+    /// It is made anew.
     Replace,
+    /// It is taken away.
     Delete,
+    /// It is gone, and its record is dropped.
     Forget,
+    /// It is there, and is recorded.
     Record,
+}
+
+impl Verdict {
+    /// What people read behind the address.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Create => "will be created",
+            Self::Update => "will be updated in-place",
+            Self::Replace => "must be replaced",
+            Self::Delete => "will be destroyed",
+            Self::Forget => "is gone and will be forgotten",
+            Self::Record => "is there and will be recorded",
+        }
+    }
+
+    /// What is done to an object when this is done to it.
+    pub const fn action(self) -> Action {
+        match self {
+            Self::Create => Action::Create,
+            Self::Update => Action::Update,
+            Self::Replace => Action::Replace,
+            Self::Delete => Action::Delete,
+            Self::Forget => Action::Forget,
+            Self::Record => Action::Record,
+        }
+    }
 }
 
 /// How many resources are added, changed and destroyed. A replacement counts as both added and destroyed.
@@ -37,9 +70,9 @@ pub struct Counts {
 }
 
 /// The changes of each resource with their numbers in the plan, in the order of addresses.
-type Resources<'p> = BTreeMap<&'p Address, Vec<(usize, &'p Change)>>;
+pub(super) type Resources<'p> = BTreeMap<&'p Address, Vec<(usize, &'p Change)>>;
 
-fn by_resource(plan: &Plan) -> Resources<'_> {
+pub(super) fn by_resource(plan: &Plan) -> Resources<'_> {
     let mut resources = Resources::new();
     for (number, change) in plan.changes.iter().enumerate() {
         resources.entry(&change.address).or_default().push((number, change));
@@ -47,7 +80,7 @@ fn by_resource(plan: &Plan) -> Resources<'_> {
     resources
 }
 
-fn verdict(changes: &[(usize, &Change)]) -> Verdict {
+pub(super) fn verdict(changes: &[(usize, &Change)]) -> Verdict {
     let all = |test: fn(&Change) -> bool| changes.iter().all(|(_, change)| test(change));
     if all(|change| change.action == Action::Create && matches!(change.reason, Reason::New | Reason::Unfinished)) {
         Verdict::Create
@@ -74,7 +107,7 @@ pub fn done(plan: &Plan, outcome: &Outcome) -> Counts {
 }
 
 /// How many resources are added, changed and destroyed, of those whose changes all count.
-fn count(resources: &Resources<'_>, counts_in: impl Fn(usize) -> bool) -> Counts {
+pub(super) fn count(resources: &Resources<'_>, counts_in: impl Fn(usize) -> bool) -> Counts {
     let mut counts = Counts::default();
     for changes in resources.values().filter(|changes| changes.iter().all(|(number, _)| counts_in(*number))) {
         match verdict(changes) {
@@ -112,14 +145,7 @@ pub fn render_within(plan: &Plan, most: Option<Disruption>) -> String {
     }
     let resources = by_resource(plan);
     for (address, changes) in &resources {
-        let words = match verdict(changes) {
-            Verdict::Create => "will be created",
-            Verdict::Update => "will be updated in-place",
-            Verdict::Replace => "must be replaced",
-            Verdict::Delete => "will be destroyed",
-            Verdict::Forget => "is gone and will be forgotten",
-            Verdict::Record => "is there and will be recorded",
-        };
+        let words = verdict(changes).words();
         // Writing to a string cannot fail, here and below.
         let _ = write!(text, "\n  {BOLD}# {address}{BOLD:#} {words}\n");
         for (_, change) in changes {
@@ -128,7 +154,9 @@ pub fn render_within(plan: &Plan, most: Option<Disruption>) -> String {
     }
     let Counts { add, change, destroy } = count(&resources, |_| true);
     let _ = write!(text, "\n{BOLD}Plan:{BOLD:#} {add} to add, {change} to change, {destroy} to destroy.\n");
-    text.push_str(&disruptions(&resources));
+    if let Some(words) = disruption_words(&resources) {
+        let _ = writeln!(text, "{BOLD}Disruption:{BOLD:#} {words}.");
+    }
     for (disruption, words) in [(Disruption::Reboot, "rebooted"), (Disruption::Replace, "replaced, with its disk")] {
         let hit = disrupted(&resources, disruption);
         if !hit.is_empty() {
@@ -150,15 +178,18 @@ pub(super) fn nothing(plan: &Plan) -> &'static str {
 }
 
 /// How many resources each kind of disruption hits, the worst first; nothing where no guest is concerned.
-fn disruptions(resources: &Resources<'_>) -> String {
+pub(super) fn disruption_counts(resources: &Resources<'_>) -> Vec<(Disruption, usize)> {
     let worst = |changes: &Vec<(usize, &Change)>| changes.iter().map(|(_, change)| change.cost()).max();
     let kinds = [Disruption::Replace, Disruption::Reboot, Disruption::Live].into_iter();
-    let counts = kinds.filter_map(|kind| {
-        let hit = resources.values().filter(|changes| worst(changes) == Some(kind)).count();
-        (hit > 0).then(|| format!("{hit} {}", kind.as_str()))
-    });
+    let hit = |kind| resources.values().filter(|changes| worst(changes) == Some(kind)).count();
+    kinds.map(|kind| (kind, hit(kind))).filter(|(_, hit)| *hit > 0).collect()
+}
+
+/// The same in words.
+pub(super) fn disruption_words(resources: &Resources<'_>) -> Option<String> {
+    let counts = disruption_counts(resources).into_iter().map(|(kind, hit)| format!("{hit} {}", kind.as_str()));
     let counts: Vec<String> = counts.collect();
-    if counts.is_empty() { String::new() } else { format!("{BOLD}Disruption:{BOLD:#} {}.\n", counts.join(", ")) }
+    (!counts.is_empty()).then(|| counts.join(", "))
 }
 
 /// What costs guests more than `most`, one resource a line, each with the reasons; nothing where all is within.
@@ -232,26 +263,24 @@ fn disrupted(resources: &Resources<'_>, disruption: Disruption) -> Vec<String> {
 
 fn object(text: &mut String, change: &Change, most: Option<Disruption>) {
     let (symbol, style) = symbol(change.action);
-    let mut why = reason(change);
-    if let Some(most) = most.filter(|most| change.cost() > *most) {
-        let cost = if change.cost() > change.disruption { change.cost().as_str() } else { "" };
-        let parts = [&why, cost, &format!("beyond --max-disruption {}", most.as_str())];
-        why = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<&str>>().join(", ");
-    }
+    let why = reason_within(change, most);
     let dim = if why.is_empty() { String::new() } else { format!("  {DIM}# {why}{DIM:#}") };
     let _ = writeln!(text, "  {style}{symbol:>3}{style:#} {}{dim}", title(change));
+    attributes(text, &attributes_of(change));
+}
+
+/// The attributes of a change that are worth telling.
+pub(super) fn attributes_of(change: &Change) -> Vec<Attribute> {
     match (change.action, &change.want) {
         (Action::Create, Some(want)) => {
-            let facts = want.facts();
-            attributes(
-                text,
-                facts.iter().filter(|(name, value)| is_news(name, value)).map(|(name, value)| Attribute {
-                    name,
-                    before: None,
-                    after: Some(value),
-                    note: "",
-                }),
-            );
+            let news = want.facts().into_iter().filter(|(name, value)| is_news(name, value));
+            let attribute = |(name, value): (Cow<'static, str>, String)| Attribute {
+                name,
+                before: None,
+                after: Some(clean_line(&value).into_owned()),
+                note: "",
+            };
+            news.map(attribute).collect()
         }
         (Action::Update | Action::Replace, _) => {
             // What DHCP hands out is said only where it is not simply the address.
@@ -260,22 +289,21 @@ fn object(text: &mut String, change: &Change, most: Option<Disruption>) {
                 address.is_some_and(|address| (&address.before, &address.after) == (&field.before, &field.after))
             };
             let told = told(change).filter(|field| field.name != "dhcp" || !same(field));
-            attributes(
-                text,
-                told.map(|field: &FieldChange| Attribute {
-                    name: &field.name,
-                    before: field.before.as_deref(),
-                    after: field.after.as_deref(),
-                    note: match (field.replaces, field.drifted) {
-                        (true, _) => "  # forces replacement",
-                        (false, true) => "  # changed on the host",
-                        (false, false) if is_read_at_boot(change, field) => "  # takes effect at its next boot",
-                        (false, false) => "",
-                    },
-                }),
-            );
+            let side = |value: &Option<String>| value.as_deref().map(|value| clean_line(value).into_owned());
+            let attribute = |field: &FieldChange| Attribute {
+                name: field.name.clone(),
+                before: side(&field.before),
+                after: side(&field.after),
+                note: match (field.replaces, field.drifted) {
+                    (true, _) => "forces replacement",
+                    (false, true) => "changed on the host",
+                    (false, false) if is_read_at_boot(change, field) => "takes effect at its next boot",
+                    (false, false) => "",
+                },
+            };
+            told.map(attribute).collect()
         }
-        _ => {}
+        (Action::Create | Action::Delete | Action::Forget | Action::Record, _) => Vec::new(),
     }
 }
 
@@ -291,24 +319,30 @@ pub fn title(change: &Change) -> String {
     }
 }
 
-struct Attribute<'a> {
-    name: &'a str,
-    before: Option<&'a str>,
-    after: Option<&'a str>,
-    note: &'static str,
+/// One attribute as people read it, cleaned.
+pub(super) struct Attribute {
+    /// Its name.
+    pub name: Cow<'static, str>,
+    /// What it is.
+    pub before: Option<String>,
+    /// What it is to be.
+    pub after: Option<String>,
+    /// What else is to be known; empty where there is nothing.
+    pub note: &'static str,
 }
 
-fn attributes<'a>(text: &mut String, attributes: impl Iterator<Item = Attribute<'a>>) {
-    let attributes: Vec<Attribute> = attributes.collect();
+fn attributes(text: &mut String, attributes: &[Attribute]) {
     let width = attributes.iter().map(|attribute| attribute.name.len()).max().unwrap_or(0);
     for Attribute { name, before, after, note } in attributes {
         let (symbol, style, value) = match (before, after) {
-            (None, Some(after)) => ("+", ADD, clean_line(after).into_owned()),
-            (Some(before), None) => ("-", REMOVE, clean_line(before).into_owned()),
+            (None, Some(after)) => ("+", ADD, after.clone()),
+            (Some(before), None) => ("-", REMOVE, before.clone()),
             (before, after) => {
-                ("~", CHANGE, format!("{} -> {}", clean_line(before.unwrap_or("")), clean_line(after.unwrap_or(""))))
+                let side = |value: &Option<String>| value.clone().unwrap_or_default();
+                ("~", CHANGE, format!("{} -> {}", side(before), side(after)))
             }
         };
+        let note = if note.is_empty() { String::new() } else { format!("  # {note}") };
         let _ = writeln!(text, "        {style}{symbol}{style:#} {name:<width$} = {value}{DIM}{note}{DIM:#}");
     }
 }
@@ -345,7 +379,19 @@ fn is_read_at_boot(change: &Change, field: &FieldChange) -> bool {
     change.key.kind == ObjectKind::Domain && field.name == "seed" && change.disruption == Disruption::Live
 }
 
-fn symbol(action: Action) -> (&'static str, Style) {
+/// What people read while it is done.
+pub(super) fn doing(action: Action) -> &'static str {
+    match action {
+        Action::Create => "Creating",
+        Action::Update => "Modifying",
+        Action::Replace => "Replacing",
+        Action::Delete => "Destroying",
+        Action::Forget => "Forgetting",
+        Action::Record => "Recording",
+    }
+}
+
+pub(super) fn symbol(action: Action) -> (&'static str, Style) {
     match action {
         Action::Create => ("+", ADD),
         Action::Update => ("~", CHANGE),
@@ -354,6 +400,15 @@ fn symbol(action: Action) -> (&'static str, Style) {
         Action::Forget => (".", DIM),
         Action::Record => ("=", DIM),
     }
+}
+
+/// Why a change is made and what a guest notices, with a mark where that is more than `most`.
+pub(super) fn reason_within(change: &Change, most: Option<Disruption>) -> String {
+    let why = reason(change);
+    let Some(most) = most.filter(|most| change.cost() > *most) else { return why };
+    let cost = if change.cost() > change.disruption { change.cost().as_str() } else { "" };
+    let parts = [&why, cost, &format!("beyond --max-disruption {}", most.as_str())];
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<&str>>().join(", ")
 }
 
 fn reason(change: &Change) -> String {
