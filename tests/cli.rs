@@ -722,7 +722,7 @@ fn a_plan_is_written_for_tools_and_merge_requests() {
 
 #[test]
 fn a_comment_has_room_for_a_large_plan() {
-    let place = Place::new(&BASE.replace("count = 2", "count = 300"));
+    let place = Place::new(&BASE.replace("count = 2", "count = 300").replace("10.20.0.0/24", "10.20.0.0/22"));
     let text = place.novella(&["plan", "--format", "markdown"]).ends(0).out;
     assert!(text.len() <= 65_536 && text.len() > 60_000, "{}", text.len());
     assert!(text.contains("\n**Cut:** ") && text.contains(" of 307 resources have no room in a comment: "), "{text}");
@@ -816,4 +816,14 @@ fn tools_are_told_of_a_walk_line_by_line() {
     assert_eq!(hooks(&lines, "apply_complete").len(), 9);
     let last = lines.last().expect("a line");
     assert_eq!(last["@message"], "Destroy complete! Resources: 0 added, 0 changed, 9 destroyed.");
+}
+
+#[test]
+fn a_plan_is_a_page_beside_its_text() {
+    let place = Place::new(BASE);
+    place.novella(&["plan", "--html", "plan.html"]).ends(0).out("Plan: 9 to add");
+    let page = std::fs::read_to_string(place.path("plan.html")).expect("a page");
+    assert!(page.starts_with("<!doctype html>") && page.contains("<h1>Plan of default</h1>"));
+    let said = place.novella(&["plan", "--html", "none/plan.html"]).ends(1);
+    assert!(said.err.contains("error: cannot write `none/plan.html`: No such file"), "{said:#?}");
 }

@@ -1,9 +1,13 @@
-//! `--format` and `--json`: how a plan is written.
+//! `--format`, `--json` and `--html`: how a plan is written.
+
+use std::path::PathBuf;
 
 use clap::ValueEnum;
 
+use crate::address::Name;
 use crate::blueprint::facts::Disruption;
 use crate::cli::Stop;
+use crate::host::HostError;
 use crate::plan::Plan;
 use crate::plan::world::Recorded;
 use crate::report::{self, Voice};
@@ -30,6 +34,9 @@ pub(super) struct FormatArguments {
     /// The same as `--format json`
     #[arg(long, conflicts_with = "format")]
     json: bool,
+    /// Write the plan as a page to this file as well
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 impl FormatArguments {
@@ -47,8 +54,8 @@ impl FormatArguments {
     /// What `show` wants to know of what is recorded.
     pub(super) fn keep(&self, recorded: &Recorded) -> Recorded {
         match self.format() {
-            Format::Text | Format::Github => Recorded::default(),
-            Format::Json | Format::Markdown => recorded.clone(),
+            Format::Text | Format::Github if self.html.is_none() => Recorded::default(),
+            _ => recorded.clone(),
         }
     }
 
@@ -57,7 +64,7 @@ impl FormatArguments {
         &self,
         plan: &Plan,
         recorded: &Recorded,
-        source: &Source,
+        (project, source): (&Name, &Source),
         most: Option<Disruption>,
     ) -> Result<(), Stop> {
         match self.format() {
@@ -68,6 +75,11 @@ impl FormatArguments {
             }
             Format::Github => report::out(report::github::inert(&report::plan::render_within(plan, most))),
         }
-        Ok(())
+        let Some(file) = &self.html else { return Ok(()) };
+        let page = report::html::render(plan, recorded, source, project, most);
+        std::fs::write(file, page).map_err(|error| {
+            let error = HostError::new(format!("cannot write `{}`", file.display()), error);
+            Stop::error(&error, None)
+        })
     }
 }

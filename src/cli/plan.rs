@@ -43,7 +43,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
     let plan = scope::confine(plan, scope.as_ref(), &source)?;
     let plan = if arguments.defer_reboots { plan.defer_reboots() } else { plan };
     report::diagnostics::print(&plan.warnings, &source);
-    arguments.format.show(&plan, &before, &source, arguments.max_disruption)?;
+    arguments.format.show(&plan, &before, (&desired.project, &source), arguments.max_disruption)?;
     session::refuse_conflicts(&plan)?;
     if arguments.detailed_exitcode && !plan.is_empty() { Err(Stop(CHANGES)) } else { Ok(()) }
 }

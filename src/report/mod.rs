@@ -9,6 +9,7 @@ pub mod diagnostics;
 pub mod document;
 pub mod error;
 pub mod github;
+pub mod html;
 pub mod json;
 pub mod leases;
 pub mod located;

@@ -26,6 +26,35 @@ pub struct Topology {
     pub servers: Vec<ServerView>,
     /// The ports that no server has.
     pub free: Vec<PortView>,
+    /// What the servers have in all, before and after.
+    pub sums: (Sums, Sums),
+}
+
+/// What servers have in all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sums {
+    /// How many there are.
+    pub servers: u64,
+    /// Their processors.
+    pub vcpus: u64,
+    /// Their memory, in bytes.
+    pub memory: u64,
+    /// Their root disks, in bytes.
+    pub disk: u64,
+}
+
+impl Sums {
+    fn add(&mut self, object: Option<&Object>) {
+        match object {
+            Some(Object::Domain(domain)) => {
+                self.servers += 1;
+                self.vcpus += u64::from(domain.vcpus);
+                self.memory = self.memory.saturating_add(domain.memory.bytes());
+            }
+            Some(Object::Disk(disk)) => self.disk = self.disk.saturating_add(disk.size.bytes()),
+            _ => {}
+        }
+    }
 }
 
 /// A network.
@@ -103,8 +132,11 @@ impl Topology {
         let resources = by_resource(plan);
         let mut networks: BTreeMap<&Name, NetworkView> = BTreeMap::new();
         let mut servers = Vec::new();
+        let mut sums = (Sums::default(), Sums::default());
         let mut plugged: BTreeSet<PortId> = BTreeSet::new();
         for (before, after) in sides.values() {
+            sums.0.add(*before);
+            sums.1.add(*after);
             match after.or(*before) {
                 Some(Object::Bridge(bridge)) => {
                     networks.entry(&bridge.network).or_insert_with(|| network(&bridge.network, &resources));
@@ -126,7 +158,7 @@ impl Topology {
             let entry = after.or(before).filter(|entry| !plugged.contains(&entry.port))?;
             Some(port(entry, before, after))
         });
-        Self { networks: networks.into_values().collect(), servers, free: free.collect() }
+        Self { networks: networks.into_values().collect(), servers, free: free.collect(), sums }
     }
 
     /// All ports, each with the server that has it.
