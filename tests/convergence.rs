@@ -1071,3 +1071,23 @@ fn a_part_says_what_it_leaves_out_and_who_still_waits() {
     let said = part.warnings.last().expect("a warning");
     assert_eq!(said.message, "this plan is not the whole: `server.db` would change too");
 }
+
+#[test]
+fn what_is_in_the_way_keeps_back_who_needs_it() {
+    let host = SimHost::new();
+    host.occupy(Claim::DomainName("default.db".into()));
+    let part = |scope: &Scope| plan(BASE, Recorded::default(), &host).confine(scope).expect("an order");
+    let address = |name: &str| Address::new(ResourceKind::Server, name.parse().expect("a name"));
+    assert_eq!(part(&Scope::Only([address("db")].into())).conflicts.len(), 1);
+    assert!(part(&Scope::Only([address("web-1")].into())).conflicts.is_empty());
+    let rest = part(&Scope::Without([address("db")].into()));
+    assert!(rest.conflicts.is_empty() && !changed(&rest).contains("db") && changed(&rest).contains("server.spare"));
+
+    let host = SimHost::new();
+    let bridges = BASE.replace("[network.closed]", "[network.closed]\nbridge = \"br-closed\"");
+    host.occupy(Claim::Link("br-closed".into()));
+    let closed = Address::new(ResourceKind::Network, "closed".parse().expect("a name"));
+    let rest = plan(&bridges, Recorded::default(), &host).confine(&Scope::Without([closed].into())).expect("an order");
+    assert!(rest.conflicts.is_empty());
+    assert_eq!(changed(&rest), "host.local image.debian image.tiny network.private server.web-1 server.web-2");
+}

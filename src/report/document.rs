@@ -37,7 +37,7 @@ struct Document<'p> {
     resource_drift: Vec<ResourceDrift<'p>>,
     addresses: Vec<PortRow<'p>>,
     conflicts: Vec<ConflictRow<'p>>,
-    diagnostics: Vec<Located>,
+    warnings: Vec<Located>,
     pending_reboot: BTreeMap<String, &'p [String]>,
     left_out: Vec<String>,
     left_alone: &'p [ObjectKey],
@@ -155,7 +155,7 @@ pub fn render(plan: &Plan, recorded: &Recorded, source: &Source) -> String {
             .iter()
             .map(|it| ConflictRow { address: it.address.to_string(), object: &it.key, claim: it.claim.to_string() })
             .collect(),
-        diagnostics: plan.warnings.iter().map(|warning| Located::new(warning, source)).collect(),
+        warnings: plan.warnings.iter().map(|warning| Located::new(warning, source)).collect(),
         pending_reboot: plan.waiting.iter().map(|(address, what)| (address.to_string(), what.as_slice())).collect(),
         left_out: plan.left_out.iter().map(ToString::to_string).collect(),
         left_alone: &plan.left_alone,

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
+use crate::report::clean_line;
 use crate::report::located::Located;
 use crate::value::Sha256;
 
@@ -13,7 +14,7 @@ pub fn annotation(it: &Located) -> String {
         let _ = write!(
             properties,
             "file={},line={},col={},",
-            property(&range.filename),
+            property(&clean_line(&range.filename)),
             range.start.line,
             range.start.column
         );

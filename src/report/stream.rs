@@ -53,9 +53,13 @@ struct Line<'a, T> {
     body: T,
 }
 
-fn say(level: Level, r#type: &'static str, message: &str, body: impl Serialize) {
+fn line(level: Level, r#type: &'static str, message: &str, body: impl Serialize) -> String {
     let timestamp = Timestamp::now().to_string();
-    out(json::line(&Line { level, message, module: "novella.ui", timestamp, r#type, body }));
+    json::line(&Line { level, message, module: "novella.ui", timestamp, r#type, body })
+}
+
+fn say(level: Level, r#type: &'static str, message: &str, body: impl Serialize) {
+    out(line(level, r#type, message, body));
 }
 
 /// Which resource it is, in Terraform's words.
@@ -202,8 +206,9 @@ const fn word(verdict: Verdict) -> &'static str {
 }
 
 /// Says what happens while a plan is walked.
-#[derive(Debug, Default)]
 pub struct Stream {
+    /// Takes each line.
+    say: Box<dyn Fn(String) + Send + Sync>,
     work: Mutex<BTreeMap<Address, Work>>,
     told: Mutex<BTreeMap<ObjectKey, Instant>>,
 }
@@ -221,7 +226,18 @@ struct Work {
     open: Vec<ObjectKey>,
 }
 
+impl Default for Stream {
+    fn default() -> Self {
+        Self::to(|line| out(line))
+    }
+}
+
 impl Stream {
+    /// One that gives each line to this.
+    pub fn to(say: impl Fn(String) + Send + Sync + 'static) -> Self {
+        Self { say: Box::new(say), work: Mutex::default(), told: Mutex::default() }
+    }
+
     /// Gets ready for a walk of this plan.
     pub fn begin(self: &Arc<Self>, plan: &Plan) {
         let mut work = self.work();
@@ -256,11 +272,23 @@ impl Stream {
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn hook(
+        &self,
+        level: Level,
+        r#type: &'static str,
+        message: &str,
+        address: &Address,
+        work: &Work,
+        object: Option<&ObjectKey>,
+    ) {
+        (self.say)(line(level, r#type, message, Hooked { hook: work.hook(address, object) }));
+    }
+
     /// Says of each resource that is worked on that it still is.
     fn beat(&self) {
         for (address, work) in self.work().iter().filter(|(_, work)| !work.open.is_empty()) {
             let message = format!("{address}: Still working... [{} elapsed]", seconds(work.elapsed()));
-            hook(Level::Info, "apply_progress", &message, address, work, None);
+            self.hook(Level::Info, "apply_progress", &message, address, work, None);
         }
     }
 
@@ -275,11 +303,19 @@ impl Stream {
         let Some((address, its)) = work.iter().find(|(_, work)| work.open.contains(key)) else { return };
         let of = total.map_or(String::new(), |total| format!(" of {total}"));
         let body = Hook { bytes: Some(done), bytes_total: total, ..its.hook(address, Some(key)) };
-        say(Level::Info, "apply_progress", &format!("{address}: {done}{of} bytes"), Hooked { hook: body });
+        (self.say)(line(Level::Info, "apply_progress", &format!("{address}: {done}{of} bytes"), Hooked { hook: body }));
     }
 }
 
 impl Work {
+    /// A step with this object is over.
+    fn over(&mut self, key: &ObjectKey) {
+        self.left = self.left.saturating_sub(1);
+        if let Some(place) = self.open.iter().position(|open| open == key) {
+            self.open.swap_remove(place);
+        }
+    }
+
     fn elapsed(&self) -> Duration {
         self.begun.map(|begun| begun.elapsed()).unwrap_or_default()
     }
@@ -296,10 +332,6 @@ impl Work {
     }
 }
 
-fn hook(level: Level, r#type: &'static str, message: &str, address: &Address, work: &Work, object: Option<&ObjectKey>) {
-    say(level, r#type, message, Hooked { hook: work.hook(address, object) });
-}
-
 impl Observer for Stream {
     fn event(&self, change: &Change, deed: Deed, event: Event<'_>) {
         let (address, key) = (&change.address, &change.key);
@@ -311,7 +343,7 @@ impl Observer for Stream {
         match event {
             Event::Started => {
                 if work.begun.is_none() {
-                    hook(
+                    self.hook(
                         Level::Info,
                         "apply_start",
                         &format!("{address}: {}...", doing(work.verdict.action())),
@@ -325,16 +357,16 @@ impl Observer for Stream {
             }
             Event::Retrying { error, wait } => {
                 let message = format!("{what}: will be tried again in {}: {}", seconds(wait), error::chain(error));
-                hook(Level::Warn, "apply_progress", &message, address, work, Some(key));
+                self.hook(Level::Warn, "apply_progress", &message, address, work, Some(key));
             }
             Event::Done { elapsed } => {
                 work.over(key);
                 if work.left == 0 && !work.failed {
                     let message = format!("{address}: Complete after {}", seconds(work.elapsed()));
-                    hook(Level::Info, "apply_complete", &message, address, work, None);
+                    self.hook(Level::Info, "apply_complete", &message, address, work, None);
                 } else if !quiet {
                     let message = format!("{what}: complete after {}", seconds(elapsed));
-                    hook(Level::Info, "apply_progress", &message, address, work, Some(key));
+                    self.hook(Level::Info, "apply_progress", &message, address, work, Some(key));
                 }
             }
             Event::Failed { error, elapsed } => {
@@ -342,7 +374,7 @@ impl Observer for Stream {
                 let message = format!("{what}: failed after {}: {}", seconds(elapsed), error::chain(error));
                 let kind = if work.failed { "apply_progress" } else { "apply_errored" };
                 work.failed = true;
-                hook(Level::Error, kind, &message, address, work, Some(key));
+                self.hook(Level::Error, kind, &message, address, work, Some(key));
             }
             Event::Skipped => {
                 work.over(key);
@@ -352,12 +384,110 @@ impl Observer for Stream {
     }
 }
 
-impl Work {
-    /// A step with this object is over.
-    fn over(&mut self, key: &ObjectKey) {
-        self.left = self.left.saturating_sub(1);
-        if let Some(place) = self.open.iter().position(|open| open == key) {
-            self.open.swap_remove(place);
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::apply::{self, Options, Retry};
+    use crate::blueprint::HostFacts;
+    use crate::blueprint::key::ObjectKind;
+    use crate::blueprint::object::Object;
+    use crate::host::sim::SimHost;
+    use crate::host::{Host, HostError};
+    use crate::plan::world::{Observed, Recorded};
+    use crate::spec::load::load_texts;
+    use crate::store::memory::MemoryStore;
+
+    /// A host on which there is no room for one disk.
+    struct Full(SimHost);
+
+    impl Host for Full {
+        fn facts(&self) -> Result<HostFacts, HostError> {
+            self.0.facts()
         }
+        fn observe(&self) -> Result<Observed, HostError> {
+            self.0.observe()
+        }
+        fn ensure(&self, object: &Object) -> Result<(), HostError> {
+            let key = object.key();
+            if (key.kind, key.id.as_str()) == (ObjectKind::Disk, "a") {
+                return Err(HostError::refused("no space left\u{1b}"));
+            }
+            self.0.ensure(object)
+        }
+        fn remove(&self, key: &ObjectKey) -> Result<(), HostError> {
+            self.0.remove(key)
+        }
+        fn reload(&self, server: &ObjectKey) -> Result<(), HostError> {
+            self.0.reload(server)
+        }
+    }
+
+    #[test]
+    fn a_resource_starts_once_and_comes_to_one_end() {
+        let spec = "[network.n]\n[subnet.s]\nnetwork = \"n\"\ncidr = \"10.0.0.0/24\"\n[image.i]\nsource = \"/i\"\n\
+                    format = \"raw\"\n[flavor.f]\nram = \"1 GiB\"\ndisk = \"1 GiB\"\n[server.a]\nimage = \"i\"\n\
+                    flavor = \"f\"\nnetworks = [\"n\"]\n[server.b]\nimage = \"i\"\nflavor = \"f\"\nnetworks = [\"n\"]\n";
+        let loaded = load_texts([("spec.toml", spec)]);
+        let (desired, problems) = crate::desired::resolve(&loaded.spec, &loaded.source);
+        let desired = desired.unwrap_or_else(|| panic!("{problems:?}"));
+        let host = Full(SimHost::new());
+        let plan = crate::reconcile::plan(&desired, Recorded::default(), &host).expect("a plan");
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&said);
+        let stream = Arc::new(Stream::to(move |line| sink.lock().expect("lines").push(line)));
+        stream.begin(&plan);
+        let retry = Retry { retries: 0, first: Duration::ZERO, most: Duration::ZERO };
+        let options = Options { parallelism: 2, retry };
+        let store = MemoryStore::default();
+        let outcome = apply::apply(&plan, &host, &store, options, &AtomicBool::new(false), stream.as_ref());
+        assert!(!outcome.is_complete());
+
+        let lines: Vec<serde_json::Value> = said
+            .lock()
+            .expect("lines")
+            .iter()
+            .inspect(|line| assert!(!line.contains('\u{1b}') && line.ends_with("}\n"), "{line}"))
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect();
+        let of = |kind: &str| {
+            let lines = lines.iter().filter(|line| line["type"] == kind);
+            let mut of: Vec<&str> = lines.filter_map(|line| line["hook"]["resource"]["addr"].as_str()).collect();
+            of.sort_unstable();
+            of
+        };
+        assert_eq!(of("apply_start"), ["host.local", "image.i", "network.n", "server.a", "server.b"]);
+        assert_eq!(of("apply_complete"), ["host.local", "image.i", "network.n", "server.b"]);
+        assert_eq!(of("apply_errored"), ["server.a"]);
+        let errored = lines.iter().find(|line| line["type"] == "apply_errored").expect("a line");
+        assert_eq!((&errored["@level"], &errored["hook"]["action"]), (&"error".into(), &"create".into()));
+        assert!(errored["@message"].as_str().is_some_and(|it| it.contains("no space left")), "{errored}");
+        assert!(of("apply_progress").contains(&"server.b"));
+    }
+
+    #[test]
+    fn a_download_tells_how_far_it_is_but_not_too_often() {
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&said);
+        let stream = Arc::new(Stream::to(move |line| sink.lock().expect("lines").push(line)));
+        let (address, key) = (Address::local_host(), ObjectKey::new(ObjectKind::Base, "x"));
+        let work = Work {
+            verdict: Verdict::Create,
+            left: 1,
+            begun: Some(Instant::now()),
+            failed: false,
+            open: vec![key.clone()],
+        };
+        stream.work().insert(address, work);
+        let tell = stream.sink();
+        tell(&key, 10, Some(100));
+        tell(&key, 20, Some(100));
+        stream.beat();
+        let said = said.lock().expect("lines");
+        assert_eq!(said.len(), 2);
+        let line: serde_json::Value = serde_json::from_str(&said[0]).expect("JSON");
+        assert_eq!((&line["hook"]["bytes"], &line["hook"]["bytes_total"]), (&10.into(), &100.into()));
+        assert!(said[1].contains("Still working..."));
     }
 }

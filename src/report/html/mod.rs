@@ -1,6 +1,6 @@
 //! A plan as a page: one file, which needs nothing else and no script to be read.
 //!
-//! [`picture`] draws the networks and servers.
+//! `picture` draws the networks and servers.
 
 mod picture;
 
