@@ -9,9 +9,13 @@ mod common;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use common::{assert_golden, folders, plain, plan, walk};
+use common::{BASE, assert_golden, folders, plain, plan, walk};
+use novella::address::{Address, ResourceKind};
 use novella::blueprint::key::{ObjectKey, ObjectKind};
+use novella::blueprint::object::Claim;
 use novella::host::sim::SimHost;
+use novella::plan::Scope;
+use novella::plan::world::Recorded;
 use novella::report;
 use novella::spec::Source;
 use novella::store::memory::MemoryStore;
@@ -61,6 +65,32 @@ fn assert_valid(json: &str) {
     let problems: Vec<String> =
         SCHEMA.iter_errors(&plan).map(|error| format!("{}: {error}", error.instance_path())).collect();
     assert!(problems.is_empty(), "{problems:#?}");
+}
+
+#[test]
+fn what_no_golden_plan_has_is_in_the_schema_too() {
+    let json = |host: &SimHost, scope: Option<&str>| {
+        let mut plan = plan(BASE, Recorded::default(), host);
+        if let Some(server) = scope {
+            let address = Address::new(ResourceKind::Server, server.parse().expect("a name"));
+            plan = plan.confine(&Scope::Only([address].into())).expect("an order");
+        }
+        let json = report::document::render(&plan, &Recorded::default(), &Source::default());
+        assert_valid(&json);
+        serde_json::from_str::<serde_json::Value>(&json).expect("JSON")
+    };
+    let host = SimHost::new();
+    host.occupy(Claim::DomainName("default.db".into()));
+    let whole = json(&host, None);
+    assert_eq!(whole["conflicts"][0]["address"], "server.db");
+    assert_eq!((&whole["errored"], &whole["complete"]), (&true.into(), &false.into()));
+    let part = json(&host, Some("web-1"));
+    assert_eq!(part["warnings"][0]["code"], "partial-plan");
+    assert_eq!((&part["errored"], &part["complete"]), (&false.into(), &false.into()));
+    assert!(part["left_out"].as_array().is_some_and(|it| it.contains(&"server.db".into())));
+    // A schema that everything passes says nothing.
+    let schema = std::panic::catch_unwind(|| assert_valid(&whole.to_string().replace("\"create\"", "\"made\"")));
+    assert!(schema.is_err());
 }
 
 #[test]
