@@ -391,6 +391,7 @@ pub(super) fn doing(action: Action) -> &'static str {
     }
 }
 
+/// Terraform's symbol for what is done, and its colour.
 pub(super) fn symbol(action: Action) -> (&'static str, Style) {
     match action {
         Action::Create => ("+", ADD),

@@ -111,8 +111,8 @@ fn class_of(disruption: Disruption) -> &'static str {
 }
 
 fn tiles(page: &mut String, plan: &Plan, resources: &Resources<'_>, topology: &Topology) {
-    page.push_str("<ul class=\"tiles\">\n");
     if !plan.is_empty() {
+        page.push_str("<ul class=\"tiles\">\n");
         let Counts { add, change, destroy } = count(resources, |_| true);
         for (class, number, word) in
             [("add", add, "to add"), ("change", change, "to change"), ("remove", destroy, "to destroy")]
@@ -129,7 +129,9 @@ fn tiles(page: &mut String, plan: &Plan, resources: &Resources<'_>, topology: &T
             };
             let _ = writeln!(page, "<li class=\"{}\"><b>{hit}</b> {word}</li>", class_of(kind));
         }
+        page.push_str("</ul>\n");
     }
+    page.push_str("<ul class=\"tiles\">\n");
     let (before, after) = &topology.sums;
     let both = |number: &dyn Fn(&Sums) -> String| (number(before), number(after));
     let numbers = [
