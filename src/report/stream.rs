@@ -228,7 +228,7 @@ struct Work {
 
 impl Default for Stream {
     fn default() -> Self {
-        Self::to(|line| out(line))
+        Self::to(out)
     }
 }
 
