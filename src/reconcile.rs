@@ -14,7 +14,7 @@ use crate::desired::Desired;
 use crate::diagnostic::{Diagnostic, Place};
 use crate::host::{Host, HostError};
 use crate::plan::world::{Observed, Recorded};
-use crate::plan::{Action, Cycle, Plan, records};
+use crate::plan::{Action, Cycle, Plan, Scope, records};
 use crate::value::ByteSize;
 use crate::wishes::Wishes;
 
@@ -68,8 +68,8 @@ pub fn plan_with(
     let guarded = wishes.guarded(desired, &recorded);
     let server = |name: &Name| Address::new(ResourceKind::Server, name.clone());
     let to: BTreeSet<Address> = wishes.replace.iter().map(server).collect();
-    let plan = Plan::confined(blueprint, recorded, &observed, wishes.only_these.then_some(&to))?;
-    let plan = Plan { trash: desired.host.trash_ttl, cache, ..plan };
+    let plan = Plan { trash: desired.host.trash_ttl, cache, ..Plan::new(blueprint, recorded, &observed)? };
+    let plan = if wishes.only_these { plan.part(&Scope::Only(to))? } else { plan };
     disks_are_possible(desired, &plan, &observed)?;
     Ok(plan.protecting(&guarded))
 }

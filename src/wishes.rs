@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use crate::address::{Address, Name, PortId, ResourceKind, VolumeId};
+use crate::address::{Address, Name, ResourceKind, VolumeId};
 use crate::blueprint::key::domain_key;
+use crate::choice;
 use crate::desired::Desired;
-use crate::diagnostic::{Diagnostic, did_you_mean};
+use crate::diagnostic::Diagnostic;
 use crate::plan::world::Recorded;
 
 /// What is asked for beside the spec.
@@ -30,21 +31,23 @@ impl Wishes {
         desired: &Desired,
         recorded: &Recorded,
     ) -> Result<Self, Vec<Diagnostic>> {
-        let known = known(desired, recorded);
-        let (mut wishes, mut problems) = (Self::default(), Vec::new());
-        for written in replace {
-            match find(written, &known, desired).and_then(replaceable) {
-                Ok(name) => drop(wishes.replace.insert(name)),
+        let mut problems = Vec::new();
+        let mut choose = |written: &[String]| {
+            let chosen = choice::choose(written, desired, recorded);
+            chosen.unwrap_or_else(|found| {
+                problems.extend(found);
+                BTreeSet::new()
+            })
+        };
+        let (replace, allow_destroy) = (choose(replace), choose(allow_destroy));
+        let mut names = BTreeSet::new();
+        for address in replace {
+            match replaceable(address) {
+                Ok(name) => drop(names.insert(name)),
                 Err(problem) => problems.push(*problem),
             }
         }
-        for written in allow_destroy {
-            match find(written, &known, desired) {
-                Ok(address) => drop(wishes.allow_destroy.insert(address)),
-                Err(problem) => problems.push(*problem),
-            }
-        }
-        if problems.is_empty() { Ok(wishes) } else { Err(problems) }
+        if problems.is_empty() { Ok(Self { replace: names, only_these: false, allow_destroy }) } else { Err(problems) }
     }
 
     /// The same, where nothing but the servers that are to be made anew is touched.
@@ -82,51 +85,6 @@ fn is_written(address: &Address, desired: &Desired) -> bool {
     }
 }
 
-/// All resources that the spec has or the state.
-fn known(desired: &Desired, recorded: &Recorded) -> BTreeSet<Address> {
-    let servers = desired.servers.keys().map(|name| (ResourceKind::Server, name));
-    let networks = desired.networks.keys().map(|name| (ResourceKind::Network, name));
-    let subnets = desired.networks.values().flat_map(|network| &network.subnets);
-    let subnets = subnets.map(|subnet| (ResourceKind::Subnet, &subnet.name));
-    let images = desired.images.keys().map(|name| (ResourceKind::Image, name));
-    let flavors = desired.flavors.keys().map(|name| (ResourceKind::Flavor, name));
-    let written = servers.chain(networks).chain(subnets).chain(images).chain(flavors);
-    written
-        .map(|(kind, name)| Address::new(kind, name.clone()))
-        .chain(desired.ports.keys().map(PortId::address))
-        .chain(desired.volumes.keys().map(VolumeId::address))
-        .chain(recorded.records.values().map(|record| record.object.address()))
-        .collect()
-}
-
-fn find(written: &str, known: &BTreeSet<Address>, desired: &Desired) -> Result<Address, Box<Diagnostic>> {
-    let text = |address: &Address| address.to_string();
-    if let Some(address) = known.iter().find(|address| text(address) == written) {
-        return Ok(address.clone());
-    }
-    let error = Diagnostic::error(format!("there is no `{}`", written.escape_default())).code("unknown-address");
-    // A table with a `count` is none of the servers that it makes.
-    let made: Vec<String> = desired
-        .servers
-        .values()
-        .filter(|server| server.declared.name != server.name)
-        .filter(|server| text(&server.declared) == written || server.declared.name.as_str() == written)
-        .map(|server| format!("`server.{}`", server.name))
-        .take(8)
-        .collect();
-    if !made.is_empty() {
-        return Err(error.help(format!("it makes {}: name those that are meant", made.join(", "))).into());
-    }
-    let all: Vec<String> = known.iter().map(text).collect();
-    let by_name = known.iter().find(|address| address.name.as_str() == written).map(text);
-    let near = by_name.or_else(|| did_you_mean(written, all.iter().map(String::as_str)).map(str::to_owned));
-    let help = match near {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => "write it as the header of its table, like `server.web`; `novella plan` shows what there is".to_owned(),
-    };
-    Err(error.help(help).into())
-}
-
 /// The server with this address; an error for what is no server, with what one does instead.
 fn replaceable(address: Address) -> Result<Name, Box<Diagnostic>> {
     let help = match address.kind {
@@ -156,24 +114,25 @@ mod tests {
     use crate::spec::load::load_texts;
 
     #[test]
-    fn addresses_are_found_or_told_apart() {
+    fn only_servers_are_made_anew() {
         let spec = "[network.n]\n[subnet.s]\nnetwork = \"n\"\ncidr = \"10.0.0.0/24\"\n[image.i]\nsource = \"/i\"\n\
-                    format = \"raw\"\n[flavor.f]\nram = \"1 GiB\"\ndisk = \"1 GiB\"\n[server.a]\nimage = \"i\"\nflavor = \"f\"\n\
-                    networks = [\"n\"]\ncount = 2\n[server.web]\nimage = \"i\"\nflavor = \"f\"\nnetworks = [\"n\"]\n";
+                    format = \"raw\"\n[volume.v]\nsize = \"1 GiB\"\n[flavor.f]\nram = \"1 GiB\"\ndisk = \"1 GiB\"\n\
+                    [server.a]\nimage = \"i\"\nflavor = \"f\"\nnetworks = [\"n\"]\ncount = 2\n";
         let loaded = load_texts([("spec.toml", spec)]);
         let (desired, problems) = crate::desired::resolve(&loaded.spec, &loaded.source);
         let desired = desired.unwrap_or_else(|| panic!("{problems:?}"));
         let ask = |written: &str| Wishes::new(&[written.to_owned()], &[], &desired, &Recorded::default());
-        let said = |written: &str| {
-            let problems = ask(written).expect_err(written);
-            (problems[0].code.clone().unwrap_or_default(), problems[0].help.clone().unwrap_or_default())
-        };
         assert_eq!(ask("server.a-2").expect("known").replace.len(), 1);
-        assert_eq!(said("server.wbe"), ("unknown-address".into(), "did you mean `server.web`?".into()));
-        assert_eq!(said("web"), ("unknown-address".into(), "did you mean `server.web`?".into()));
-        assert!(said("server.a").1.contains("`server.a-1`, `server.a-2`"));
-        for other in ["network.n", "subnet.s", "image.i", "flavor.f"] {
-            assert_eq!(said(other).0, "not-replaceable", "{other}");
+        assert_eq!(ask("server.a").expect("known").replace.len(), 2);
+        for (other, code) in [
+            ("network.n", "not-replaceable"),
+            ("subnet.s", "not-replaceable"),
+            ("image.i", "not-replaceable"),
+            ("volume.v", "not-replaceable"),
+            ("flavor.f", "not-on-host"),
+            ("server.b", "unknown-address"),
+        ] {
+            assert_eq!(ask(other).expect_err(other)[0].code.as_deref(), Some(code), "{other}");
         }
     }
 }

@@ -8,10 +8,11 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use common::{BASE, DISKS, PORTS, SEEDS, converge, plan, plan_anew, walk};
+use novella::address::{Address, ResourceKind};
 use novella::apply;
 use novella::blueprint::HostFacts;
 use novella::blueprint::facts::Disruption;
@@ -19,10 +20,9 @@ use novella::blueprint::key::{ObjectKey, ObjectKind, base_key};
 use novella::blueprint::object::{Claim, Object, Power};
 use novella::host::sim::{Fuse, SimHost, When};
 use novella::host::{Host, HostError, Keep};
-use novella::plan::Deed;
-use novella::plan::Plan;
 use novella::plan::diff::{Action, Reason};
 use novella::plan::world::{Observed, Record, Recorded};
+use novella::plan::{Deed, Plan, Scope};
 use novella::report;
 use novella::store::memory::MemoryStore;
 use novella::store::{Store, StoreError};
@@ -1490,4 +1490,120 @@ fn an_image_that_nothing_needs_stays_in_the_cache_and_is_taken_up_again() {
     assert_eq!(of_bases, vec![Action::Record; before.len()]);
     assert!(walk(&again, &host, &store, 1).is_complete());
     assert_settled("all is back", BASE, &host, &store);
+}
+
+/// A part of a plan comes to its end alone, does to guests what it says, and leaves the rest to the next whole plan.
+#[test]
+fn what_is_applied_in_part_converges_with_the_whole() {
+    let mut parts = 0;
+    for (case, spec, changes) in all_cases() {
+        let whole = {
+            let (host, store, text) = prepare(&spec, &changes, false);
+            plan(&text, store.snapshot(), &host)
+        };
+        let addresses: BTreeSet<Address> = whole.changes.iter().map(|change| change.address.clone()).collect();
+        for address in addresses {
+            for scope in [Scope::Only([address.clone()].into()), Scope::Without([address.clone()].into())] {
+                let (host, store, text) = prepare(&spec, &changes, false);
+                let before = boots(&host);
+                let part = plan(&text, store.snapshot(), &host).confine(&scope).expect("an order");
+                let is_in = part.changes.iter().any(|change| change.address == address);
+                assert_eq!(is_in, matches!(scope, Scope::Only(_)), "{case}: {scope:?}");
+                let outcome = walk(&part, &host, &store, 1);
+                let failures: Vec<String> = outcome.failures().map(|(_, error)| report::error::chain(error)).collect();
+                assert!(outcome.is_complete(), "{case}: {scope:?}: {failures:#?}");
+                assert_announced(&format!("{case}: {scope:?}"), &announced(&part), &before, &host);
+                converge(&text, &host, &store);
+                assert_settled(&format!("{case}: {scope:?}"), &text, &host, &store);
+                parts += usize::from(!part.left_out.is_empty());
+            }
+        }
+    }
+    println!("{parts} parts");
+    assert!(parts > 500, "{parts}");
+}
+
+/// The addresses of what a plan changes.
+fn changed(plan: &novella::plan::Plan) -> String {
+    let addresses: BTreeSet<String> = plan.changes.iter().map(|change| change.address.to_string()).collect();
+    addresses.into_iter().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn a_part_has_what_it_needs_and_no_more() {
+    let only = |text: &str, host: &SimHost, store: &MemoryStore, address: &str| {
+        let (kind, name) = address.split_once('.').expect("an address");
+        let kind = ResourceKind::ALL.into_iter().find(|it| it.as_str() == kind).expect("a kind");
+        let address = Address::new(kind, name.parse().expect("a name"));
+        let part = |scope| changed(&plan(text, store.snapshot(), host).confine(&scope).expect("an order"));
+        (part(Scope::Only([address.clone()].into())), part(Scope::Without([address].into())))
+    };
+    let (host, store) = (SimHost::new(), MemoryStore::default());
+    let web = "host.local image.debian network.private server.web-1";
+    let others =
+        "host.local image.debian image.tiny network.closed network.private server.db server.spare server.web-2";
+    assert_eq!(only(BASE, &host, &store, "server.web-1"), (web.into(), others.into()));
+    let (alone, rest) = ("host.local image.tiny network.closed server.spare", "image.debian");
+    assert_eq!(only(BASE, &host, &store, "server.spare").0, alone);
+    assert!(only(BASE, &host, &store, "host.local").1.contains(rest));
+    assert!(!only(BASE, &host, &store, "host.local").1.contains("server"));
+    converge(BASE, &host, &store);
+    // A network goes with those who are on it, and stays for one that stays.
+    assert_eq!(
+        only("", &host, &store, "network.closed"),
+        (
+            "image.tiny network.closed server.db server.spare".into(),
+            "host.local image.debian image.tiny network.private server.db server.spare server.web-1 server.web-2"
+                .into()
+        )
+    );
+    assert_eq!(only("", &host, &store, "server.web-1").0, "server.web-1");
+    // An address is given away before it is taken.
+    let swapped = BASE.replace("10.20.0.50", "10.20.0.51").replace(
+        "[server.spare]",
+        "[server.other]\nimage = \"tiny\"\nflavor = \"small\"\nnetworks = [\"private\"]\nfixed_ip = \"10.20.0.50\"\n\
+         [server.spare]",
+    );
+    assert_eq!(only(&swapped, &host, &store, "server.other"), ("server.db server.other".into(), "server.db".into()));
+    // A new version of an image is for new servers, and does not touch the others.
+    let newer = BASE.replace("debian.qcow2", "debian-2.qcow2").replace("count = 2", "count = 3");
+    assert_eq!(only(&newer, &host, &store, "server.web-3").0, "image.debian server.web-3");
+}
+
+#[test]
+fn a_part_says_what_it_leaves_out_and_who_still_waits() {
+    let (host, store) = (SimHost::new(), MemoryStore::default());
+    converge(BASE, &host, &store);
+    let larger = BASE.replace("128 MiB", "256 MiB");
+    let deferred = plan(&larger, store.snapshot(), &host).defer_reboots();
+    assert!(walk(&deferred, &host, &store, 1).is_complete());
+    let edited = larger.replace("10.20.0.50", "10.20.0.51");
+    let db = Address::new(ResourceKind::Server, "db".parse().expect("a name"));
+    let whole = plan(&edited, store.snapshot(), &host);
+    assert!(!whole.waiting.contains_key(&db), "it is started again by this");
+    let part = whole.confine(&Scope::Without([db.clone()].into())).expect("an order");
+    assert!(part.waiting.contains_key(&db), "it is not, in this part");
+    assert_eq!(part.left_out, [db].into());
+    let said = part.warnings.last().expect("a warning");
+    assert_eq!(said.message, "this plan is not the whole: `server.db` would change too");
+}
+
+#[test]
+fn what_is_in_the_way_keeps_back_who_needs_it() {
+    let host = SimHost::new();
+    host.occupy(Claim::DomainName("default.db".into()));
+    let part = |scope: &Scope| plan(BASE, Recorded::default(), &host).confine(scope).expect("an order");
+    let address = |name: &str| Address::new(ResourceKind::Server, name.parse().expect("a name"));
+    assert_eq!(part(&Scope::Only([address("db")].into())).conflicts.len(), 1);
+    assert!(part(&Scope::Only([address("web-1")].into())).conflicts.is_empty());
+    let rest = part(&Scope::Without([address("db")].into()));
+    assert!(rest.conflicts.is_empty() && !changed(&rest).contains("db") && changed(&rest).contains("server.spare"));
+
+    let host = SimHost::new();
+    let bridges = BASE.replace("[network.closed]", "[network.closed]\nbridge = \"br-closed\"");
+    host.occupy(Claim::Link("br-closed".into()));
+    let closed = Address::new(ResourceKind::Network, "closed".parse().expect("a name"));
+    let rest = plan(&bridges, Recorded::default(), &host).confine(&Scope::Without([closed].into())).expect("an order");
+    assert!(rest.conflicts.is_empty());
+    assert_eq!(changed(&rest), "host.local image.debian image.tiny network.private server.web-1 server.web-2");
 }

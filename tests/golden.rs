@@ -1,23 +1,30 @@
 //! What people read: the text of plans and of diagnostics, kept in files.
 //!
 //! `tests/golden/<case>/` has specs `1.toml`, `2.toml`…, each applied on the simulated host after the one before; the plan
-//! of each is in `N.plan.txt`. A line `# lose KIND ID` in a spec takes that object from the host before the plan is made, and
-//! `# replace ADDRESS` asks for that to be made anew.
+//! of each is in `N.plan.txt`, and beside it in the other forms. A line `# lose KIND ID` in a spec takes that object from the
+//! host before the plan is made, and `# replace ADDRESS` asks for that to be made anew.
 //! `tests/diagnostics/<case>/` has one spec in any number of files; what is wrong with it is in `expected.txt`.
 
 mod common;
 
 use std::path::Path;
+use std::sync::LazyLock;
 
-use common::{assert_golden, folders, plain, plan, plan_anew, walk};
+use common::{BASE, assert_golden, folders, plain, plan, plan_anew, walk};
+use novella::address::{Address, ResourceKind};
 use novella::blueprint::key::{ObjectKey, ObjectKind};
+use novella::blueprint::object::Claim;
 use novella::host::sim::SimHost;
+use novella::plan::Scope;
+use novella::plan::world::Recorded;
+use novella::reconcile;
+use novella::report;
 use novella::report::explain::{Known, explain};
 use novella::report::graph::{Format, Graph};
+use novella::spec::Source;
 use novella::spec::variables::Given;
 use novella::spec::{Inputs, load_with};
 use novella::store::memory::MemoryStore;
-use novella::{reconcile, report};
 
 #[test]
 fn plans_read_as_they_should() {
@@ -35,14 +42,66 @@ fn plans_read_as_they_should() {
             }
             let replace: Vec<String> =
                 text.lines().filter_map(|line| line.strip_prefix("# replace ")).map(str::to_owned).collect();
+            let recorded = store.snapshot();
             let plan = match replace.is_empty() {
-                true => plan(&text, store.snapshot(), &host),
-                false => plan_anew(&text, &replace, false, store.snapshot(), &host),
+                true => plan(&text, recorded.clone(), &host),
+                false => plan_anew(&text, &replace, false, recorded.clone(), &host),
             };
-            assert_golden(&folder.join(format!("{number}.plan.txt")), &plain(&report::plan::render(&plan)));
+            let golden =
+                |ending: &str, text: &str| assert_golden(&folder.join(format!("{number}.plan.{ending}")), text);
+            golden("txt", &plain(&report::plan::render(&plan)));
+            let json = report::document::render(&plan, &recorded, &Source::default());
+            assert_valid(&json);
+            golden("json", &json);
+            golden(
+                "md",
+                &report::markdown::render(&plan, &recorded, &Source::default(), None, report::markdown::LIMIT),
+            );
             assert!(walk(&plan, &host, &store, 1).is_complete());
         }
     }
+}
+
+/// A plan in JSON is what `docs/plan.schema.json` says.
+#[track_caller]
+fn assert_valid(json: &str) {
+    static SCHEMA: LazyLock<jsonschema::Validator> = LazyLock::new(|| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/plan.schema.json");
+        let schema = std::fs::read_to_string(path).expect("the schema");
+        let schema = serde_json::from_str(&schema).expect("JSON");
+        jsonschema::draft202012::meta::validate(&schema).expect("a schema");
+        jsonschema::draft202012::new(&schema).expect("a schema")
+    });
+    let plan = serde_json::from_str(json).expect("JSON");
+    let problems: Vec<String> =
+        SCHEMA.iter_errors(&plan).map(|error| format!("{}: {error}", error.instance_path())).collect();
+    assert!(problems.is_empty(), "{problems:#?}");
+}
+
+#[test]
+fn what_no_golden_plan_has_is_in_the_schema_too() {
+    let json = |host: &SimHost, scope: Option<&str>| {
+        let mut plan = plan(BASE, Recorded::default(), host);
+        if let Some(server) = scope {
+            let address = Address::new(ResourceKind::Server, server.parse().expect("a name"));
+            plan = plan.confine(&Scope::Only([address].into())).expect("an order");
+        }
+        let json = report::document::render(&plan, &Recorded::default(), &Source::default());
+        assert_valid(&json);
+        serde_json::from_str::<serde_json::Value>(&json).expect("JSON")
+    };
+    let host = SimHost::new();
+    host.occupy(Claim::DomainName("default.db".into()));
+    let whole = json(&host, None);
+    assert_eq!(whole["conflicts"][0]["address"], "server.db");
+    assert_eq!((&whole["errored"], &whole["complete"]), (&true.into(), &false.into()));
+    let part = json(&host, Some("web-1"));
+    assert_eq!(part["warnings"][0]["code"], "partial-plan");
+    assert_eq!((&part["errored"], &part["complete"]), (&false.into(), &false.into()));
+    assert!(part["left_out"].as_array().is_some_and(|it| it.contains(&"server.db".into())));
+    // A schema that everything passes says nothing.
+    let schema = std::panic::catch_unwind(|| assert_valid(&whole.to_string().replace("\"create\"", "\"made\"")));
+    assert!(schema.is_err());
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod doctor;
 mod drift;
 mod explain;
 mod fmt;
+mod format;
 mod given;
 mod graph;
 mod history;
@@ -28,11 +29,13 @@ mod power;
 mod reboot;
 mod rebuild;
 mod schema;
+mod scope;
 mod servers;
 mod session;
 mod show;
 mod ssh;
 mod state;
+mod telling;
 mod trash;
 mod validate;
 mod vnc;
@@ -49,6 +52,8 @@ use crate::spec::Inputs;
 
 /// An error was met, and has been printed.
 const FAILED: u8 = 1;
+/// The arguments do not go together.
+const USAGE: u8 = 2;
 /// There are changes (`plan --detailed-exitcode`), or there is drift (`drift`).
 const CHANGES: u8 = 2;
 /// A file has not its canonical form (`fmt --check`).
@@ -107,7 +112,7 @@ enum Backend {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Check the spec files and show every problem at its place
-    Validate,
+    Validate(validate::Arguments),
     /// Show what `apply` would do, with every address; touches nothing
     Plan(plan::Arguments),
     /// Show what the host has against what was recorded; the spec's edits do not count, and nothing is touched
@@ -183,7 +188,7 @@ pub fn run() -> ExitCode {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     let Cli { global, verb } = cli;
     let result = match verb {
-        Verb::Validate => validate::run(&global),
+        Verb::Validate(arguments) => validate::run(&global, &arguments),
         Verb::Plan(arguments) => plan::run(&global, &arguments),
         Verb::Drift(arguments) => drift::run(&global, &arguments),
         Verb::Apply(arguments) => apply::run(&global, &arguments),

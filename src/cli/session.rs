@@ -19,7 +19,7 @@ use crate::host::{Host, HostError, OnProgress};
 use crate::plan::Plan;
 use crate::plan::world::Recorded;
 use crate::reconcile::PlanError;
-use crate::report;
+use crate::report::{self, located::Located};
 use crate::spec::{self, Source};
 use crate::store::lock::StateLock;
 use crate::store::sled::SledStore;
@@ -241,13 +241,8 @@ pub(super) fn refuse_beyond(plan: &Plan, most: Disruption) -> Result<(), Stop> {
     if beyond.is_empty() {
         return Ok(());
     }
-    report::note(format_args!(
-        "{}error{:#}: this goes beyond `--max-disruption {}`; nothing was done\n  {}",
-        report::REMOVE,
-        report::REMOVE,
-        most.as_str(),
-        beyond.join("\n  "),
-    ));
+    let summary = format!("this goes beyond `--max-disruption {}`; nothing was done", most.as_str());
+    report::error::say(&Located { detail: beyond.join("\n  "), ..Located::error(summary, None, None) });
     Err(Stop(FAILED))
 }
 
@@ -267,14 +262,14 @@ pub(super) fn refuse_guarded(plan: &Plan) -> Result<(), Stop> {
 /// Refuses a plan in which something that is not ours is in the way.
 pub(super) fn refuse_conflicts(plan: &Plan) -> Result<(), Stop> {
     for conflict in &plan.conflicts {
-        report::note(format_args!(
-            "{}error{:#}: `{}` cannot be made: {} exists and is not novella's\n  \
-             help: remove or rename it by hand, or give the resource another name (`novella import` will take over what \
-             exists; it is not there yet)",
-            report::REMOVE,
-            report::REMOVE,
-            conflict.address,
-            report::clean_line(&conflict.claim.to_string()),
+        let claim = report::clean_line(&conflict.claim.to_string()).into_owned();
+        report::error::say(&Located::error(
+            format!("`{}` cannot be made: {claim} exists and is not novella's", conflict.address),
+            Some(
+                "remove or rename it by hand, or give the resource another name (`novella import` will take over what \
+                 exists; it is not there yet)",
+            ),
+            Some(&conflict.address),
         ));
     }
     if plan.conflicts.is_empty() { Ok(()) } else { Err(Stop(FAILED)) }

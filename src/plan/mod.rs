@@ -1,10 +1,11 @@
 //! From what is wanted, made and seen to the steps that close the gap. Pure: no clock, no environment, no I/O.
 //!
 //! [`world`] has the two sides that a blueprint is compared with, [`diff`] the table that gives birth to every action,
-//! `confine` takes a part of that, [`graph`] has the order of the steps; `release` tells which volumes a domain gives up first.
-//! [`drift`] compares the two sides with each other alone, and [`records`] edits the first of them by hand.
+//! [`graph`] the order of the steps; `release` tells which volumes a domain gives up first, and [`confine`] takes the part of a
+//! plan that concerns some resources. [`drift`] compares the two sides with each other alone, and [`records`] edits the first of
+//! them by hand.
 
-mod confine;
+pub mod confine;
 pub mod diff;
 pub mod drift;
 pub mod graph;
@@ -21,12 +22,12 @@ use crate::blueprint::Blueprint;
 use crate::blueprint::cache::CacheUse;
 use crate::blueprint::facts::Disruption;
 use crate::blueprint::key::{ObjectKey, ObjectKind};
-use crate::blueprint::object::Object;
 use crate::desired::lifecycle::Ignored;
 use crate::diagnostic::Diagnostic;
 use crate::plan::diff::{Change, Conflict};
 use crate::plan::world::{Observed, Recorded};
 
+pub use confine::Scope;
 pub use diff::{Action, Reason};
 pub use graph::{Cycle, Deed, Step, Wait};
 
@@ -52,6 +53,10 @@ pub struct Plan {
     pub ignored: BTreeMap<Address, BTreeSet<Ignored>>,
     /// What this would take away and may not, by `prevent_destroy`.
     pub refused: BTreeSet<Address>,
+    /// The same before anything is done.
+    pub pending: BTreeMap<Address, Vec<String>>,
+    /// What would change too, and was left out on demand.
+    pub left_out: BTreeSet<Address>,
     /// The steps, each pointing at its change; an edge goes from a step to one that must wait for it.
     pub steps: DiGraph<Step, Wait>,
 }
@@ -67,35 +72,25 @@ impl Plan {
     ///
     /// # Errors
     /// When the steps wait for each other in a circle, which is a defect of novella.
-    pub fn new(want: Blueprint, made: Recorded, seen: &Observed) -> Result<Self, Cycle> {
-        Self::confined(want, made, seen, None)
-    }
-
-    /// The same, with nothing but the changes of some resources, of what these need, and of what nobody needs after that.
-    ///
-    /// # Errors
-    /// As [`Self::new`].
-    pub fn confined(
-        mut want: Blueprint,
-        made: Recorded,
-        seen: &Observed,
-        to: Option<&BTreeSet<Address>>,
-    ) -> Result<Self, Cycle> {
+    pub fn new(mut want: Blueprint, made: Recorded, seen: &Observed) -> Result<Self, Cycle> {
         let warnings = std::mem::take(&mut want.warnings);
         let ignored = std::mem::take(&mut want.ignored);
-        let waiting = waiting(&want, seen);
-        let needs = to.map(|to| (to, confine::needs(&made)));
-        let diff::Difference { mut changes, mut conflicts, left_alone } = diff::diff(want, made, seen);
-        if let Some((to, needs)) = needs {
-            changes = confine::confine(changes, to, &needs);
-            let needed: BTreeSet<_> = changes.iter().flat_map(|it| &it.want).flat_map(Object::needs).collect();
-            conflicts.retain(|conflict| to.contains(&conflict.address) || needed.contains(&conflict.key));
-        }
-        let steps = graph::order(&changes)?;
-        let refused = BTreeSet::new();
-        let (trash, cache) = (None, None);
-        let mut plan =
-            Self { changes, conflicts, left_alone, warnings, waiting, trash, cache, ignored, refused, steps };
+        let pending = waiting(&want, seen);
+        let diff::Difference { changes, conflicts, left_alone } = diff::diff(want, made, seen);
+        let mut plan = Self {
+            steps: graph::order(&changes)?,
+            changes,
+            conflicts,
+            left_alone,
+            warnings,
+            waiting: BTreeMap::new(),
+            trash: None,
+            cache: None,
+            ignored,
+            refused: BTreeSet::new(),
+            pending,
+            left_out: BTreeSet::new(),
+        };
         plan.note_waiting();
         Ok(plan)
     }
@@ -110,6 +105,7 @@ impl Plan {
     }
 
     fn note_waiting(&mut self) {
+        self.waiting = self.pending.clone();
         for change in self.changes.iter().filter(|change| change.key.kind == ObjectKind::Domain) {
             if change.deferred {
                 let waits = change.fields.iter().filter(|field| field.disruption >= Disruption::Reboot);

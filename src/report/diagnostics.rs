@@ -7,7 +7,9 @@ use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
 use crate::diagnostic::{Diagnostic, Severity, Span};
-use crate::report::{clean, clean_line, count, is_hostile, note};
+use crate::report::github::annotation;
+use crate::report::located::Located;
+use crate::report::{Voice, clean, clean_line, count, is_hostile, note, out, stream, voice};
 use crate::spec::Source;
 use crate::spec::source::SourceFile;
 
@@ -15,6 +17,14 @@ use crate::spec::source::SourceFile;
 pub fn print(diagnostics: &[Diagnostic], source: &Source) {
     if diagnostics.is_empty() {
         return;
+    }
+    match voice() {
+        Voice::Text => {}
+        Voice::Stream => {
+            diagnostics.iter().for_each(|it| stream::diagnostic(&Located::new(it, source)));
+            return;
+        }
+        Voice::Github => out(diagnostics.iter().map(|it| annotation(&Located::new(it, source))).collect::<String>()),
     }
     note(render(diagnostics, source, Renderer::styled()));
 }

@@ -23,6 +23,7 @@ mod kill;
 mod libvirtd;
 mod live;
 mod looking;
+mod parts;
 mod ports;
 mod quickstart;
 mod rebuild;
