@@ -1,5 +1,6 @@
 //! `novella apply`, and the walk that `destroy` shares with it.
 
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
@@ -7,13 +8,15 @@ use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser
 use crate::apply::{Options, Outcome};
 use crate::blueprint::facts::Disruption;
 use crate::cli::journal::Journal;
+use crate::cli::saved::SavedFile;
 use crate::cli::scope::{self, ScopeArguments};
 use crate::cli::session::{self, Target};
 use crate::cli::telling::Telling;
-use crate::cli::{FAILED, Global, INTERRUPTED, Stop, interrupt, lock};
+use crate::cli::{FAILED, Global, INTERRUPTED, Stop, destroy, interrupt, lock};
 use crate::desired::Desired;
 use crate::host::Host;
 use crate::plan::Plan;
+use crate::plan::saved;
 use crate::plan::world::Recorded;
 use crate::reconcile::{self, PlanError};
 use crate::report::BOLD;
@@ -50,6 +53,12 @@ pub(super) struct Arguments {
 /// What `apply` alone can be told.
 #[derive(Debug, clap::Args)]
 pub(super) struct ApplyArguments {
+    /// A plan that `plan --out` has saved: exactly that is done, without a question, or nothing where spec, state or host
+    /// have moved on
+    #[arg(value_name = "FILE", conflicts_with_all = [
+        "allow_destroy", "target", "exclude", "locked", "defer_reboots", "replace",
+    ])]
+    plan: Option<PathBuf>,
     #[command(flatten)]
     common: Arguments,
     /// Refuse images that are neither pinned in the spec nor locked in `images.lock`
@@ -103,31 +112,66 @@ pub(super) struct Errand {
     pub question: &'static str,
     /// Said at the end.
     pub complete: &'static str,
+    /// The plan that it must come to, where there is one already.
+    pub saved: Option<SavedFile>,
 }
 
 pub(super) fn run(global: &Global, arguments: &ApplyArguments) -> Result<(), Stop> {
-    let errand = Errand {
+    match &arguments.plan {
+        Some(file) => carry_out_saved(global, &arguments.common, file),
+        None => {
+            let errand = errand(&arguments.replace, arguments.defer_reboots, arguments.locked);
+            carry_out(global, &arguments.common, &errand)
+        }
+    }
+}
+
+/// To make the host what the spec says.
+fn errand(replace: &[String], defer_reboots: bool, locked: bool) -> Errand {
+    Errand {
         operation: "apply",
         plan: reconcile::plan_with,
-        replace: arguments.replace.clone(),
+        replace: replace.to_vec(),
         only_these: false,
-        defer_reboots: arguments.defer_reboots,
-        images: if arguments.locked { Locking::Required } else { Locking::Gain },
+        defer_reboots,
+        images: if locked { Locking::Required } else { Locking::Gain },
         question: "Do you want to perform these actions?\n  Novella will perform the actions described above.",
         complete: "Apply complete!",
-    };
-    carry_out(global, &arguments.common, &errand)
+        saved: None,
+    }
+}
+
+/// Does what was planned, with the options of then. Whoever made the plan has approved it.
+fn carry_out_saved(global: &Global, arguments: &Arguments, file: &Path) -> Result<(), Stop> {
+    let telling = Telling::new(arguments.json, true)?;
+    let saved = SavedFile::read(file)?;
+    let saved::Options { destroy, replace, target, exclude, allow_destroy, defer_reboots, locked } =
+        saved.plan.options.clone();
+    let errand =
+        if destroy { Errand { defer_reboots, ..destroy::errand() } } else { errand(&replace, defer_reboots, locked) };
+    let arguments =
+        Arguments { auto_approve: true, allow_destroy, scope: ScopeArguments { target, exclude }, ..*arguments };
+    walk(global, &arguments, &Errand { saved: Some(saved), ..errand }, &telling)
 }
 
 pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand) -> Result<(), Stop> {
-    let telling = Telling::new(arguments.json, arguments.auto_approve)?;
+    walk(global, arguments, errand, &Telling::new(arguments.json, arguments.auto_approve)?)
+}
+
+fn walk(global: &Global, arguments: &Arguments, errand: &Errand, telling: &Telling) -> Result<(), Stop> {
     let (desired, source) = session::spec(global)?;
+    if let Some(saved) = &errand.saved {
+        saved.is_of(&desired.project, &source)?;
+    }
     if errand.images == Locking::Required {
         lock::require(&desired, &source)?;
     }
     let store = session::store(global, errand.operation, arguments.patience)?;
     let target = Target::open(global, &desired, telling.sink())?;
     let recorded = store.load()?;
+    if let Some(saved) = &errand.saved {
+        saved.starts_from(&recorded)?;
+    }
     let scope = arguments.scope.resolve(&desired, &recorded, &source)?;
     let mut wishes = session::wishes(&errand.replace, &arguments.allow_destroy, (&desired, &source), &recorded)?;
     if errand.only_these {
@@ -137,6 +181,9 @@ pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand)
     let plan = plan.map_err(|error| session::no_plan(&error, &source))?;
     let plan = scope::confine(plan, scope.as_ref(), &source)?;
     let plan = if errand.defer_reboots { plan.defer_reboots() } else { plan };
+    if let Some(saved) = &errand.saved {
+        saved.does_what(&plan)?;
+    }
     report::diagnostics::print(&plan.warnings, &source);
     telling.plan(&plan, arguments.max_disruption);
     session::refuse_conflicts(&plan)?;
@@ -153,10 +200,10 @@ pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand)
     let begin = || Journal::begin(store.lock(), errand.operation, Some(&source), report::plan::summary(&plan));
     if plan.changes.is_empty() {
         begin().end(history::Outcome::Complete, Vec::new());
-        sweep_trash(&target, &telling)?;
+        sweep_trash(&target, telling)?;
         end(&target)?;
         telling.complete(errand.complete, Counts::default(), errand.operation);
-        tell_kept(&target, errand, &telling);
+        tell_kept(&target, errand, telling);
         return Ok(());
     }
     if !arguments.auto_approve && !approved(errand.question) {
@@ -166,18 +213,18 @@ pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand)
     telling.begin(&plan);
     // Until here nothing was begun, and Ctrl-C ends the program as it does any other.
     let stop = interrupt::listen()?;
-    sweep_trash(&target, &telling)?;
+    sweep_trash(&target, telling)?;
     let journal = begin();
     let options = Options { parallelism: arguments.parallelism, ..Options::default() };
     let outcome = apply::apply(&plan, target.host(), &store, options, &stop, telling.observer());
     // What came of it is told first, whatever comes of the rest.
     let interrupted = stop.load(Ordering::SeqCst);
-    let concluded = conclude(&telling, &plan, &outcome, errand, interrupted);
+    let concluded = conclude(telling, &plan, &outcome, errand, interrupted);
     journal.end_of(&plan, &outcome, interrupted);
     target.save()?;
     end(&target)?;
     concluded?;
-    tell_kept(&target, errand, &telling);
+    tell_kept(&target, errand, telling);
     Ok(())
 }
 

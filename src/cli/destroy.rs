@@ -5,7 +5,12 @@ use crate::cli::{Global, Stop};
 use crate::reconcile;
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
-    let errand = Errand {
+    carry_out(global, arguments, &errand())
+}
+
+/// To take away all that was made.
+pub(super) fn errand() -> Errand {
+    Errand {
         operation: "destroy",
         plan: reconcile::plan_destroy_with,
         replace: Vec::new(),
@@ -15,6 +20,6 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
         question: "Do you really want to destroy all resources?\n  Novella will destroy all that it made, as shown above. \
                    There is no undo but for disks that go to the trash.",
         complete: "Destroy complete!",
-    };
-    carry_out(global, arguments, &errand)
+        saved: None,
+    }
 }

@@ -3,6 +3,7 @@
 //! They may stand before and after the verb, and all of them count. What clap calls a global argument does not do that: those
 //! behind the verb take the place of those before it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -63,10 +64,14 @@ impl Arguments {
 
     /// What variables are given here, over what the environment gives.
     pub(super) fn given(&self) -> Vec<Given> {
-        let environment = std::env::vars_os().filter_map(|(name, value)| {
-            let name = name.into_string().ok()?.strip_prefix(ENVIRONMENT)?.to_owned();
-            Some(Given::Environment { name, value: value.to_string_lossy().into_owned() })
-        });
+        // By name, for an environment has no order that means anything, and what is given has a say in the spec's digest.
+        let environment: BTreeMap<String, String> = std::env::vars_os()
+            .filter_map(|(name, value)| {
+                let name = name.into_string().ok()?.strip_prefix(ENVIRONMENT)?.to_owned();
+                Some((name, value.to_string_lossy().into_owned()))
+            })
+            .collect();
+        let environment = environment.into_iter().map(|(name, value)| Given::Environment { name, value });
         environment.chain(self.variables.iter().cloned()).collect()
     }
 }

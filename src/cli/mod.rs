@@ -28,6 +28,7 @@ mod plan;
 mod power;
 mod reboot;
 mod rebuild;
+mod saved;
 mod schema;
 mod scope;
 mod servers;
@@ -117,7 +118,7 @@ enum Verb {
     Plan(plan::Arguments),
     /// Show what the host has against what was recorded; the spec's edits do not count, and nothing is touched
     Drift(drift::Arguments),
-    /// Make the host what the spec says
+    /// Make the host what the spec says, or carry out a saved plan
     Apply(apply::ApplyArguments),
     /// Take away everything that was made
     Destroy(apply::Arguments),
@@ -125,7 +126,7 @@ enum Verb {
     Reboot(reboot::Arguments),
     /// Give servers a new root disk from their image; they keep addresses, MACs and names
     Rebuild(rebuild::RebuildArguments),
-    /// Show the servers with their state and addresses
+    /// Show the servers with their state and addresses, or a saved plan
     Show(show::Arguments),
     /// Show who holds which address: what was planned, and what is leased
     Leases(leases::Arguments),

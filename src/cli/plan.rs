@@ -8,12 +8,14 @@ use crate::blueprint::HostFacts;
 use crate::blueprint::facts::Disruption;
 use crate::cli::apply::disruption;
 use crate::cli::format::FormatArguments;
+use crate::cli::saved;
 use crate::cli::scope::{self, ScopeArguments};
 use crate::cli::session::{self, Target};
 use crate::cli::{CHANGES, Global, Stop, lock};
 use crate::desired::Desired;
 use crate::host::Host;
 use crate::host::recorded::RecordedHost;
+use crate::plan::saved::Options;
 use crate::plan::world::Recorded;
 use crate::store::{StoreError, snapshot};
 use crate::{reconcile, report};
@@ -50,10 +52,28 @@ pub(super) struct Arguments {
     /// Show what the same with `--allow-destroy` would do; can be given more than once
     #[arg(long, value_name = "ADDRESS")]
     allow_destroy: Vec<String>,
+    /// Save the plan in this file as well, open to its owner only: `novella apply FILE` carries it out
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
     #[command(flatten)]
     format: FormatArguments,
     #[command(flatten)]
     scope: ScopeArguments,
+}
+
+impl Arguments {
+    /// What is to hold for the plan when it is carried out.
+    fn options(&self) -> Options {
+        Options {
+            destroy: self.destroy,
+            replace: self.replace.clone(),
+            target: self.scope.target.clone(),
+            exclude: self.scope.exclude.clone(),
+            allow_destroy: self.allow_destroy.clone(),
+            defer_reboots: self.defer_reboots,
+            locked: self.locked,
+        }
+    }
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
@@ -62,8 +82,9 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
     if arguments.locked {
         lock::require(&desired, &source)?;
     }
-    let (recorded, host) = sides(global, arguments, &desired)?;
+    let Sides { recorded, host, assumptions } = sides(global, arguments, &desired)?;
     let before = arguments.format.keep(&recorded);
+    let out = arguments.out.as_ref().map(|file| (file, saved::state(&recorded), assumptions));
     let scope = arguments.scope.resolve(&desired, &recorded, &source)?;
     let wishes = session::wishes(&arguments.replace, &arguments.allow_destroy, (&desired, &source), &recorded)?;
     let plan = match arguments.destroy {
@@ -77,25 +98,40 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
     arguments.format.show(&plan, &before, (&desired.project, &source), arguments.max_disruption)?;
     session::refuse_conflicts(&plan)?;
     session::refuse_guarded(&plan)?;
+    if let Some((file, state, assumptions)) = out {
+        saved::write(file, &plan, arguments.options(), (state, assumptions), (&desired.project, &source))?;
+    }
     if arguments.detailed_exitcode && !plan.is_empty() { Err(Stop(CHANGES)) } else { Ok(()) }
 }
 
+/// What a plan is made from beside the spec.
+struct Sides {
+    /// What was made.
+    recorded: Recorded,
+    /// What is there.
+    host: Box<dyn Host>,
+    /// What that is taken to be, where nobody looks.
+    assumptions: Vec<String>,
+}
+
 /// What was made and what is there.
-fn sides(global: &Global, arguments: &Arguments, desired: &Desired) -> Result<(Recorded, Box<dyn Host>), Stop> {
+fn sides(global: &Global, arguments: &Arguments, desired: &Desired) -> Result<Sides, Stop> {
     let (recorded, facts) = match &arguments.state_file {
         Some(file) => from_file(file, desired)?,
         None if arguments.empty_state => (Recorded::default(), None),
         None => {
             let recorded = session::recorded(global)?;
             if arguments.refresh {
-                return Ok((recorded, Target::open(global, desired, session::no_progress())?.into_host()));
+                let host = Target::open(global, desired, session::no_progress())?.into_host();
+                return Ok(Sides { recorded, host, assumptions: Vec::new() });
             }
             (recorded, None)
         }
     };
     let host = RecordedHost::new(&recorded, facts, &desired.host);
-    report::note(format_args!("note: planned without a look at the host: {}", host.assumptions().join(", ")));
-    Ok((recorded, Box::new(host)))
+    let assumptions: Vec<String> = host.assumptions().into_iter().map(str::to_owned).collect();
+    report::note(format_args!("note: planned without a look at the host: {}", assumptions.join(", ")));
+    Ok(Sides { recorded, host: Box::new(host), assumptions })
 }
 
 fn from_file(file: &Path, desired: &Desired) -> Result<(Recorded, Option<HostFacts>), StoreError> {

@@ -28,6 +28,7 @@ pub(super) fn run(global: &Global, arguments: &RebuildArguments) -> Result<(), S
         question: "Do you really want to rebuild these servers?\n  What is on their root disks is lost. They keep their \
                    addresses, MACs and names.",
         complete: "Rebuild complete!",
+        saved: None,
     };
     carry_out(global, &arguments.common, &errand)
 }

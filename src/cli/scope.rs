@@ -9,14 +9,14 @@ use crate::report;
 use crate::spec::Source;
 
 /// Which part of a plan is meant.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub(super) struct ScopeArguments {
     /// Only this resource, with what it needs; can be given more than once
     #[arg(long, value_name = "ADDRESS", conflicts_with = "exclude")]
-    target: Vec<String>,
+    pub target: Vec<String>,
     /// Everything but this resource, and what depends on it; can be given more than once
     #[arg(long, value_name = "ADDRESS")]
-    exclude: Vec<String>,
+    pub exclude: Vec<String>,
 }
 
 impl ScopeArguments {

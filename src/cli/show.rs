@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use serde::Serialize;
 
 use crate::address::{Name, PortId};
 use crate::blueprint::key::domain_key;
 use crate::blueprint::object::{Domain, HostEntry, Object};
+use crate::cli::saved::SavedFile;
 use crate::cli::session::{self, Target};
 use crate::cli::{Global, Stop};
 use crate::plan::world::{Observed, Recorded, Status};
@@ -18,6 +20,9 @@ pub(super) struct Arguments {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// A plan that `plan --out` has saved: show that instead
+    #[arg(value_name = "FILE", conflicts_with = "json")]
+    plan: Option<PathBuf>,
 }
 
 /// One server as it is.
@@ -45,6 +50,10 @@ struct PortRow {
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
+    if let Some(file) = &arguments.plan {
+        SavedFile::read(file)?.show();
+        return Ok(());
+    }
     let (desired, _) = session::spec(global)?;
     let recorded = session::recorded(global)?;
     let target = Target::open(global, &desired, session::no_progress())?;

@@ -3,7 +3,7 @@
 //! [`world`] has the two sides that a blueprint is compared with, [`diff`] the table that gives birth to every action,
 //! [`graph`] the order of the steps; `release` tells which volumes a domain gives up first, and [`confine`] takes the part of a
 //! plan that concerns some resources. [`drift`] compares the two sides with each other alone, and [`records`] edits the first of
-//! them by hand.
+//! them by hand. [`saved`] is a plan that is carried out later.
 
 pub mod confine;
 pub mod diff;
@@ -11,6 +11,7 @@ pub mod drift;
 pub mod graph;
 pub mod records;
 mod release;
+pub mod saved;
 pub mod world;
 
 use std::collections::{BTreeMap, BTreeSet};

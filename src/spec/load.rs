@@ -223,7 +223,11 @@ fn read(path: &Path) -> Result<String, String> {
     text.map_err(|error| format!("it is not UTF-8 at byte {}", error.utf8_error().valid_up_to()))
 }
 
-pub(super) fn read_bytes(path: &Path) -> Result<Vec<u8>, String> {
+/// Opens a file whose words are done.
+///
+/// # Errors
+/// Why it cannot be read, or must not be believed.
+pub fn open(path: &Path) -> Result<fs::File, String> {
     // A named pipe must not make us wait for a writer.
     let mut options = fs::OpenOptions::new();
     let file = options.read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(|error| error.to_string())?;
@@ -234,6 +238,11 @@ pub(super) fn read_bytes(path: &Path) -> Result<Vec<u8>, String> {
     if found.mode() & 0o002 != 0 && Uid::effective().is_root() {
         return Err("anybody may write to it, and root would do what it says; run `chmod o-w` on it".into());
     }
+    Ok(file)
+}
+
+pub(super) fn read_bytes(path: &Path) -> Result<Vec<u8>, String> {
+    let file = open(path)?;
     let mut bytes = Vec::new();
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
     if bytes.len() as u64 > MAX_FILE_BYTES {

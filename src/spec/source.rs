@@ -1,11 +1,11 @@
 //! The texts of a spec, and where each key stands in them.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use crate::address::Address;
 use crate::diagnostic::{Place, Span};
-use crate::spec::lock::ImageLock;
+use crate::spec::lock::{self, ImageLock};
 use crate::spec::variables::ENVIRONMENT;
 use crate::value::{Secret, Sha256};
 
@@ -124,13 +124,18 @@ impl Source {
         }
     }
 
-    /// A digest of the names and the texts of all files, by which one version of a spec is told from another.
+    /// A digest of all that the spec says, by which one version of it is told from another: the names and the texts of its
+    /// files, what is in those that they name, and the lock file.
     pub fn digest(&self) -> Sha256 {
+        let line = |name: &str, bytes: &[u8]| format!("{name} {}\n", Sha256::of(bytes));
         let files = self.files.iter().map(|file| {
             let name = file.path.file_name().unwrap_or_default().to_string_lossy();
-            format!("{name} {}\n", Sha256::of(file.text.as_bytes()))
+            line(&name, file.text.as_bytes())
         });
-        Sha256::of(files.collect::<String>().as_bytes())
+        let lock = (self.lock != ImageLock::default()).then(|| line(lock::FILE, self.lock.text().as_bytes()));
+        let named: BTreeMap<&String, &Secret> = self.contents.iter().collect();
+        let named = named.into_iter().map(|(path, content)| line(path, content.bytes()));
+        Sha256::of(files.chain(lock).chain(named).collect::<String>().as_bytes())
     }
 
     /// The line and column, both from 1, of a byte of a file. A column is a character.

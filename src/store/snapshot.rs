@@ -56,7 +56,13 @@ pub fn write(file: &Path, snapshot: &Snapshot) -> Result<(), StoreError> {
 }
 
 /// Puts a file for its owner only in place of what is there, durably. There is a whole one at every instant.
-pub(super) fn put_in_place(file: &Path, bytes: &[u8]) -> io::Result<()> {
+///
+/// # Errors
+/// When it cannot be written, or what is there is no file: `/dev/null` must stay what it is.
+pub fn put_in_place(file: &Path, bytes: &[u8]) -> io::Result<()> {
+    if file.metadata().is_ok_and(|found| !found.is_file()) {
+        return Err(io::Error::other("it is not a regular file"));
+    }
     let dir = match file.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
         _ => Path::new("."),

@@ -28,5 +28,6 @@ mod ports;
 mod quickstart;
 mod rebuild;
 mod recycle;
+mod saved;
 mod seeds;
 mod verbs;
