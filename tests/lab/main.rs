@@ -29,4 +29,5 @@ mod quickstart;
 mod rebuild;
 mod recycle;
 mod seeds;
+mod traces;
 mod verbs;
