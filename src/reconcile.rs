@@ -71,7 +71,7 @@ pub fn plan_with(
     let plan = Plan { trash: desired.host.trash_ttl, cache, ..Plan::new(blueprint, recorded, &observed)? };
     let plan = if wishes.only_these { plan.part(&Scope::Only(to))? } else { plan };
     disks_are_possible(desired, &plan, &observed)?;
-    Ok(plan.protecting(&guarded))
+    Ok(plan.protecting(&guarded).allowing(&wishes.allow_destroy))
 }
 
 /// What the spec comes to on this host, and what is there.
@@ -132,7 +132,7 @@ pub fn plan_destroy_with(
     let guarded = wishes.guarded(desired, &recorded);
     let nothing = Blueprint { disowned: desired.carried.removed.clone(), ..Blueprint::default() };
     let plan = Plan { trash: desired.host.trash_ttl, ..Plan::new(nothing, recorded, &host.observe()?)? };
-    Ok(plan.protecting(&guarded))
+    Ok(plan.protecting(&guarded).allowing(&wishes.allow_destroy))
 }
 
 /// A disk never shrinks, for its guest would lose what is at its end; and none is smaller than what it is made from, as far

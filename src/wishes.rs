@@ -16,7 +16,7 @@ pub struct Wishes {
     pub replace: BTreeSet<Name>,
     /// Whether nothing but these servers, and what they need, is touched.
     pub only_these: bool,
-    /// What may be taken away although `prevent_destroy` says no.
+    /// What may be taken away although `prevent_destroy` says no, or a snapshot lies over its disk.
     pub allow_destroy: BTreeSet<Address>,
 }
 

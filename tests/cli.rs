@@ -446,6 +446,41 @@ fn every_example_lives_from_plan_to_destroy() {
     assert!(seen > 1);
 }
 
+/// What the steps of the workflow run, one after the other, as its runner would.
+#[test]
+fn the_workflow_of_the_example_runs() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/pipeline");
+    let workflow = std::fs::read_to_string(example.join("workflow.yml")).expect("the workflow");
+    let place = Place::new(&std::fs::read_to_string(example.join("pipeline.toml")).expect("the spec"));
+    // Where its images lie does not matter on a simulated host; that of the state does.
+    let state = place.path("state").display().to_string();
+    let workflow = workflow.replace("/var/lib/novella-state", &state);
+    let summary = place.path("summary");
+    let run = |what: &str| {
+        let mut lines = workflow.lines().filter_map(|line| line.trim().trim_start_matches("- ").strip_prefix("run: "));
+        let line = lines.find(|line| line.contains(what)).expect("a step");
+        let script = format!("novella() {{ \"$NOVELLA\" \"$@\"; }}\n{line}");
+        let mut bash = Command::new("bash");
+        bash.args(["-e", "-c", &script]).current_dir(place.0.path()).env("NOVELLA", env!("CARGO_BIN_EXE_novella"));
+        bash.env("NOVELLA_BACKEND", "sim").env("GITHUB_STEP_SUMMARY", &summary).env_remove("RUST_LOG");
+        Said::from(bash.output().expect("bash")).ends(0)
+    };
+    let summed = || std::fs::read_to_string(&summary).expect("a summary");
+    run("validate").out("Success!");
+    run("--empty-state");
+    assert!(summed().contains("5 to add, 0 to change, 0 to destroy"), "{}", summed());
+    run(" apply ").out("Apply complete!");
+    run("state export");
+    run("--state-file");
+    assert!(summed().contains("No changes"), "{}", summed());
+    place.write(
+        &std::fs::read_to_string(place.path("specs/spec.toml")).expect("the spec").replace("128 MiB", "192 MiB"),
+    );
+    run("--state-file");
+    assert!(summed().contains("0 to add, 2 to change, 0 to destroy") && summed().contains("reboot"), "{}", summed());
+    place.novella(&["apply", "--auto-approve", "--max-disruption", "live"]).ends(1).err("server.web-1: reboot");
+}
+
 #[test]
 fn one_spec_is_for_several_places() {
     let place = Place::new("");

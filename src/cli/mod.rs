@@ -9,6 +9,8 @@ mod completions;
 mod console;
 mod destroy;
 mod doctor;
+#[cfg(test)]
+mod documented;
 mod drift;
 mod explain;
 mod fmt;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::address::{Name, ResourceKind};
+use crate::address::{Address, Name, ResourceKind};
 use crate::blueprint::facts::Disruption;
 use crate::blueprint::object::Domain;
 use crate::cli::{Backend, FAILED, Global, Stop};
@@ -17,7 +17,7 @@ use crate::host::machine::Machine;
 use crate::host::sim::SimHost;
 use crate::host::{Host, HostError, OnProgress};
 use crate::plan::Plan;
-use crate::plan::world::Recorded;
+use crate::plan::world::{Overlay, Recorded};
 use crate::reconcile::PlanError;
 use crate::report::{self, located::Located};
 use crate::spec::{self, Source};
@@ -246,7 +246,7 @@ pub(super) fn refuse_beyond(plan: &Plan, most: Disruption) -> Result<(), Stop> {
     Err(Stop(FAILED))
 }
 
-/// Refuses a plan that takes away what has `prevent_destroy`.
+/// Refuses a plan that takes away what has `prevent_destroy`, or what guests wrote since a snapshot was laid over their disks.
 pub(super) fn refuse_guarded(plan: &Plan) -> Result<(), Stop> {
     for address in &plan.refused {
         report::note(format_args!(
@@ -256,7 +256,31 @@ pub(super) fn refuse_guarded(plan: &Plan) -> Result<(), Stop> {
             report::REMOVE,
         ));
     }
-    if plan.refused.is_empty() { Ok(()) } else { Err(Stop(FAILED)) }
+    for (address, overlays) in &plan.overlaid {
+        refuse_overlaid(address, overlays, plan);
+    }
+    if plan.refused.is_empty() && plan.overlaid.is_empty() { Ok(()) } else { Err(Stop(FAILED)) }
+}
+
+/// Says which files would be lost, and how they become one with the disk. Without a base to stop at, libvirt would write
+/// into the image that other disks lie over as well.
+fn refuse_overlaid(address: &Address, overlays: &[Overlay], plan: &Plan) {
+    let domain = plan.changes.iter().filter(|change| change.address == *address).find_map(|change| {
+        let made = change.made.as_ref().map(|record| &record.object);
+        made.or(change.want.as_ref())?.as_domain()
+    });
+    let domain = domain.map_or("DOMAIN", |domain| &domain.name);
+    let mut detail: Vec<String> = overlays.iter().map(|it| format!("it is in `{}`", it.file.display())).collect();
+    detail.push("help: bring it back into the disk while the guest runs (`novella start` starts it as it is):".into());
+    detail.extend(overlays.iter().map(|it| {
+        let (target, disk) = (&it.target, it.disk.display());
+        format!("  virsh blockcommit {domain} {target} --base {disk} --active --pivot --wait")
+    }));
+    detail.push(format!("and forget each snapshot: `virsh snapshot-delete {domain} NAME --metadata`"));
+    detail.push(format!("or, to lose it, add `--allow-destroy {address}`"));
+    let summary = format!("`{address}` has a snapshot over its disk, and this would lose what was written since");
+    let code = Some("external-snapshot".to_owned());
+    report::error::say(&Located { code, detail: detail.join("\n  "), ..Located::error(summary, None, Some(address)) });
 }
 
 /// Refuses a plan in which something that is not ours is in the way.

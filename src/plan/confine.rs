@@ -62,6 +62,7 @@ impl Plan {
         let destroyed: BTreeSet<Address> =
             plan.changes.iter().filter(|change| change.destroys()).map(|change| change.address.clone()).collect();
         plan.refused.retain(|address| destroyed.contains(address));
+        plan.overlaid.retain(|address, _| plan.changes.iter().any(|change| change.address == *address));
         if let Some(cache) = &mut plan.cache {
             cache.fetches.retain(|(image, _)| !plan.left_out.contains(image));
             cache.locks.retain(|image| !plan.left_out.contains(image));

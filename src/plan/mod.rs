@@ -26,7 +26,7 @@ use crate::blueprint::key::{ObjectKey, ObjectKind};
 use crate::desired::lifecycle::Ignored;
 use crate::diagnostic::Diagnostic;
 use crate::plan::diff::{Change, Conflict};
-use crate::plan::world::{Observed, Recorded};
+use crate::plan::world::{Observed, Overlay, Recorded};
 
 pub use confine::Scope;
 pub use diff::{Action, Reason};
@@ -54,7 +54,9 @@ pub struct Plan {
     pub ignored: BTreeMap<Address, BTreeSet<Ignored>>,
     /// What this would take away and may not, by `prevent_destroy`.
     pub refused: BTreeSet<Address>,
-    /// The same before anything is done.
+    /// The servers whose domains it changes or takes away while what others laid over their disks would be lost by that.
+    pub overlaid: BTreeMap<Address, Vec<Overlay>>,
+    /// The same as `waiting`, before anything is done.
     pub pending: BTreeMap<Address, Vec<String>>,
     /// What would change too, and was left out on demand.
     pub left_out: BTreeSet<Address>,
@@ -78,8 +80,11 @@ impl Plan {
         let ignored = std::mem::take(&mut want.ignored);
         let pending = waiting(&want, seen);
         let diff::Difference { changes, conflicts, left_alone } = diff::diff(want, made, seen);
+        let overlaid = changes.iter().filter(|change| change.action != Action::Record);
+        let overlaid = overlaid.filter_map(|it| Some((it.address.clone(), seen.overlays.get(&it.key)?.clone())));
         let mut plan = Self {
             steps: graph::order(&changes)?,
+            overlaid: overlaid.collect(),
             changes,
             conflicts,
             left_alone,
@@ -129,6 +134,13 @@ impl Plan {
     pub fn protecting(mut self, guarded: &BTreeSet<Address>) -> Self {
         let lost = self.changes.iter().filter(|change| change.destroys() && guarded.contains(&change.address));
         self.refused = lost.map(|change| change.address.clone()).collect();
+        self
+    }
+
+    /// The same plan, in which what was laid over the disks of these servers may be lost.
+    #[must_use]
+    pub fn allowing(mut self, allowed: &BTreeSet<Address>) -> Self {
+        self.overlaid.retain(|address, _| !allowed.contains(address));
         self
     }
 

@@ -1,6 +1,7 @@
 //! What was made and what is there: the two things a blueprint is compared with.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -96,6 +97,18 @@ impl Recorded {
     }
 }
 
+/// A file that a guest has in place of a disk of ours, over which it lies: an external snapshot of libvirt's was made. What
+/// the guest has written since is in this file alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overlay {
+    /// What the guest has.
+    pub file: PathBuf,
+    /// The disk of ours that it lies over, perhaps with others in between.
+    pub disk: PathBuf,
+    /// Where it is plugged in, as `vda`.
+    pub target: String,
+}
+
 /// What a host holds, as its adapters see it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
@@ -104,6 +117,8 @@ pub struct Observed {
     pub objects: BTreeMap<ObjectKey, Facts>,
     /// What the guests run with that run in our domains.
     pub guests: BTreeMap<ObjectKey, Guest>,
+    /// What others have laid over the disks of our domains.
+    pub overlays: BTreeMap<ObjectKey, Vec<Overlay>>,
     /// What is taken by things that do not carry our mark.
     pub foreign: BTreeSet<Claim>,
     /// The networks that the host is on by interfaces that do not carry our mark: interface, address and prefix length.

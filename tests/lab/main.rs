@@ -30,4 +30,5 @@ mod rebuild;
 mod recycle;
 mod saved;
 mod seeds;
+mod traces;
 mod verbs;

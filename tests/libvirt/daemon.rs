@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 use novella::address::VolumeId;
 use novella::blueprint::disk::{Attachment, Bus, Cache, Discard, DomainDisk};
 use novella::blueprint::hardware::{CpuModel, Firmware, Hardware};
-use novella::blueprint::object::{BaseRef, DiskFormat, Domain, Power};
+use novella::blueprint::object::{BaseRef, DiskFormat, Domain, Object, Power};
+use novella::plan::world::Recorded;
+use novella::reconcile;
 use novella::value::ByteSize;
 use tempfile::TempDir;
 
-use crate::{Bench, changed, settled, skip};
+use crate::{Bench, changed, common, settled, skip};
 
 const PROGRAMS: [(&str, &str); 6] = [
     ("libvirtd", "libvirt-daemon"),
@@ -301,10 +303,7 @@ fn a_libvirtd_that_dies_or_hangs_is_survived() {
 
 #[test]
 fn the_xml_follows_libvirts_schema() {
-    if Command::new("virt-xml-validate").arg("--version").output().is_err()
-        || Command::new("xmllint").arg("--version").output().is_err()
-    {
-        skip("virt-xml-validate (apt install libvirt-clients libxml2-utils) is not installed");
+    if !can_validate() {
         return;
     }
     let bench = Bench::new("schema");
@@ -341,8 +340,46 @@ fn the_xml_follows_libvirts_schema() {
     ] {
         (web.base, web.disks, web.seed, web.hardware) = (base, disks, seed, hardware);
         web.root_disk = Attachment { bus, ..Attachment::default() };
-        fs::write(&file, novella::host::domain_xml::write(&web).expect("XML")).expect("written");
-        let output = Command::new("virt-xml-validate").arg(&file).arg("domain").output().expect("it starts");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_valid(&web, &file, "all that a domain can have");
     }
+}
+
+#[test]
+fn the_xml_of_the_examples_follows_libvirts_schema() {
+    if !can_validate() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut servers = 0;
+    for entry in fs::read_dir("examples").expect("the examples") {
+        let example = entry.expect("an entry").path();
+        let desired = common::desired_in(&example);
+        let host = novella::host::sim::SimHost::new();
+        let (blueprint, _) = reconcile::blueprint(&desired, &Recorded::default(), &host).expect("a blueprint");
+        let domains: Vec<&Domain> = blueprint.objects.values().filter_map(Object::as_domain).collect();
+        assert_eq!(domains.len(), desired.servers.len(), "{}", example.display());
+        for domain in domains {
+            let case = format!("{}: server.{}", example.display(), domain.server);
+            assert_valid(domain, &directory.path().join("domain.xml"), &case);
+            servers += 1;
+        }
+    }
+    assert!(servers > 10);
+}
+
+/// Whether there is libvirt's own judge of XML. Says so where there is none.
+fn can_validate() -> bool {
+    let is_there = |program| Command::new(program).arg("--version").output().is_ok();
+    let can = is_there("virt-xml-validate") && is_there("xmllint");
+    if !can {
+        skip("virt-xml-validate (apt install libvirt-clients libxml2-utils) is not installed");
+    }
+    can
+}
+
+/// Writes the XML of a domain into a file, and has it checked there.
+fn assert_valid(domain: &Domain, file: &Path, case: &str) {
+    fs::write(file, novella::host::domain_xml::write(domain).expect("XML")).expect("written");
+    let output = Command::new("virt-xml-validate").arg(file).arg("domain").output().expect("it starts");
+    assert!(output.status.success(), "{case}: {}", String::from_utf8_lossy(&output.stderr));
 }

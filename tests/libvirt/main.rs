@@ -4,6 +4,8 @@
 //!   each test has a project of its own.
 //! - [`daemon`]: a private libvirtd with QEMU in namespaces of its own.
 
+#[path = "../common/mod.rs"]
+mod common;
 mod daemon;
 mod properties;
 

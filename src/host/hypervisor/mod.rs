@@ -3,6 +3,7 @@
 //! - `connection`: the one connection that all threads share.
 //! - `devices`: what a guest takes while it runs: interfaces that come and go, what is in its drive, cables.
 //! - `power`: starting, shutting down, forcing off.
+//! - `overlays`: snapshots over our disks.
 //! - `guest`: what people do to one guest by hand.
 //! - here: what is there, making it what it is to be, and taking it away.
 //!
@@ -11,6 +12,7 @@
 mod connection;
 mod devices;
 mod guest;
+mod overlays;
 mod power;
 
 use std::collections::BTreeSet;
@@ -146,6 +148,8 @@ impl Hypervisor {
     /// When libvirt cannot be reached, or does not answer.
     pub fn observe(&self, into: &mut Observed, bridge_of: impl Fn(&str) -> Option<String>) -> Result<(), HostError> {
         for seen in self.connection.run(look)? {
+            let reads = [Some(&seen.read), seen.live.as_ref()].into_iter().flatten();
+            let overlays = overlays::overlays(&self.layout, reads);
             match seen.read.marked {
                 Some(marked) if marked.project == self.layout.project => {
                     let mut facts = marked.facts;
@@ -174,6 +178,9 @@ impl Hypervisor {
                         let mut guest = guest(live);
                         guest.pending = pending(&guest.facts, &guest.nics, &facts, &defined);
                         into.guests.insert(domain_key(&marked.server), guest);
+                    }
+                    if !overlays.is_empty() {
+                        into.overlays.insert(domain_key(&marked.server), overlays);
                     }
                     into.objects.insert(domain_key(&marked.server), facts);
                 }

@@ -149,6 +149,8 @@ impl Images {
     /// When the file system refuses.
     pub fn remove_disks(&self, server: &Name, disks: &[PathBuf], keep: Option<Keep>) -> Result<(), HostError> {
         for disk in disks {
+            remove_overlays(disk)
+                .map_err(|error| HostError::new(format!("cannot remove what lies over `{}`", disk.display()), error))?;
             if let Some(keep) = keep {
                 self.put_into_trash(disk, &Trashed::Root(server.clone()), DiskFormat::Qcow2, keep)?;
                 continue;
@@ -168,6 +170,27 @@ impl Images {
         generations.sort_unstable();
         Ok(generations.into_iter().map(|it| self.layout.disk_of(server.as_str(), it)).collect())
     }
+}
+
+/// Takes away the files beside a disk that lie over it: snapshots that libvirt was asked for, which are nothing without it.
+///
+/// # Errors
+/// When the file system refuses.
+pub(super) fn remove_overlays(disk: &Path) -> io::Result<()> {
+    let Some(directory) = disk.parent() else { return Ok(()) };
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?.collect::<io::Result<Vec<_>>>()?,
+    };
+    for file in entries.into_iter().map(|entry| entry.path()).filter(|file| file != disk) {
+        let lies_over = header(&file).ok().and_then(|header| header.backing);
+        if lies_over.is_some_and(|backing| backing == disk.as_os_str().as_bytes()) {
+            // The last of a chain first: a walk that is cut off finds the others again.
+            remove_overlays(&file)?;
+            files::remove(&file)?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether a name in a server's directory is that of a root disk, or of a part of one.

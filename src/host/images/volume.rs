@@ -10,7 +10,7 @@ use crate::address::{Name, VolumeId};
 use crate::blueprint::disk::{Content, EPHEMERAL, SWAP, Volume};
 use crate::blueprint::facts::Facts;
 use crate::blueprint::object::{BaseRef, DiskFormat};
-use crate::host::images::disk::{DiskFile, Grow, qemu_img};
+use crate::host::images::disk::{DiskFile, Grow, qemu_img, remove_overlays};
 use crate::host::images::trash::Trashed;
 use crate::host::images::{Images, facts, header, names_in};
 use crate::host::{HostError, Keep, command, files};
@@ -60,6 +60,8 @@ impl Images {
     pub fn remove_volume(&self, id: &VolumeId, keep: Option<Keep>) -> Result<(), HostError> {
         for format in DiskFormat::ALL {
             let path = self.layout.volume(id, format);
+            remove_overlays(&path)
+                .map_err(|error| HostError::new(format!("cannot remove what lies over `{}`", id.title()), error))?;
             if let Some(keep) = keep.filter(|_| !is_swap(id)) {
                 self.put_into_trash(&path, &Trashed::Volume(id.clone()), format, keep)?;
             }
