@@ -42,3 +42,4 @@ pub mod report;
 pub mod spec;
 pub mod store;
 pub mod value;
+pub mod watch;

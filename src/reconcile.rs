@@ -60,7 +60,8 @@ pub fn plan(desired: &Desired, mut recorded: Recorded, host: &dyn Host) -> Resul
     if let Some(problem) = cache.as_ref().and_then(CacheUse::check) {
         return Err(PlanError::Spec(vec![problem]));
     }
-    let plan = Plan { trash: desired.host.trash_ttl, cache, ..Plan::new(blueprint, recorded, &observed)? };
+    let mut plan = Plan::new(blueprint, recorded, &observed)?;
+    (plan.trash, plan.cache) = (desired.host.trash_ttl, cache);
     disks_do_not_shrink(&plan, desired)?;
     Ok(plan)
 }
@@ -73,7 +74,9 @@ pub fn plan_destroy(desired: &Desired, recorded: Recorded, host: &dyn Host) -> R
     let layout = Layout::new(&desired.host.data_dir, &desired.project);
     data_dir_is_where_it_was(&layout, &recorded)?;
     let nothing = Blueprint { disowned: desired.carried.removed.clone(), ..Blueprint::default() };
-    Ok(Plan { trash: desired.host.trash_ttl, ..Plan::new(nothing, recorded, &host.observe()?)? })
+    let mut plan = Plan::new(nothing, recorded, &host.observe()?)?;
+    plan.trash = desired.host.trash_ttl;
+    Ok(plan)
 }
 
 /// What a disk becomes less by is lost, so none does.

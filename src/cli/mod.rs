@@ -1,9 +1,10 @@
 //! The command line: one file a verb.
 //!
 //! Exit codes: 0 done or valid; 1 an error; 2 with `plan --detailed-exitcode` when there are changes, and of `drift` when
-//! there is some; 130 when interrupted. `ssh` ends with the code of ssh.
+//! there is some; 3 of `status` when a plan waits for approval; 130 when interrupted. `ssh` ends with the code of ssh.
 
 mod apply;
+mod approve;
 mod completions;
 mod console;
 mod destroy;
@@ -25,10 +26,12 @@ mod session;
 mod show;
 mod ssh;
 mod state;
+mod status;
 mod trash;
 mod validate;
 mod vnc;
 mod wait;
+mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -42,6 +45,8 @@ use crate::report;
 const FAILED: u8 = 1;
 /// There are changes (`plan --detailed-exitcode`), or there is drift (`drift`).
 const CHANGES: u8 = 2;
+/// A plan waits for approval (`status`).
+const PENDING: u8 = 3;
 /// A signal ended the work: 128 + SIGINT.
 const INTERRUPTED: u8 = 130;
 
@@ -106,6 +111,12 @@ enum Verb {
     Ip(ip::Arguments),
     /// Show and tidy the image cache, and lock images to what they are
     Image(image::Arguments),
+    /// Apply whatever is saved, and keep it so; what would destroy or disturb waits for approval
+    Watch(watch::Arguments),
+    /// Let the plan go that the daemon has waiting; without a digest, show it
+    Approve(approve::Arguments),
+    /// Show how things are with the daemon: 0 healthy, 1 degraded or not running, 3 a plan waits for approval
+    Status(status::Arguments),
     /// Show what was done, by whom, and how it ended
     History(history::Arguments),
     /// Look at what is recorded, and mend it by hand; the host is never touched
@@ -154,6 +165,9 @@ pub fn run() -> ExitCode {
         Verb::Leases(arguments) => leases::run(&global, &arguments),
         Verb::Ip(arguments) => ip::run(&global, &arguments),
         Verb::Image(arguments) => image::run(&global, &arguments),
+        Verb::Watch(arguments) => watch::run(&global, &arguments),
+        Verb::Approve(arguments) => approve::run(&global, &arguments),
+        Verb::Status(arguments) => status::run(&global, &arguments),
         Verb::History(arguments) => history::run(&global, &arguments),
         Verb::State(verb) => state::run(&global, &verb),
         Verb::Start(arguments) => power::start(&global, &arguments),

@@ -1,9 +1,11 @@
 //! From what is wanted, made and seen to the steps that close the gap. Pure: no clock, no environment, no I/O.
 //!
 //! [`world`] has the two sides that a blueprint is compared with, [`diff`] the table that gives birth to every action,
-//! [`graph`] the order of the steps; `release` tells which volumes a domain gives up first. [`drift`] compares the two sides
+//! [`graph`] the order of the steps; `release` tells which volumes a domain gives up first, [`confine`]
+//! takes the part of a plan that concerns some resources. [`drift`] compares the two sides
 //! with each other alone, and [`records`] edits the first of them by hand.
 
+pub mod confine;
 pub mod diff;
 pub mod drift;
 pub mod graph;
@@ -11,7 +13,7 @@ pub mod records;
 mod release;
 pub mod world;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use petgraph::graph::DiGraph;
 
@@ -24,6 +26,7 @@ use crate::diagnostic::Diagnostic;
 use crate::plan::diff::{Change, Conflict};
 use crate::plan::world::{Observed, Recorded};
 
+pub use confine::Scope;
 pub use diff::{Action, Reason};
 pub use graph::{Cycle, Deed, Step, Wait};
 
@@ -41,6 +44,10 @@ pub struct Plan {
     /// The servers whose guests become what they are defined to be only when they are started again, and are not by this
     /// plan; each with what waits, as names of facts.
     pub waiting: BTreeMap<Address, Vec<String>>,
+    /// The same before anything is done.
+    pending: BTreeMap<Address, Vec<String>>,
+    /// What would change too, and was left out on demand.
+    pub left_out: BTreeSet<Address>,
     /// How long disks that are taken away are kept in the trash, in seconds; none for not at all.
     pub trash: Option<u32>,
     /// What it means for the image cache, where that is known.
@@ -62,10 +69,21 @@ impl Plan {
     /// When the steps wait for each other in a circle, which is a defect of novella.
     pub fn new(mut want: Blueprint, made: Recorded, seen: &Observed) -> Result<Self, Cycle> {
         let warnings = std::mem::take(&mut want.warnings);
-        let waiting = waiting(&want, seen);
+        let pending = waiting(&want, seen);
         let diff::Difference { changes, conflicts, left_alone } = diff::diff(want, made, seen);
         let steps = graph::order(&changes)?;
-        let mut plan = Self { changes, conflicts, left_alone, warnings, waiting, trash: None, cache: None, steps };
+        let mut plan = Self {
+            changes,
+            conflicts,
+            left_alone,
+            warnings,
+            waiting: BTreeMap::new(),
+            pending,
+            left_out: BTreeSet::new(),
+            trash: None,
+            cache: None,
+            steps,
+        };
         plan.note_waiting();
         Ok(plan)
     }
@@ -80,6 +98,7 @@ impl Plan {
     }
 
     fn note_waiting(&mut self) {
+        self.waiting = self.pending.clone();
         for change in self.changes.iter().filter(|change| change.key.kind == ObjectKind::Domain) {
             if change.deferred {
                 let waits = change.fields.iter().filter(|field| field.disruption >= Disruption::Reboot);

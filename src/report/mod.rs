@@ -15,6 +15,7 @@ pub mod plan;
 pub mod progress;
 pub mod records;
 pub mod table;
+pub mod watch;
 
 use std::borrow::Cow;
 use std::fmt::Display;

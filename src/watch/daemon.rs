@@ -1,0 +1,392 @@
+//! The wheel: waits for something to happen, reads the spec, has a pass made, tells how things are.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::address::Address;
+use crate::diagnostic::Diagnostic;
+use crate::report;
+use crate::watch::backoff::{self, Troubles};
+use crate::watch::pending::Pending;
+use crate::watch::settle::{Settle, Sign};
+use crate::watch::specs::{Good, Read, Specs};
+use crate::watch::status::{Failure, InForce, LastPass, Refused, RefusedApproval, Status, Trouble};
+use crate::watch::systemd;
+use crate::watch::window::{self, Window};
+
+/// How soon it is looked again whether another novella is done.
+const BUSY: Duration = Duration::from_secs(1);
+
+/// Something for which the daemon wakes up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wake {
+    /// Something happened where the spec is.
+    Spec(Sign),
+    /// Somebody has said yes to a plan, or asks for a pass.
+    Now,
+    /// It is to end.
+    End,
+}
+
+/// Time, and what happens in it.
+pub trait World {
+    /// The clock of the daemon: time since it began, which never goes back.
+    fn now(&self) -> Duration;
+
+    /// The time of day, in seconds since 1970 (UTC).
+    fn unix(&self) -> u64;
+
+    /// Waits for something to happen, for so long at most.
+    fn wait(&mut self, most: Duration) -> Option<Wake>;
+
+    /// Sees to it that what happens in these directories is heard of, also where one was made anew.
+    ///
+    /// # Errors
+    /// Why it is not, as a phrase. Time goes on all the same.
+    fn listen(&mut self, specs: &Path, named: &[PathBuf]) -> Result<(), String>;
+}
+
+/// What a pass goes by.
+#[derive(Debug)]
+pub struct Turn<'a> {
+    /// The spec in force.
+    pub spec: &'a Good,
+    /// The resources that have failed and are not tried yet.
+    pub held_back: &'a BTreeSet<Address>,
+    /// Whether guests may be rebooted just now.
+    pub reboots_now: bool,
+    /// Whether nothing is likely to be done, so that others are not kept from the state for a look.
+    pub look_first: bool,
+    /// The time of day, in seconds since 1970 (UTC).
+    pub unix: u64,
+}
+
+/// What came of a pass.
+#[derive(Debug, Default)]
+pub struct Passed {
+    /// What was to be done, in a line; none if nothing was.
+    pub summary: Option<String>,
+    /// How many steps were done.
+    pub done: usize,
+    /// How many were not.
+    pub not_done: usize,
+    /// The resources of which something was done.
+    pub worked_on: BTreeSet<Address>,
+    /// What failed: the resource, the object, the reason.
+    pub failed: Vec<(Address, String, String)>,
+    /// What cannot be made, for something that is not ours is in the way: the resource, the object, what is taken.
+    pub conflicts: Vec<(Address, String, String)>,
+    /// The plan that waits.
+    pub pending: Option<Pending>,
+    /// An approval that was refused.
+    pub refused: Option<RefusedApproval>,
+    /// The servers that wait for a reboot, each with what for.
+    pub waiting: BTreeMap<Address, Vec<String>>,
+}
+
+/// Why a pass came to nothing.
+#[derive(Debug)]
+pub enum NoPass {
+    /// Another novella works on the state: this one.
+    Busy(String),
+    /// The host cannot be made what the spec says.
+    Spec(Vec<Diagnostic>),
+    /// Anything else, as a phrase.
+    Failed(String),
+}
+
+/// Makes passes.
+pub trait Pass {
+    /// Compares the host with the spec, and does what may be done.
+    ///
+    /// # Errors
+    /// See [`NoPass`]. Nothing was done then.
+    fn pass(&mut self, turn: &Turn<'_>) -> Result<Passed, NoPass>;
+}
+
+/// How a daemon was told to go about it.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The directory of the spec.
+    pub specs: PathBuf,
+    /// The directory of what the daemon writes.
+    pub dir: PathBuf,
+    /// How often it is looked with nothing heard of.
+    pub interval: Duration,
+    /// How long it has to be quiet before a spec is read.
+    pub debounce: Duration,
+    /// When guests may be rebooted.
+    pub maintenance: Vec<Window>,
+}
+
+/// A daemon.
+pub struct Daemon<'a> {
+    config: &'a Config,
+    world: &'a mut dyn World,
+    passes: &'a mut dyn Pass,
+    specs: Specs,
+    settle: Settle,
+    troubles: Troubles,
+    /// What was worked on in the last pass: it should be settled now.
+    just_done: BTreeSet<Address>,
+    /// When the next pass is made at the latest.
+    next: Duration,
+    /// Before this nothing is tried again: another novella is at work, or the host does not answer.
+    not_before: Duration,
+    /// When a spec that the host could not be made is tried again.
+    retry_spec: Duration,
+    /// Whether the last pass left nothing to do.
+    is_settled: bool,
+    status: Status,
+}
+
+impl<'a> Daemon<'a> {
+    /// One that has done nothing yet.
+    pub fn new(config: &'a Config, world: &'a mut dyn World, passes: &'a mut dyn Pass) -> Self {
+        let status = Status::new(world.unix());
+        Self {
+            settle: Settle::new(config.debounce),
+            next: world.now(),
+            config,
+            world,
+            passes,
+            specs: Specs::default(),
+            troubles: Troubles::default(),
+            just_done: BTreeSet::new(),
+            not_before: Duration::ZERO,
+            retry_spec: Duration::ZERO,
+            is_settled: false,
+            status,
+        }
+    }
+
+    /// Goes on until it is to end. The first pass is made at once, whatever happened while nobody was there.
+    pub fn run(mut self) {
+        self.listen();
+        self.read_spec();
+        systemd::tell("READY=1");
+        loop {
+            let now = self.world.now();
+            let due = self.next_wake();
+            if due > now {
+                let most = systemd::watchdog().map_or(due - now, |watchdog| watchdog.min(due - now));
+                match self.world.wait(most) {
+                    Some(Wake::End) => break,
+                    Some(Wake::Now) => {
+                        self.next = self.world.now();
+                        self.not_before = self.next;
+                    }
+                    Some(Wake::Spec(sign)) => self.settle.note(sign, self.world.now()),
+                    None => {}
+                }
+                systemd::tell("WATCHDOG=1");
+                continue;
+            }
+            self.turn();
+        }
+        systemd::tell("STOPPING=1");
+        self.write_status();
+        report::watch::ended();
+    }
+
+    /// When there is something to do.
+    fn next_wake(&self) -> Duration {
+        let pass = self.next_pass();
+        self.settle.due().map_or(pass, |due| due.min(pass))
+    }
+
+    fn next_pass(&self) -> Duration {
+        self.troubles.next().map_or(self.next, |retry| retry.min(self.next)).max(self.not_before)
+    }
+
+    fn listen(&mut self) {
+        self.status.without_inotify = self.world.listen(&self.config.specs, &self.specs.named()).err();
+    }
+
+    fn turn(&mut self) {
+        self.listen();
+        let now = self.world.now();
+        let mut is_time = now >= self.next_pass();
+        if self.settle.is_due(now) {
+            self.settle.rest();
+            is_time |= self.read_spec();
+        } else if self.settle.is_quiet() && self.specs.has_changed(&self.config.specs) {
+            // Nobody told of that: it may be half of something, and is read when it stays as it is.
+            self.settle.note(Sign::Changed, now);
+        }
+        if self.specs.rejected.as_ref().is_some_and(|it| it.by_host) && now >= self.retry_spec {
+            is_time |= self.read_spec();
+        }
+        if is_time {
+            self.pass();
+        }
+        self.write_status();
+    }
+
+    /// Tells whether there is another spec to go by.
+    fn read_spec(&mut self) -> bool {
+        let (now, unix) = (self.world.now(), self.world.unix());
+        let read = self.specs.read(&self.config.specs, now >= self.retry_spec, unix);
+        match read {
+            Read::Same => {}
+            Read::Other => {
+                self.troubles.forget();
+                self.just_done.clear();
+                self.is_settled = false;
+            }
+            Read::Bad => self.tell_rejected(),
+        }
+        self.tell_specs();
+        matches!(read, Read::Other)
+    }
+
+    fn tell_rejected(&self) {
+        if let Some(rejected) = &self.specs.rejected {
+            report::watch::rejected(&rejected.text, self.specs.good.is_some());
+        }
+    }
+
+    fn tell_specs(&mut self) {
+        let refused = |it: &crate::watch::specs::Rejected| Refused {
+            digest: it.digest.clone(),
+            since: it.since,
+            problems: it.problems.clone(),
+        };
+        let rejected = self.specs.rejected.as_ref().map(refused);
+        if self.status.rejected.is_some() && rejected.is_none() {
+            report::watch::accepted();
+        }
+        self.status.rejected = rejected;
+        let unix = self.world.unix();
+        let digest = self.specs.good.as_ref().map(|good| good.digest.clone());
+        if self.status.spec.as_ref().map(|it| &it.digest) != digest.as_ref() {
+            self.status.spec = digest.map(|digest| InForce { digest, since: unix });
+        }
+    }
+
+    fn pass(&mut self) {
+        let (begun, unix) = (self.world.now(), self.world.unix());
+        self.next = begun + self.config.interval;
+        let Some(spec) = self.specs.good.as_ref() else { return };
+        let held_back = self.troubles.held_back(begun);
+        let turn = Turn {
+            spec,
+            held_back: &held_back,
+            reboots_now: window::any_open(&self.config.maintenance, unix),
+            look_first: self.is_settled,
+            unix,
+        };
+        let passed = self.passes.pass(&turn);
+        self.status.passes += 1;
+        self.status.waiting_for = None;
+        match passed {
+            Ok(passed) => {
+                self.specs.proven();
+                self.tell_specs();
+                (self.status.failure, self.not_before) = (None, Duration::ZERO);
+                let took = self.world.now().saturating_sub(begun);
+                let pass = LastPass {
+                    at: unix,
+                    took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+                    done: passed.done,
+                    not_done: passed.not_done,
+                    summary: passed.summary.clone(),
+                };
+                if pass.summary.is_some() {
+                    self.status.last_applied = Some(pass.clone());
+                }
+                self.status.last_pass = Some(pass);
+                self.tell_passed(passed, &held_back);
+            }
+            Err(NoPass::Busy(holder)) => {
+                self.next = self.world.now() + BUSY;
+                self.not_before = self.next;
+                self.status.waiting_for = Some(holder);
+            }
+            Err(NoPass::Spec(diagnostics)) => {
+                self.retry_spec = self.next;
+                if self.specs.take_back(&diagnostics, unix) {
+                    self.tell_rejected();
+                }
+                if self.specs.good.is_some() {
+                    // The one before goes on at once.
+                    self.next = self.world.now();
+                }
+                self.tell_specs();
+            }
+            Err(NoPass::Failed(error)) => self.fail(error),
+        }
+    }
+
+    /// A whole pass has failed.
+    fn fail(&mut self, error: String) {
+        let before = self.status.failure.take();
+        if before.as_ref().is_none_or(|before| before.error != error) {
+            report::watch::failed(&error);
+        }
+        let failures = before.as_ref().map_or(0, |it| it.failures) + 1;
+        let since = before.map_or_else(|| self.world.unix(), |it| it.since);
+        self.next = self.world.now() + backoff::wait(failures).min(self.config.interval.max(backoff::FIRST));
+        self.not_before = self.next;
+        self.is_settled = false;
+        self.status.failure = Some(Failure { since, failures, error });
+    }
+
+    fn tell_passed(&mut self, passed: Passed, held_back: &BTreeSet<Address>) {
+        let (now, unix) = (self.world.now(), self.world.unix());
+        let mut failed: BTreeSet<Address> = BTreeSet::new();
+        for (address, object, error) in passed.failed {
+            if failed.insert(address.clone()) {
+                self.troubles.failed(&address, object, error, now, unix);
+            }
+        }
+        // What was done a moment ago and had to be done again does not stay: so it is not done without end.
+        for address in passed.worked_on.intersection(&self.just_done) {
+            if failed.insert(address.clone()) {
+                let error = "it was made what it is to be, and did not stay so".to_owned();
+                self.troubles.failed(address, String::new(), error, now, unix);
+            }
+        }
+        self.troubles.well_but(&failed, held_back);
+        self.is_settled = passed.worked_on.is_empty() && failed.is_empty() && passed.not_done == 0;
+        if !passed.worked_on.is_empty() {
+            // It is looked whether it is so now.
+            self.next = now;
+        }
+        self.just_done = passed.worked_on;
+        self.tell_troubles(&passed.conflicts);
+        if passed.pending.as_ref().map(|it| &it.digest) != self.status.pending.as_ref().map(|it| &it.digest) {
+            report::watch::pending(passed.pending.as_ref());
+        }
+        self.status.pending = passed.pending;
+        if let Some(refused) = passed.refused {
+            report::watch::refused(&refused);
+            self.status.refused_approval = Some(refused);
+        }
+        let waiting = passed.waiting.into_iter().map(|(address, what)| (address.to_string(), what));
+        self.status.waiting_for_reboot = waiting.collect();
+    }
+
+    fn tell_troubles(&mut self, conflicts: &[(Address, String, String)]) {
+        let before = std::mem::take(&mut self.status.troubles);
+        for (address, object, claim) in conflicts {
+            let since = before.get(&address.to_string()).map_or_else(|| self.world.unix(), |it| it.since);
+            let error = format!("{claim} exists and is not novella's");
+            let trouble = Trouble { object: object.clone(), since, failures: 0, error };
+            self.status.troubles.insert(address.to_string(), trouble);
+        }
+        for (address, it) in &self.troubles.by_address {
+            let trouble =
+                Trouble { object: it.object.clone(), since: it.since, failures: it.failures, error: it.error.clone() };
+            self.status.troubles.insert(address.to_string(), trouble);
+        }
+    }
+
+    fn write_status(&mut self) {
+        if let Err(error) = self.status.write(&self.config.dir) {
+            tracing::warn!(%error, "cannot write the status");
+        }
+        systemd::tell(&format!("STATUS={}", self.status.health.as_str()));
+    }
+}
