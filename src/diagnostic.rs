@@ -49,8 +49,8 @@ pub struct Diagnostic {
     pub place: Place,
     /// A few words at the place itself.
     pub label: Option<String>,
-    /// Another place that has to do with it, and how.
-    pub related: Option<(Place, String)>,
+    /// Other places that have to do with it, and how.
+    pub related: Vec<(Place, String)>,
     /// The way out.
     pub help: Option<String>,
 }
@@ -64,7 +64,7 @@ impl Diagnostic {
             message: message.into(),
             place: Place::Nowhere,
             label: None,
-            related: None,
+            related: Vec::new(),
             help: None,
         }
     }
@@ -109,10 +109,10 @@ impl Diagnostic {
         self
     }
 
-    /// The same, with another place.
+    /// The same, with one more place.
     #[must_use]
     pub fn related(mut self, place: Place, label: impl Into<String>) -> Self {
-        self.related = Some((place, label.into()));
+        self.related.push((place, label.into()));
         self
     }
 

@@ -32,6 +32,7 @@
 pub mod address;
 pub mod apply;
 pub mod blueprint;
+pub mod choice;
 pub mod cli;
 pub mod desired;
 pub mod diagnostic;
@@ -43,3 +44,4 @@ pub mod spec;
 pub mod store;
 pub mod value;
 pub mod watch;
+pub mod wishes;

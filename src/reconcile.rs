@@ -1,20 +1,22 @@
 //! One pass from a valid spec to a plan: look at the host, choose, compare, order.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use crate::address::{Address, ResourceKind, VolumeId};
+use crate::address::{Address, Name, ResourceKind, VolumeId};
 use crate::blueprint::cache::CacheUse;
-use crate::blueprint::key::bridge_key;
+use crate::blueprint::key::{base_key, bridge_key};
 use crate::blueprint::object::Object;
-use crate::blueprint::{self, Blueprint, Layout};
+use crate::blueprint::{self, Beside, Blueprint, HostFacts, Layout};
 use crate::desired::Desired;
 use crate::diagnostic::{Diagnostic, Place};
 use crate::host::{Host, HostError};
 use crate::plan::world::{Observed, Recorded};
-use crate::plan::{Action, Cycle, Plan, records};
+use crate::plan::{Action, Cycle, Plan, Scope, records};
 use crate::value::ByteSize;
+use crate::wishes::Wishes;
 
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]
@@ -42,28 +44,69 @@ pub enum PlanError {
 ///
 /// # Errors
 /// See [`PlanError`].
-pub fn plan(desired: &Desired, mut recorded: Recorded, host: &dyn Host) -> Result<Plan, PlanError> {
+pub fn plan(desired: &Desired, recorded: Recorded, host: &dyn Host) -> Result<Plan, PlanError> {
+    plan_with(desired, recorded, host, &Wishes::default())
+}
+
+/// The plan that makes the host what the spec says, and does what is asked for beside it.
+///
+/// # Errors
+/// See [`PlanError`].
+pub fn plan_with(
+    desired: &Desired,
+    mut recorded: Recorded,
+    host: &dyn Host,
+    wishes: &Wishes,
+) -> Result<Plan, PlanError> {
     let moved = records::carry_over(&mut recorded, &desired.carried.moved);
-    let layout = Layout::new(&desired.host.data_dir, &desired.project);
-    data_dir_is_where_it_was(&layout, &recorded)?;
-    let observed = host.observe()?;
-    let chosen = blueprint::found::with_found(desired, &recorded, &observed);
-    let facts = host.facts()?;
-    let taken = blueprint::found::left_alone(desired, &recorded, &chosen);
-    let lowered = blueprint::lower_beside(desired, &chosen, &taken, &facts);
-    let mut blueprint = lowered.map_err(PlanError::Spec)?;
-    blueprint.disowned.clone_from(&desired.carried.removed);
+    let Lowered { mut blueprint, observed, facts } = lower(desired, &recorded, host, &wishes.replace)?;
     blueprint.moved = moved;
-    drop(chosen);
-    networks_are_free(desired, &observed)?;
     let cache = facts.cache.map(|cache| CacheUse::new(&blueprint, &recorded, &observed, &cache));
     if let Some(problem) = cache.as_ref().and_then(CacheUse::check) {
         return Err(PlanError::Spec(vec![problem]));
     }
-    let mut plan = Plan::new(blueprint, recorded, &observed)?;
-    (plan.trash, plan.cache) = (desired.host.trash_ttl, cache);
-    disks_do_not_shrink(&plan, desired)?;
-    Ok(plan)
+    let guarded = wishes.guarded(desired, &recorded);
+    let server = |name: &Name| Address::new(ResourceKind::Server, name.clone());
+    let to: BTreeSet<Address> = wishes.replace.iter().map(server).collect();
+    let plan = Plan { trash: desired.host.trash_ttl, cache, ..Plan::new(blueprint, recorded, &observed)? };
+    let plan = if wishes.only_these { plan.part(&Scope::Only(to))? } else { plan };
+    disks_are_possible(desired, &plan, &observed)?;
+    Ok(plan.protecting(&guarded))
+}
+
+/// What the spec comes to on this host, and what is there.
+///
+/// # Errors
+/// See [`PlanError`].
+pub fn blueprint(desired: &Desired, recorded: &Recorded, host: &dyn Host) -> Result<(Blueprint, Observed), PlanError> {
+    let Lowered { blueprint, observed, .. } = lower(desired, recorded, host, &BTreeSet::new())?;
+    Ok((blueprint, observed))
+}
+
+/// What the spec comes to on a host, and what was found there.
+struct Lowered {
+    blueprint: Blueprint,
+    observed: Observed,
+    facts: HostFacts,
+}
+
+fn lower(
+    desired: &Desired,
+    recorded: &Recorded,
+    host: &dyn Host,
+    replace: &BTreeSet<Name>,
+) -> Result<Lowered, PlanError> {
+    let layout = Layout::new(&desired.host.data_dir, &desired.project);
+    data_dir_is_where_it_was(&layout, recorded)?;
+    let observed = host.observe()?;
+    let chosen = blueprint::found::with_found(desired, recorded, &observed);
+    let facts = host.facts()?;
+    let taken = blueprint::found::left_alone(desired, recorded, &chosen);
+    let beside = Beside { taken, replace: replace.clone() };
+    let mut blueprint = blueprint::lower_beside(desired, &chosen, &facts, &beside).map_err(PlanError::Spec)?;
+    blueprint.disowned.clone_from(&desired.carried.removed);
+    networks_are_free(desired, &observed)?;
+    Ok(Lowered { blueprint, observed, facts })
 }
 
 /// The plan that takes away all that was made.
@@ -71,39 +114,76 @@ pub fn plan(desired: &Desired, mut recorded: Recorded, host: &dyn Host) -> Resul
 /// # Errors
 /// See [`PlanError`].
 pub fn plan_destroy(desired: &Desired, recorded: Recorded, host: &dyn Host) -> Result<Plan, PlanError> {
-    let layout = Layout::new(&desired.host.data_dir, &desired.project);
-    data_dir_is_where_it_was(&layout, &recorded)?;
-    let nothing = Blueprint { disowned: desired.carried.removed.clone(), ..Blueprint::default() };
-    let mut plan = Plan::new(nothing, recorded, &host.observe()?)?;
-    plan.trash = desired.host.trash_ttl;
-    Ok(plan)
+    plan_destroy_with(desired, recorded, host, &Wishes::default())
 }
 
-/// What a disk becomes less by is lost, so none does.
-fn disks_do_not_shrink(plan: &Plan, desired: &Desired) -> Result<(), PlanError> {
+/// The plan that takes away all that was made, also what is asked for beside the spec.
+///
+/// # Errors
+/// See [`PlanError`].
+pub fn plan_destroy_with(
+    desired: &Desired,
+    recorded: Recorded,
+    host: &dyn Host,
+    wishes: &Wishes,
+) -> Result<Plan, PlanError> {
+    let layout = Layout::new(&desired.host.data_dir, &desired.project);
+    data_dir_is_where_it_was(&layout, &recorded)?;
+    let guarded = wishes.guarded(desired, &recorded);
+    let nothing = Blueprint { disowned: desired.carried.removed.clone(), ..Blueprint::default() };
+    let plan = Plan { trash: desired.host.trash_ttl, ..Plan::new(nothing, recorded, &host.observe()?)? };
+    Ok(plan.protecting(&guarded))
+}
+
+/// A disk never shrinks, for its guest would lose what is at its end; and none is smaller than what it is made from, as far
+/// as that is known (reference A2).
+fn disks_are_possible(desired: &Desired, plan: &Plan, observed: &Observed) -> Result<(), PlanError> {
     let mut problems = Vec::new();
-    for change in plan.changes.iter().filter(|change| change.action == Action::Update) {
-        let size = change.fields.iter().find(|field| field.name == "size");
-        let before = size.and_then(|size| size.before.as_ref()?.parse::<ByteSize>().ok());
-        let (what, size, place) = match &change.want {
-            Some(Object::Disk(disk)) => {
-                let Some(server) = desired.servers.get(&disk.server) else { continue };
-                let flavor = Address::new(ResourceKind::Flavor, server.flavor.clone());
-                (format!("the root disk of `server.{}`", disk.server), disk.size, Place::of(&flavor, "disk"))
-            }
+    for change in plan.changes.iter().filter(|change| change.action != Action::Record) {
+        let size_before = || {
+            let size = change.fields.iter().find(|field| field.name == "size" && change.action == Action::Update);
+            size.and_then(|field| field.before.as_ref()?.parse::<ByteSize>().ok())
+        };
+        let disk = match &change.want {
+            Some(Object::Disk(disk)) => disk,
             Some(Object::Volume(volume)) => {
                 let Some(wanted) = desired.volumes.get(&volume.id) else { continue };
-                (format!("`{}`", volume.id.title()), volume.size, wanted.sized.clone())
+                if let Some(is) = size_before().filter(|is| *is > volume.size) {
+                    let what = volume.id.title();
+                    let error = format!("`{what}` has {is} and cannot shrink to {}", volume.size);
+                    let error = Diagnostic::error(error).code("disk-would-shrink").placed(wanted.sized.clone());
+                    problems
+                        .push(error.help(format!("write at least `\"{is}\"`; a smaller one has to be another disk")));
+                }
+                continue;
             }
             _ => continue,
         };
-        if let Some(before) = before.filter(|before| *before > size) {
-            problems.push(
-                Diagnostic::error(format!("{what} has {before}, and cannot shrink to {size} without loss"))
-                    .code("disk-shrinks")
-                    .placed(place)
-                    .help(format!("write at least `\"{before}\"`; a smaller one has to be another disk")),
-            );
+        let Some(server) = desired.servers.get(&disk.server) else { continue };
+        let at = |error: Diagnostic, code: &str| {
+            let flavor = Address::new(ResourceKind::Flavor, server.flavor.clone());
+            let error = error.code(code).on(&server.declared, "flavor");
+            error.related(Place::of(&flavor, "disk"), format!("{} here", disk.size))
+        };
+        if change.action == Action::Update {
+            if let Some(is) = size_before().filter(|is| *is > disk.size) {
+                let error = format!("the disk of `server.{}` has {is} and cannot shrink to {}", disk.server, disk.size);
+                problems.push(at(Diagnostic::error(error), "disk-would-shrink").help(format!(
+                    "use a flavor with {is} or more; or give it a new disk of {}, without what is on this one: \
+                     `novella rebuild {}`, or `--replace server.{}`",
+                    disk.size, disk.server, disk.server
+                )));
+            }
+            continue;
+        }
+        let Some(base) = &disk.base else { continue };
+        let has = observed.objects.get(&base_key(&base.id)).and_then(|facts| facts.get("virtual_size"));
+        if let Some(has) = has.and_then(|size| size.parse::<ByteSize>().ok()).filter(|has| *has > disk.size) {
+            let error =
+                format!("`image.{}` is a disk of {has}, and `server.{}` has {}", disk.image, disk.server, disk.size);
+            let help =
+                format!("use a flavor with {has} or more; `min_disk = \"{has}\"` in the image tells that earlier");
+            problems.push(at(Diagnostic::error(error), "image-too-large").help(help));
         }
     }
     if problems.is_empty() { Ok(()) } else { Err(PlanError::Spec(problems)) }

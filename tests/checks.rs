@@ -381,6 +381,101 @@ fn machines_are_possible() {
     assert_eq!(resolved(image), [("secure-boot-without-uefi".to_owned(), "true".to_owned())]);
 }
 
+/// Reference A2: each quota alone, in what it counts and where it is shown.
+#[test]
+fn each_quota_is_kept() {
+    let spec = "[keypair.me]\npublic_key = \"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ8y3qTrmSCEUiq9oCzfbbNyYZ1VX3YCVqGCkqRfwN1t\"\n\
+                [volume.data]\nsize = \"1 GiB\"\n[port.vip]\nnetwork = \"other\"\n[server.b]\n$SERVERports = [\"vip\", { network = \"net\" }]\n\
+                [server.a]\n$SERVERnetworks = [\"net\"]\ncount = 3\nmetadata = { a = \"1\", b = \"2\" }\n\
+                files = [{ path = \"/a\", content = \"12345\" }, { path = \"/b\", content = \"1\" }]\n";
+    // The key, what is asked for, what is a little less, the message, the sum.
+    let rows = [
+        (
+            "instances",
+            "4",
+            "3",
+            "the spec asks for 4 of `instances`, and there may be 3: 1 too much",
+            "server.a 3 + server.b 1 = 4",
+        ),
+        (
+            "cores",
+            "4",
+            "1",
+            "the spec asks for 4 of `cores`, and there may be 1: 3 too much",
+            "server.a 3 + server.b 1 = 4",
+        ),
+        (
+            "ram",
+            "\"512 MiB\"",
+            "\"500 MiB\"",
+            "the spec asks for 512 MiB of `ram`, and there may be 500 MiB: 12 MiB too much",
+            "server.a 3 × 128 MiB + server.b 128 MiB = 512 MiB",
+        ),
+        (
+            "disk",
+            "\"4 GiB\"",
+            "\"3 GiB\"",
+            "the spec asks for 4 GiB of `disk`, and there may be 3 GiB: 1 GiB too much",
+            "server.a 3 × 1 GiB + server.b 1 GiB = 4 GiB",
+        ),
+        (
+            "networks",
+            "2",
+            "0",
+            "the spec asks for 2 of `networks`, and there may be 0: 2 too much",
+            "network.net 1 + network.other 1 = 2",
+        ),
+        ("subnets", "4", "3", "the spec asks for 4 of `subnets`, and there may be 3: 1 too much", "1 more 1 = 4"),
+        (
+            "ports",
+            "5",
+            "4",
+            "the spec asks for 5 of `ports`, and there may be 4: 1 too much",
+            "server.a 3 + port.vip 1 + server.b 1 = 5",
+        ),
+        (
+            "key_pairs",
+            "1",
+            "0",
+            "the spec asks for 1 of `key_pairs`, and there may be 0: 1 too much",
+            "keypair.me 1 = 1",
+        ),
+        ("volumes", "1", "0", "the spec asks for 1 of `volumes`, and there may be 0: 1 too much", "volume.data 1 = 1"),
+        ("metadata_items", "2", "1", "`server.a` asks for 2 of `metadata_items`, and there may be 1: 1 too much", ""),
+        ("injected_files", "2", "1", "`server.a` asks for 2 of `injected_files`, and there may be 1: 1 too much", ""),
+        (
+            "injected_file_content_bytes",
+            "5",
+            "4",
+            "`server.a` asks for 5 of `injected_file_content_bytes`, and there may be 4: 1 too much",
+            "",
+        ),
+    ];
+    let resolve = |quota: &str| {
+        let text = format!("{BASE}{spec}[quota]\n{quota}\n").replace("$SERVER", SERVER);
+        let loaded = load_texts([("spec.toml", text.as_str())]);
+        let (_, found) = desired::resolve(&loaded.spec, &loaded.source);
+        (problems(&loaded, &found), found)
+    };
+    for (key, asked, less, message, sum) in rows {
+        for enough in [asked, "-1"] {
+            assert_eq!(resolve(&format!("{key} = {enough}")).0, [], "{key} = {enough}");
+        }
+        let (named, found) = resolve(&format!("{key} = {less}"));
+        assert_eq!(named, [("quota-exceeded".to_owned(), less.to_owned())], "{key}");
+        assert_eq!(found[0].message, message);
+        assert!(found[0].label.as_deref().unwrap_or_default().ends_with(sum), "{:?}", found[0].label);
+        assert!(!found[0].related.is_empty(), "{key}: nothing is shown of what asks for it");
+    }
+    let all: Vec<String> = rows.iter().map(|(key, _, less, ..)| format!("{key} = {less}")).collect();
+    assert_eq!(resolve(&all.join("\n")).0.len(), rows.len(), "one hides another");
+    for wrong in ["instances = -2", "instances = \"many\"", "ram = 512", "ram = -2", "gigabytes = 5"] {
+        let text = format!("[quota]\n{wrong}\n");
+        let loaded = load_texts([("spec.toml", text.as_str())]);
+        assert_eq!(loaded.diagnostics.len(), 1, "{wrong}");
+    }
+}
+
 /// What a plan says of the spec where one has been applied before.
 fn planned(before: &str, after: &str) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
     let (host, store) = (SimHost::new(), MemoryStore::default());

@@ -3,6 +3,7 @@
 mod common;
 
 use std::path::Path;
+use std::process::Command;
 
 use common::place::{Place, Said, files};
 use common::{BASE, SEEDS};
@@ -446,6 +447,83 @@ fn every_example_lives_from_plan_to_destroy() {
 }
 
 #[test]
+fn one_spec_is_for_several_places() {
+    let place = Place::new("");
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/vars");
+    let path = |below: &str| example.join(below).to_str().expect("UTF-8").to_owned();
+    let specs = path("");
+    let plan = |arguments: &[&str]| place.novella(&[&["--specs", &specs, "plan"], arguments].concat());
+    plan(&[]).ends(0).out("server.web-1").out("server.debug").out("10.60.0.50").out("shop-lab.db");
+    let values = path("values/staging.toml");
+    let said = plan(&["--var-file", &values, "--var", "webs=2"]).ends(0).out("10.61.0.50").out("shop-staging.web-2");
+    assert!(!said.out.contains("web-3"), "{said:#?}");
+    let prod = path("prod");
+    let said = plan(&["--overlay", &prod]).ends(0).out("shop-prod.web-3");
+    assert!(!said.out.contains("debug") && !said.out.contains("server.base"), "{said:#?}");
+    // Before the verb and behind it, and the later counts.
+    let all = ["--var", "webs=4", "--specs", &specs, "--var", "net=10.62.0", "plan", "--var", "webs=5"];
+    place.novella(&all).ends(0).out("shop-lab.web-5").out("10.62.0.50");
+    plan(&["--var", "nett=x"]).ends(1).err("there is no variable `nett`").err("did you mean `net`?");
+    plan(&["--overlay", "nowhere"]).ends(1).err("cannot read the specs in `nowhere`").err("--overlay DIR");
+    plan(&["--var-file", "nowhere"]).ends(1).err("cannot read `nowhere`");
+}
+
+#[test]
+fn a_value_of_the_environment_is_not_shown() {
+    let place = Place::new("[vars]\nn = 1\n[flavor.a]\nvcpus = \"${var.n}\"\nram = \"1 GiB\"\ndisk = \"1 GiB\"\n");
+    let run = |name: &str, value: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_novella"));
+        Said::from(command.arg("validate").current_dir(place.0.path()).env(name, value).output().expect("novella"))
+    };
+    run("NOVELLA_VAR_n", "2").ends(0);
+    run("NOVELLA_VAR_other", "hunter2").ends(0);
+    let said = run("NOVELLA_VAR_n", "hunter2").ends(1).err("NOVELLA_VAR_n:1:1").err("`var.n` is an integer");
+    assert!(!said.err.contains("hunter2"), "{said:#?}");
+}
+
+#[test]
+fn files_are_given_their_form_in_place() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    let crooked = "[flavor.a]   # comment\nram=\"1 GiB\"\n\n\ndisk = \"1 GiB\"";
+    let place = Place::new(crooked);
+    let spec = place.path("specs/spec.toml");
+    std::fs::set_permissions(&spec, std::fs::Permissions::from_mode(0o640)).expect("a mode");
+    // As anybody but root, it can only be ours.
+    let owner = if nix::unistd::Uid::effective().is_root() { 12345 } else { nix::unistd::Uid::effective().as_raw() };
+    std::os::unix::fs::chown(&spec, Some(owner), None).expect("an owner");
+    std::fs::write(place.path("specs/good.toml"), "novella = 1\n").expect("written");
+    let said = place.novella(&["fmt", "--check"]).ends(3);
+    assert_eq!(said.out, "specs/spec.toml\n");
+    place.novella(&["fmt", "--diff"]).ends(0).out("--- specs/spec.toml").out("-ram=\"1 GiB\"").out("+ram = \"1 GiB\"");
+    assert_eq!(std::fs::read_to_string(&spec).expect("a text"), crooked, "only shown");
+    std::os::unix::fs::symlink(&spec, place.path("link.toml")).expect("a link");
+    place.novella(&["fmt", "link.toml"]).ends(0).out("link.toml");
+    let formed = "[flavor.a]   # comment\nram = \"1 GiB\"\n\ndisk = \"1 GiB\"\n";
+    assert_eq!(std::fs::read_to_string(&spec).expect("a text"), formed);
+    let found = std::fs::symlink_metadata(&spec).expect("a file");
+    assert_eq!((found.mode() & 0o7777, found.uid()), (0o640, owner));
+    assert!(std::fs::symlink_metadata(place.path("link.toml")).expect("a link").is_symlink());
+    assert_eq!(place.novella(&["fmt", "--check"]).ends(0).out, "");
+    assert_eq!(std::fs::read_dir(place.path("specs")).expect("a directory").count(), 2, "nothing is left");
+
+    std::fs::write(place.path("specs/good.toml"), "novella=1").expect("written");
+    place.write("[flavor.a\nram=1\n");
+    place.novella(&["fmt"]).ends(1).out("specs/good.toml").err("specs/spec.toml:1").err("1 error");
+    assert_eq!(std::fs::read_to_string(&spec).expect("a text"), "[flavor.a\nram=1\n");
+    place.novella(&["fmt", "nowhere.toml"]).ends(1).err("cannot read `nowhere.toml`");
+}
+
+#[test]
+fn editors_and_man_are_told() {
+    let place = Place::new("");
+    let schema: serde_json::Value = serde_json::from_str(&place.novella(&["schema"]).ends(0).out).expect("JSON");
+    assert_eq!(schema["properties"]["novella"]["const"], 1);
+    place.novella(&["man", "pages"]).ends(0);
+    let page = std::fs::read_to_string(place.path("pages/novella-apply.1")).expect("a page");
+    assert!(page.starts_with(".ie") && page.contains("auto\\-approve"), "{page}");
+}
+
+#[test]
 fn a_plan_that_disrupts_more_than_is_allowed_is_refused_before_anything_is_touched() {
     let place = Place::new(BASE);
     // What is new disrupts nobody.
@@ -583,4 +661,200 @@ fn what_a_guest_is_told_is_shown_and_kept_nowhere() {
         "[server.a]\nuser_data = \"{SECRET}\"\nfiles = [{{ path = \"a\", content = \"{SECRET}\" }}]\n"
     ));
     told(&place.novella(&["validate"]).ends(1), "a diagnostic");
+}
+
+#[test]
+fn servers_are_made_anew_when_that_is_asked_for() {
+    let place = Place::new(BASE);
+    place.novella(&["rebuild", "db"]).ends(1).err("`server.db` has not been made yet").err("`novella apply` makes it");
+    place.novella(&["apply", "--auto-approve"]).ends(0);
+    place.novella(&["rebuild"]).ends(2);
+    place.novella(&["rebuild", "bd"]).ends(1).err("error[unknown-address]").err("did you mean `server.db`?");
+    place.novella(&["plan", "--replace", "web"]).ends(1).err("did you mean `server.web`?");
+    place.novella(&["plan", "--replace", "server.web"]).ends(0).out("Plan: 2 to add, 0 to change, 2 to destroy.");
+    place.novella(&["plan", "--replace", "image.debian"]).ends(1).err("error[not-replaceable]").err("`sha256`");
+    place.novella(&["plan", "--replace", "server.db", "--destroy"]).ends(2);
+
+    let plan = place.novella(&["plan", "--replace", "server.db", "--replace", "server.spare", "--detailed-exitcode"]);
+    let plan = plan.ends(2).out("# server.db must be replaced").out("# server.spare must be replaced");
+    assert!(plan.out.contains("Plan: 2 to add, 0 to change, 2 to destroy."), "{plan:?}");
+    place.novella(&["plan", "--detailed-exitcode"]).ends(0);
+    place
+        .answer(&["rebuild", "db"], "no\n")
+        .ends(1)
+        .out("What is on their root disks is lost.")
+        .err("nothing was done");
+    place.novella(&["rebuild", "db", "--auto-approve", "--max-disruption", "reboot"]).ends(1).err("server.db: replace");
+    place
+        .answer(&["rebuild", "db", "server.web-1"], "yes\n")
+        .ends(0)
+        .out("Rebuild complete! Resources: 2 added, 0 changed, 2");
+    place.novella(&["plan", "--detailed-exitcode"]).ends(0);
+}
+
+#[test]
+fn what_is_guarded_is_not_destroyed_but_by_its_name() {
+    let guarded = BASE.replace("[server.spare]", "[server.spare]\nlifecycle = { prevent_destroy = true }");
+    let place = Place::new(&guarded);
+    place.novella(&["apply", "--auto-approve"]).ends(0);
+    let host = || std::fs::read(place.path("state/sim/host.json")).expect("a host");
+    let before = host();
+    let help = "--allow-destroy server.spare";
+    place.novella(&["destroy", "--auto-approve"]).ends(1).err("`server.spare` has `prevent_destroy`").err(help);
+    place.novella(&["plan", "--destroy"]).ends(1).err(help);
+    place.novella(&["rebuild", "spare", "--auto-approve"]).ends(1).err(help);
+    place.write(guarded.split("[server.spare]").next().expect("a beginning"));
+    place.novella(&["apply", "--auto-approve"]).ends(1).err(help);
+    assert_eq!(host(), before, "something was done");
+    place
+        .novella(&["apply", "--auto-approve", "--allow-destroy", "server.sprae"])
+        .ends(1)
+        .err("did you mean `server.spare`?");
+    place.novella(&["plan", "--allow-destroy", "server.spare"]).ends(0).out("# server.spare will be destroyed");
+    place.novella(&["apply", "--auto-approve", "--allow-destroy", "server.spare"]).ends(0);
+    place.novella(&["destroy", "--auto-approve"]).ends(0);
+}
+
+#[test]
+fn a_part_of_a_plan_is_told_apart_from_the_whole() {
+    let place = Place::new(BASE);
+    let said = place.novella(&["plan", "--target", "server.web"]).ends(0);
+    assert!(said.out.contains("server.web-1") && said.out.contains("server.web-2") && !said.out.contains("server.db"));
+    assert!(said.err.contains("warning[partial-plan]: this plan is not the whole: `network.closed`, `image.tiny`"));
+    place.novella(&["apply", "--auto-approve", "--target", "server.web"]).ends(0).out("Resources: 5 added");
+    let said = place.novella(&["plan", "--target", "server.web"]).ends(0);
+    assert!(said.out.contains("No changes. What was chosen matches the configuration."), "{said:#?}");
+    place.novella(&["apply", "--auto-approve", "--exclude", "server.db"]).ends(0);
+    let left = place.novella(&["plan"]).ends(0);
+    assert!(left.out.contains("Plan: 1 to add, 0 to change, 0 to destroy."), "{left:#?}");
+    place.novella(&["destroy", "--auto-approve", "--target", "network.closed"]).ends(0);
+    let left = place.novella(&["plan"]).ends(0);
+    assert!(left.out.contains("server.spare") && !left.out.contains("server.web-1"), "{left:#?}");
+
+    let said = place.novella(&["plan", "--target", "server.wbe", "--target", "flavor.small"]).ends(1);
+    assert!(said.err.contains("error[unknown-address]: there is no `server.wbe`"), "{said:#?}");
+    assert!(said.err.contains("did you mean `server.web`?") && said.err.contains("2 errors"), "{said:#?}");
+    place.novella(&["plan", "--target", "server.web", "--exclude", "server.db"]).ends(2);
+}
+
+#[test]
+fn a_plan_is_written_for_tools_and_merge_requests() {
+    let place = Place::new(BASE);
+    let json = place.json(&["plan", "--json"]);
+    assert_eq!(json["summary"], serde_json::json!({ "add": 9, "change": 0, "remove": 0 }));
+    assert_eq!(json["resource_changes"][0]["address"], "host.local");
+    assert_eq!(place.novella(&["plan", "--json"]).out, place.novella(&["plan", "--format", "json"]).out);
+    let text = place.novella(&["plan", "--format", "markdown"]).ends(0).out;
+    assert!(text.starts_with("### Plan: 9 to add, 0 to change, 0 to destroy\n"), "{text}");
+    assert!(text.contains("| `+` | `web-1` | `web-1/private` | `10.20.0.2` |"), "{text}");
+    place.novella(&["plan", "--json", "--detailed-exitcode"]).ends(2);
+    place.novella(&["plan", "--json", "--format", "text"]).ends(2);
+}
+
+#[test]
+fn a_comment_has_room_for_a_large_plan() {
+    let place = Place::new(&BASE.replace("count = 2", "count = 300").replace("10.20.0.0/24", "10.20.0.0/22"));
+    let text = place.novella(&["plan", "--format", "markdown"]).ends(0).out;
+    assert!(text.len() <= 65_536 && text.len() > 60_000, "{}", text.len());
+    assert!(text.contains("\n**Cut:** ") && text.contains(" of 307 resources have no room in a comment: "), "{text}");
+    assert!(text.ends_with("`novella plan` shows all.\n") && text.contains(" more ports.\n"));
+    assert_eq!(text.matches("<details>").count(), text.matches("</details>").count());
+}
+
+#[test]
+fn a_workflow_is_told_where_it_is() {
+    let place = Place::new(&BASE.replace("10.20.0.0/24", "10.20.0.5/24"));
+    let annotation = "::error file=specs/spec.toml,line=10,col=8,endColumn=22,title=novella%3A host-bits::";
+    for verb in ["validate", "plan"] {
+        let said = place.novella(&[verb, "--format", "github"]).ends(1);
+        assert!(said.out.starts_with(annotation), "{said:#?}");
+        assert!(said.err.contains("error[host-bits]"), "{said:#?}");
+    }
+    place.write(BASE);
+    let said = place.novella(&["plan", "--format", "github", "--target", "server.web"]).ends(0);
+    assert!(said.out.starts_with("::warning title=novella%3A partial-plan::"), "{said:#?}");
+    assert!(said.out.contains("\n::stop-commands::") && said.out.contains("Plan: 5 to add"), "{said:#?}");
+    let said = place.novella(&["plan", "--format", "github", "--target", "server.no"]).ends(1);
+    assert!(said.out.starts_with("::error title=novella%3A unknown-address::there is no `server.no`%0A"), "{said:#?}");
+}
+
+/// What a walk says to tools, line by line.
+fn stream(said: &Said) -> Vec<serde_json::Value> {
+    let lines: Vec<serde_json::Value> =
+        said.out.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect();
+    for line in &lines {
+        for key in ["@level", "@message", "@module", "@timestamp", "type"] {
+            assert!(line[key].is_string(), "{line}");
+        }
+    }
+    lines
+}
+
+/// The lines of this type, as resource and action.
+fn hooks(lines: &[serde_json::Value], kind: &str) -> Vec<String> {
+    let lines = lines.iter().filter(|line| line["type"] == kind);
+    let hooks = lines.map(|line| if line["hook"].is_null() { &line["change"] } else { &line["hook"] });
+    let mut hooks: Vec<String> =
+        hooks.map(|hook| format!("{} {}", hook["resource"]["addr"], hook["action"]).replace('"', "")).collect();
+    hooks.sort();
+    hooks
+}
+
+#[test]
+fn tools_are_told_of_a_walk_line_by_line() {
+    let place = Place::new(BASE);
+    let said = place.novella(&["apply", "--json"]).ends(2);
+    let lines = stream(&said);
+    assert_eq!((&lines[0]["type"], &lines[1]["type"]), (&"version".into(), &"diagnostic".into()));
+    assert!(said.out.contains("`--json` needs `--auto-approve`") && said.err.is_empty(), "{said:#?}");
+    assert!(!place.path("state").exists(), "nothing was begun");
+
+    let said = place.novella(&["apply", "--json", "--auto-approve"]).ends(0);
+    assert_eq!(said.err, "");
+    let lines = stream(&said);
+    let planned = hooks(&lines, "planned_change");
+    assert_eq!(planned.len(), 9);
+    assert!(planned.contains(&"server.web-1 create".into()), "{planned:?}");
+    for kind in ["apply_start", "apply_complete"] {
+        assert_eq!(hooks(&lines, kind), planned, "{kind}");
+    }
+    assert!(lines.iter().any(|line| line["type"] == "apply_progress" && line["hook"]["object"]["kind"] == "disk"));
+    let sums: Vec<&serde_json::Value> =
+        lines.iter().filter(|line| line["type"] == "change_summary").map(|line| &line["changes"]).collect();
+    let sum = |operation| serde_json::json!({ "add": 9, "change": 0, "remove": 0, "operation": operation });
+    assert_eq!(sums, [&sum("plan"), &sum("apply")]);
+
+    let said = place.novella(&["apply", "--json", "--auto-approve"]).ends(0);
+    let lines = stream(&said);
+    assert_eq!(lines.len(), 3, "{said:#?}");
+
+    place.write(&BASE.replace("10.20.0.50", "10.20.0.51"));
+    let said = place.novella(&["apply", "--json", "--auto-approve", "--max-disruption", "live"]).ends(1);
+    let lines = stream(&said);
+    let last = lines.last().expect("a line");
+    assert_eq!(last["diagnostic"]["severity"], "error");
+    assert!(last["diagnostic"]["detail"].as_str().is_some_and(|it| it.contains("server.db: reboot")), "{last}");
+    assert_eq!(said.err, "");
+
+    place.write(&BASE.replace("10.20.0.0/24", "10.20.0.5/24"));
+    let said = place.novella(&["apply", "--json", "--auto-approve"]).ends(1);
+    let lines = stream(&said);
+    assert_eq!(lines[1]["diagnostic"]["code"], "host-bits");
+    assert_eq!(lines[1]["diagnostic"]["range"]["start"], serde_json::json!({ "line": 10, "column": 8, "byte": 112 }));
+
+    place.write(BASE);
+    let lines = stream(&place.novella(&["destroy", "--json", "--auto-approve"]).ends(0));
+    assert_eq!(hooks(&lines, "apply_complete").len(), 9);
+    let last = lines.last().expect("a line");
+    assert_eq!(last["@message"], "Destroy complete! Resources: 0 added, 0 changed, 7 destroyed.");
+}
+
+#[test]
+fn a_plan_is_a_page_beside_its_text() {
+    let place = Place::new(BASE);
+    place.novella(&["plan", "--html", "plan.html"]).ends(0).out("Plan: 9 to add");
+    let page = std::fs::read_to_string(place.path("plan.html")).expect("a page");
+    assert!(page.starts_with("<!doctype html>") && page.contains("<h1>Plan of default</h1>"));
+    let said = place.novella(&["plan", "--html", "none/plan.html"]).ends(1);
+    assert!(said.err.contains("error: cannot write `none/plan.html`: No such file"), "{said:#?}");
 }

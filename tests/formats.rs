@@ -123,6 +123,7 @@ fn samples_of(version: u32) -> Vec<Record> {
         return samples;
     }
     for record in &mut samples {
+        record.prevent_destroy = record.object.kind() == ObjectKind::Bridge;
         if let Object::Base(base) = &mut record.object {
             base.converted_from = Some(ImageFormat::Vmdk);
             base.sha256sums = Some(Source::Url("https://example.org/SHA256SUMS".into()));

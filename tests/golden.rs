@@ -1,17 +1,29 @@
 //! What people read: the text of plans and of diagnostics, kept in files.
 //!
 //! `tests/golden/<case>/` has specs `1.toml`, `2.toml`…, each applied on the simulated host after the one before; the plan
-//! of each is in `N.plan.txt`. A line `# lose KIND ID` in a spec takes that object from the host before the plan is made.
+//! of each is in `N.plan.txt`, and beside it in the other forms. A line `# lose KIND ID` in a spec takes that object from the
+//! host before the plan is made, and `# replace ADDRESS` asks for that to be made anew.
 //! `tests/diagnostics/<case>/` has one spec in any number of files; what is wrong with it is in `expected.txt`.
 
 mod common;
 
 use std::path::Path;
+use std::sync::LazyLock;
 
-use common::{assert_golden, folders, plain, plan, walk};
+use common::{BASE, assert_golden, folders, plain, plan, plan_anew, walk};
+use novella::address::{Address, ResourceKind};
 use novella::blueprint::key::{ObjectKey, ObjectKind};
+use novella::blueprint::object::Claim;
 use novella::host::sim::SimHost;
+use novella::plan::Scope;
+use novella::plan::world::Recorded;
+use novella::reconcile;
 use novella::report;
+use novella::report::explain::{Known, explain};
+use novella::report::graph::{Format, Graph};
+use novella::spec::Source;
+use novella::spec::variables::Given;
+use novella::spec::{Inputs, load_with};
 use novella::store::memory::MemoryStore;
 
 #[test]
@@ -28,11 +40,68 @@ fn plans_read_as_they_should() {
                 let key = ObjectKey::new(kind, line[kind.as_str().len()..].trim());
                 assert!(host.lose(&key), "there is no {key}");
             }
-            let plan = plan(&text, store.snapshot(), &host);
-            assert_golden(&folder.join(format!("{number}.plan.txt")), &plain(&report::plan::render(&plan)));
+            let replace: Vec<String> =
+                text.lines().filter_map(|line| line.strip_prefix("# replace ")).map(str::to_owned).collect();
+            let recorded = store.snapshot();
+            let plan = match replace.is_empty() {
+                true => plan(&text, recorded.clone(), &host),
+                false => plan_anew(&text, &replace, false, recorded.clone(), &host),
+            };
+            let golden =
+                |ending: &str, text: &str| assert_golden(&folder.join(format!("{number}.plan.{ending}")), text);
+            golden("txt", &plain(&report::plan::render(&plan)));
+            let json = report::document::render(&plan, &recorded, &Source::default());
+            assert_valid(&json);
+            golden("json", &json);
+            golden(
+                "md",
+                &report::markdown::render(&plan, &recorded, &Source::default(), None, report::markdown::LIMIT),
+            );
             assert!(walk(&plan, &host, &store, 1).is_complete());
         }
     }
+}
+
+/// A plan in JSON is what `docs/plan.schema.json` says.
+#[track_caller]
+fn assert_valid(json: &str) {
+    static SCHEMA: LazyLock<jsonschema::Validator> = LazyLock::new(|| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/plan.schema.json");
+        let schema = std::fs::read_to_string(path).expect("the schema");
+        let schema = serde_json::from_str(&schema).expect("JSON");
+        jsonschema::draft202012::meta::validate(&schema).expect("a schema");
+        jsonschema::draft202012::new(&schema).expect("a schema")
+    });
+    let plan = serde_json::from_str(json).expect("JSON");
+    let problems: Vec<String> =
+        SCHEMA.iter_errors(&plan).map(|error| format!("{}: {error}", error.instance_path())).collect();
+    assert!(problems.is_empty(), "{problems:#?}");
+}
+
+#[test]
+fn what_no_golden_plan_has_is_in_the_schema_too() {
+    let json = |host: &SimHost, scope: Option<&str>| {
+        let mut plan = plan(BASE, Recorded::default(), host);
+        if let Some(server) = scope {
+            let address = Address::new(ResourceKind::Server, server.parse().expect("a name"));
+            plan = plan.confine(&Scope::Only([address].into())).expect("an order");
+        }
+        let json = report::document::render(&plan, &Recorded::default(), &Source::default());
+        assert_valid(&json);
+        serde_json::from_str::<serde_json::Value>(&json).expect("JSON")
+    };
+    let host = SimHost::new();
+    host.occupy(Claim::DomainName("default.db".into()));
+    let whole = json(&host, None);
+    assert_eq!(whole["conflicts"][0]["address"], "server.db");
+    assert_eq!((&whole["errored"], &whole["complete"]), (&true.into(), &false.into()));
+    let part = json(&host, Some("web-1"));
+    assert_eq!(part["warnings"][0]["code"], "partial-plan");
+    assert_eq!((&part["errored"], &part["complete"]), (&false.into(), &false.into()));
+    assert!(part["left_out"].as_array().is_some_and(|it| it.contains(&"server.db".into())));
+    // A schema that everything passes says nothing.
+    let schema = std::panic::catch_unwind(|| assert_valid(&whole.to_string().replace("\"create\"", "\"made\"")));
+    assert!(schema.is_err());
 }
 
 #[test]
@@ -56,6 +125,46 @@ fn diagnostics_read_as_they_should() {
 
 fn name(path: &Path) -> String {
     path.file_name().expect("a name").to_string_lossy().into_owned()
+}
+
+/// `tests/explain/specs` as it was applied, with more memory than then.
+#[test]
+fn explanations_and_graphs_read_as_they_should() {
+    let folder = Path::new("tests/explain");
+    let (host, store) = (SimHost::new(), MemoryStore::default());
+    let load = |ram: &str| {
+        let given = vec![Given::Argument(format!("ram={ram}"))];
+        let loaded = load_with(&Inputs { directory: folder.join("specs"), given, ..Inputs::default() });
+        let (desired, problems) = novella::desired::resolve(&loaded.spec, &loaded.source);
+        assert!(loaded.diagnostics.is_empty() && problems.is_empty());
+        (desired.expect("a valid spec"), loaded.source)
+    };
+    let (before, source) = load("128 MiB");
+    let new = reconcile::plan(&before, store.snapshot(), &host).expect("a plan");
+    let graph = Graph::of_resources(&before, &source);
+    assert_golden(&folder.join("resources.dot"), &graph.render(Format::Dot));
+    let created = graph.with_resources_of(&new, &before).render(Format::Mermaid);
+    assert_golden(&folder.join("created.mmd"), &created);
+    assert!(walk(&new, &host, &store, 1).is_complete());
+
+    let (desired, source) = load("256 MiB");
+    let recorded = store.snapshot();
+    let (blueprint, observed) = reconcile::blueprint(&desired, &recorded, &host).expect("a blueprint");
+    let plan = reconcile::plan(&desired, recorded.clone(), &host).expect("a plan");
+    let graph = Graph::of_objects(&blueprint).with_objects_of(&plan);
+    assert_golden(&folder.join("objects.dot"), &graph.render(Format::Dot));
+    let known =
+        Known { desired: &desired, source: &source, blueprint: &blueprint, recorded: &recorded, observed: &observed };
+    let mut said = String::new();
+    for question in std::fs::read_to_string(folder.join("questions")).expect("questions").lines() {
+        match explain(question, &known) {
+            Ok(text) => said.push_str(&plain(&text)),
+            Err(problem) => said.push_str(&format!("{}\n", report::diagnostics::to_text(&[*problem], &source))),
+        }
+        said.push_str("\n----\n\n");
+    }
+    assert!(!said.contains("hunter2"), "{said}");
+    assert_golden(&folder.join("expected.txt"), &said);
 }
 
 /// What `docs/diagnostics.md` has is in the source, and what the source has is in it.

@@ -171,29 +171,30 @@ impl<'a> Walk<'a> {
     /// Intent, deed, fact.
     fn step(&self, change: &Change, deed: Deed) -> Result<(), StepError> {
         let (key, made) = (&change.key, change.made.as_ref());
+        let put = |record: Record| self.store.put(key, &record.guarded(change.prevent_destroy));
         match (deed, &change.want) {
             (Deed::Ensure, Some(want)) => {
                 // A replacement wrote its intent before the removal.
                 if change.action != Action::Replace {
-                    self.store.put(key, &Record::intended(want.clone(), made))?;
+                    put(Record::intended(want.clone(), made))?;
                 }
                 self.patiently(change, deed, || self.host.ensure_within(want, change.disruption))?;
-                self.store.put(key, &Record::present(want.clone()))?;
+                put(Record::present(want.clone()))?;
             }
             (Deed::Remove, Some(want)) => {
                 // The record stays between removal and re-creation, and with it the claim on address and name.
-                self.store.put(key, &Record::intended(want.clone(), made))?;
+                put(Record::intended(want.clone(), made))?;
                 self.patiently(change, deed, || self.host.discard(key, self.keep(Why::Replaced)))?;
             }
             (Deed::Release, Some(want)) => {
-                self.store.put(key, &Record::intended(want.clone(), made))?;
+                put(Record::intended(want.clone(), made))?;
                 self.patiently(change, deed, || self.host.release(key, &change.releases))?;
             }
             // What is gone may have left something behind, as after a kill in the midst of its removal.
             (Deed::Remove | Deed::Forget, None) => {
                 // Else what is half gone, and not seen any more, would be taken for gone.
                 if let Some(made) = made.filter(|made| made.status == Status::Present) {
-                    self.store.put(key, &Record::intended(made.object.clone(), Some(made)))?;
+                    put(Record::intended(made.object.clone(), Some(made)))?;
                 }
                 self.patiently(change, deed, || self.host.discard(key, self.keep(Why::Removed)))?;
                 self.store.forget(key)?;
@@ -207,7 +208,7 @@ impl<'a> Walk<'a> {
                     self.patiently(change, deed, || self.host.reload(&server))?;
                 }
             }
-            (Deed::Record, Some(want)) => self.store.put(key, &Record::present(want.clone()))?,
+            (Deed::Record, Some(want)) => put(Record::present(want.clone()))?,
             (Deed::Forget, Some(_)) | (Deed::Ensure | Deed::Release | Deed::Record, None) => self.store.forget(key)?,
         }
         Ok(())

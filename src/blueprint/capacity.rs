@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::address::Address;
-use crate::desired::Desired;
-use crate::desired::flavor::Flavor;
+use crate::desired::sum::{self, Part};
+use crate::desired::{Desired, Flavor};
 use crate::diagnostic::Diagnostic;
 use crate::value::ByteSize;
 
@@ -23,37 +23,49 @@ pub struct Capacity {
 pub fn check(desired: &Desired, capacity: Option<Capacity>) -> Vec<Diagnostic> {
     let Some(capacity) = capacity else { return Vec::new() };
     let host = &desired.host;
-    let flavors = || desired.servers.values().filter_map(|server| desired.flavors.get(&server.flavor));
-    // What a guest can be brought to must be there when it is.
-    let needs_vcpus = flavors().map(|flavor| u64::from(flavor.max_vcpus.unwrap_or(flavor.vcpus))).sum();
-    let most_ram = |flavor: &Flavor| flavor.max_ram.unwrap_or(flavor.ram).bytes();
-    let needs_ram = flavors().fold(0, |sum: u64, flavor| sum.saturating_add(most_ram(flavor)));
-    let disks = flavors().map(|flavor| flavor.disk).chain(desired.volumes.values().map(|volume| volume.size));
-    let needs_disk = disks.fold(0, |sum: u64, size| sum.saturating_add(size.bytes()));
+    let needs = |amount: fn(&Flavor) -> u64| {
+        sum::by_table(desired.servers.values(), |server| desired.flavors.get(&server.flavor).map_or(0, amount))
+    };
+    let further = desired.volumes.values();
+    let further = further.map(|volume| Part { table: volume.id.address(), count: 1, each: volume.size.bytes() });
+    let disks = sum::largest_first(needs(|flavor| flavor.disk.bytes()).into_iter().chain(further));
     let count: fn(u64) -> String = |count| count.to_string();
     let claims = [
         (
             ("vCPUs", "cpu_allocation_ratio", count),
-            (needs_vcpus, capacity.vcpus.into(), host.reserved_cpus.into(), host.cpu_allocation_ratio),
+            (
+                // What a guest can be brought to must be there when it is.
+                needs(|flavor| flavor.max_vcpus.unwrap_or(flavor.vcpus).into()),
+                capacity.vcpus.into(),
+                host.reserved_cpus.into(),
+                host.cpu_allocation_ratio,
+            ),
         ),
         (
             ("memory", "ram_allocation_ratio", about),
-            (needs_ram, capacity.memory.bytes(), host.reserved_memory.bytes(), host.ram_allocation_ratio),
+            (
+                needs(|flavor| flavor.max_ram.unwrap_or(flavor.ram).bytes()),
+                capacity.memory.bytes(),
+                host.reserved_memory.bytes(),
+                host.ram_allocation_ratio,
+            ),
         ),
         (
             ("disk", "disk_allocation_ratio", about),
-            (needs_disk, capacity.disk.bytes(), host.reserved_disk.bytes(), host.disk_allocation_ratio),
+            (disks, capacity.disk.bytes(), host.reserved_disk.bytes(), host.disk_allocation_ratio),
         ),
     ];
     let mut problems = Vec::new();
-    for ((what, key, show), (needs, has, kept, ratio)) in claims {
+    for ((what, key, show), (parts, has, kept, ratio)) in claims {
+        let needs = sum::total(&parts);
         let limit = share(u64::saturating_sub(has, kept), ratio);
         if needs > limit {
             let kept = if kept > 0 { format!(" less {} kept for the host", show(kept)) } else { String::new() };
             problems.push(
                 Diagnostic::error(format!(
-                    "the servers need {} of {what}, and the host has {}",
+                    "the servers need {} of {what} ({}), and the host has {}",
                     show(needs),
+                    sum::arithmetic(&parts, show),
                     show(limit)
                 ))
                 .on(&Address::local_host(), key)
@@ -99,9 +111,9 @@ mod tests {
         assert_eq!(
             said(2, 2558, 29),
             [
-                "the servers need 6 of vCPUs, and the host has 4",
-                "the servers need 3072 MiB of memory, and the host has 3069 MiB",
-                "the servers need 30720 MiB of disk, and the host has 29696 MiB",
+                "the servers need 6 of vCPUs (server.a 3 × 2), and the host has 4",
+                "the servers need 3072 MiB of memory (server.a 3 × 1024 MiB), and the host has 3069 MiB",
+                "the servers need 30720 MiB of disk (server.a 3 × 10240 MiB), and the host has 29696 MiB",
             ]
         );
         assert_eq!(check(&desired, None), []);

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::address::{Name, VolumeId};
@@ -22,7 +23,7 @@ pub const SWAP: &str = "swap";
 pub const EPHEMERAL: &str = "ephemeral0";
 
 /// What a disk is plugged into (Nova's `hw_disk_bus`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Bus {
     /// virtio-blk: a PCI device of its own.
@@ -62,7 +63,7 @@ impl Bus {
 }
 
 /// How QEMU caches a disk (Nova's `disk_cachemodes`, libvirt's `cache`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Cache {
     /// Past the host's cache; what the guest flushes is on the disk.
@@ -92,7 +93,7 @@ impl Cache {
 }
 
 /// What becomes of blocks that the guest says it does not need any more.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Discard {
     /// The host gets their room back.

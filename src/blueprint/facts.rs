@@ -275,6 +275,7 @@ impl ObjectKind {
                 Disruption::Live
             }
             Self::Domain if fact == "depends_on" => Disruption::None,
+            Self::Domain if fact == "disk" => Disruption::Replace,
             // What is in the drive is read when the guest boots.
             Self::Domain if matches!(fact, "shutdown_timeout" | "seed") => Disruption::Live,
             Self::Domain => Disruption::Reboot,

@@ -4,20 +4,18 @@ use std::path::PathBuf;
 
 use crate::address::Name;
 use crate::blueprint::key::base_key;
-use crate::blueprint::object::{Base, BaseRole, ImageFormat, Object, Source};
+use crate::blueprint::object::{Base, BaseRef, BaseRole, ImageFormat, Object, Source};
 use crate::blueprint::{Blueprint, Context};
-use crate::desired::ImageFile;
+use crate::desired::{Image, ImageFile};
 use crate::value::Sha256;
 
 pub(super) fn lower(context: &Context<'_>, blueprint: &mut Blueprint) {
     for image in context.desired.images.values() {
-        if let Some((file, format)) = &image.disk {
-            blueprint.add(Object::Base(disk_base(&image.name, file, *format, context)));
-        }
-        for (file, role) in [(&image.kernel, BaseRole::Kernel), (&image.initrd, BaseRole::Initrd)] {
-            if let Some(file) = file {
-                blueprint.add(Object::Base(base(&image.name, file, role, None, context)));
-            }
+        let disk = image.disk.as_ref().map(|(file, format)| disk_base(&image.name, file, *format, context));
+        let boot = [(&image.kernel, BaseRole::Kernel), (&image.initrd, BaseRole::Initrd)].into_iter();
+        let boot = boot.filter_map(|(file, role)| Some(base(&image.name, file.as_ref()?, role, None, context)));
+        for base in disk.into_iter().chain(boot) {
+            blueprint.add(Object::Base(base));
         }
     }
 }
@@ -25,6 +23,30 @@ pub(super) fn lower(context: &Context<'_>, blueprint: &mut Blueprint) {
 /// The cached file of the disk of an image, in the format in which it is kept.
 pub(super) fn disk_base(image: &Name, file: &ImageFile, format: ImageFormat, context: &Context<'_>) -> Base {
     base(image, file, BaseRole::Disk(format.kept_as()), format.converted(), context)
+}
+
+/// What a disk lies over. One that is `kept`, by its image and base, stays over what the image was when it was made, as in
+/// Nova: a new version of an image is for new disks.
+pub(super) fn held_base(
+    kept: Option<(&Name, Option<&BaseRef>)>,
+    image: &Image,
+    context: &Context<'_>,
+    blueprint: &mut Blueprint,
+) -> Option<BaseRef> {
+    if let Some((of, held)) = kept {
+        let held = held.map(|held| (held, context.recorded.records.get(&base_key(&held.id))));
+        match held {
+            None if image.disk.is_none() || *of != image.name => return None,
+            Some((held, Some(record))) => {
+                blueprint.add(record.object.clone());
+                return Some(held.clone());
+            }
+            _ => {}
+        }
+    }
+    let (file, format) = image.disk.as_ref()?;
+    let base = disk_base(&image.name, file, *format, context);
+    Some(BaseRef { id: base.id, path: base.path, format: format.kept_as() })
 }
 
 /// The cached file of an image. It is named by its content where that is known, else by its source: then what was first

@@ -7,11 +7,15 @@ use crate::blueprint::hardware::Firmware;
 use crate::blueprint::object::{BaseRole, DiskFormat, ImageFormat};
 use crate::value::Sha256;
 
+/// The generation of a disk that nothing was before.
+pub const FIRST_DISK: u32 = 1;
+
 /// Where the files of a project are on a host. All lies under one directory that is ours alone.
 ///
 /// ```text
 /// <data_dir>/<project>/base/<id>               cached images, mode 0444
-/// <data_dir>/<project>/instances/<server>/     disk.qcow2, seed-<digest>.img, nvram-<kind>.fd, console.log
+/// <data_dir>/<project>/instances/<server>/     disk.qcow2 or disk-<generation>.qcow2, seed-<digest>.img, nvram-<kind>.fd,
+///                                              console.log
 /// <data_dir>/<project>/volumes/<volume>.qcow2  disks of their own; <server>/<disk>.qcow2: those of one server
 /// <data_dir>/<project>/trash/                  disks that were taken away, each beside what is known of it
 /// <data_dir>/<project>/networks/<network>/     hosts/, leases, pid, log, dhcp.json
@@ -45,9 +49,27 @@ impl Layout {
         self.instances().join(server)
     }
 
-    /// A server's root disk.
+    /// A server's first root disk.
     pub fn disk(&self, server: &str) -> PathBuf {
-        self.instance(server).join("disk.qcow2")
+        self.disk_of(server, FIRST_DISK)
+    }
+
+    /// A server's root disk of this generation. One that is made anew when that is asked for, or beside the one before it, is
+    /// of the next: so it is told from the one before by its name alone.
+    pub fn disk_of(&self, server: &str, generation: u32) -> PathBuf {
+        let name = if generation == FIRST_DISK { "disk.qcow2".into() } else { format!("disk-{generation}.qcow2") };
+        self.instance(server).join(name)
+    }
+
+    /// The generation of a root disk with this path or name; none if it is none.
+    pub fn disk_generation(path: &Path) -> Option<u32> {
+        let name = path.file_name()?.to_str()?.strip_suffix(".qcow2")?.strip_prefix("disk")?;
+        if name.is_empty() {
+            return Some(FIRST_DISK);
+        }
+        let number = name.strip_prefix('-')?;
+        let generation = number.parse::<u32>().ok().filter(|generation| *generation > FIRST_DISK)?;
+        (generation.to_string() == number).then_some(generation)
     }
 
     /// The directory of all disks beside root disks.
@@ -113,5 +135,22 @@ impl Layout {
     /// The id of the cached file at a path; none where it is another file.
     pub fn base_id(&self, path: &Path) -> Option<String> {
         (path.parent() == Some(&self.bases())).then(|| path.file_name()?.to_str().map(str::to_owned)).flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_tells_its_generation() {
+        let layout = Layout::new(Path::new("/data"), &Name::default_project());
+        for generation in [1, 2, 10] {
+            assert_eq!(Layout::disk_generation(&layout.disk_of("web", generation)), Some(generation));
+        }
+        for other in ["disk-1.qcow2", "disk-02.qcow2", "disk-+2.qcow2", "disk-.qcow2", "disk2.qcow2", "disk.qcow2.part"]
+        {
+            assert_eq!(Layout::disk_generation(Path::new(other)), None, "{other}");
+        }
     }
 }

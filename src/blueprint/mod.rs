@@ -4,9 +4,9 @@
 //! before are read back from the records and kept.
 //!
 //! [`object`], [`dhcp`], [`disk`], [`key`], [`facts`] and [`guest`] have the vocabulary; [`identity`] and [`ipam`] make the choices,
-//! and [`found`] tells of those that no record holds any more; [`network`], [`image`], [`server`], [`volume`] and [`seed`] lower one
-//! kind of thing each; [`capacity`] proves that it all fits, [`cache`] that the images do, [`hardware`] that the host can be such
-//! machines, and [`usage`] tells what is left of a network.
+//! and [`found`] tells of those that no record holds any more; [`network`], [`image`], [`server`], `root_disk`, [`volume`] and
+//! [`seed`] lower one kind of thing each, and `ignore` keeps what is not to change; [`capacity`] proves that it all fits,
+//! [`cache`] that the images do, [`hardware`] that the host can be such machines, and [`usage`] tells what is left of a network.
 
 pub mod cache;
 pub mod capacity;
@@ -17,12 +17,14 @@ pub mod found;
 pub mod guest;
 pub mod hardware;
 pub mod identity;
+mod ignore;
 pub mod image;
 pub mod ipam;
 pub mod key;
 pub mod layout;
 pub mod network;
 pub mod object;
+mod root_disk;
 pub mod seed;
 pub mod server;
 pub mod usage;
@@ -39,6 +41,7 @@ use crate::blueprint::ipam::Ipam;
 use crate::blueprint::key::ObjectKey;
 use crate::blueprint::object::{Object, VirtType};
 use crate::desired::Desired;
+use crate::desired::lifecycle::Ignored;
 use crate::diagnostic::{Diagnostic, has_errors};
 use crate::plan::world::Recorded;
 
@@ -73,6 +76,14 @@ pub struct Blueprint {
     pub disowned: BTreeSet<Address>,
     /// The objects that are recorded under a name that the spec does not have any more.
     pub moved: BTreeSet<ObjectKey>,
+    /// What is made anew because somebody asked for it.
+    pub requested: BTreeSet<ObjectKey>,
+    /// What is made beside what it replaces, as long as that is in use.
+    pub beside: BTreeSet<ObjectKey>,
+    /// What no plan may take away, for as long as its record says so.
+    pub guarded: BTreeSet<ObjectKey>,
+    /// What stays as it was made although the spec says something else, by server.
+    pub ignored: BTreeMap<Address, BTreeSet<Ignored>>,
 }
 
 impl HostFacts {
@@ -97,6 +108,8 @@ struct Context<'a> {
     layout: &'a Layout,
     ipam: &'a Ipam,
     host: &'a HostFacts,
+    /// The servers that are to get a new root disk.
+    replace: &'a BTreeSet<Name>,
 }
 
 /// Lowers a valid spec to the objects of this host.
@@ -104,32 +117,44 @@ struct Context<'a> {
 /// # Errors
 /// When the addresses or the host's capacity do not suffice, or an address is asked for that another server holds.
 pub fn lower(desired: &Desired, recorded: &Recorded, host: &HostFacts) -> Result<Blueprint, Vec<Diagnostic>> {
-    lower_beside(desired, recorded, &[], host)
+    lower_beside(desired, recorded, host, &Beside::default())
 }
 
-/// The same, where others have these addresses: see [`Ipam::allocate_beside`].
+/// What choices depend on beside the spec, the records and the host.
+#[derive(Clone, Debug, Default)]
+pub struct Beside {
+    /// Addresses that others have: see [`Ipam::allocate_beside`].
+    pub taken: Vec<(Name, IpAddr)>,
+    /// The servers that get a new root disk if they have one.
+    pub replace: BTreeSet<Name>,
+}
+
+/// The same, beside other things.
 ///
 /// # Errors
 /// As [`lower`].
 pub fn lower_beside(
     desired: &Desired,
     recorded: &Recorded,
-    taken: &[(Name, IpAddr)],
     host: &HostFacts,
+    beside: &Beside,
 ) -> Result<Blueprint, Vec<Diagnostic>> {
+    let mut ignored = ignore::Notes::new();
+    let desired = &*ignore::ports(desired, recorded, &mut ignored)?;
     let mut problems = capacity::check(desired, host.capacity);
     problems.extend(hardware::check(desired, recorded, host));
     let identity = Identity::new(&desired.project);
     let layout = Layout::new(&desired.host.data_dir, &desired.project);
-    let ipam = Ipam::allocate_beside(desired, recorded, taken, &identity, &mut problems);
+    let ipam = Ipam::allocate_beside(desired, recorded, &beside.taken, &identity, &mut problems);
     if has_errors(&problems) {
         return Err(problems);
     }
-    let mut blueprint = Blueprint { warnings: problems, ..Blueprint::default() };
+    let mut blueprint = Blueprint { warnings: problems, ignored, ..Blueprint::default() };
     let networks = network::lower(desired, &ipam, &identity, &layout, &mut blueprint);
-    let context = Context { desired, recorded, identity: &identity, layout: &layout, ipam: &ipam, host };
+    let (identity, layout, ipam, replace) = (&identity, &layout, &ipam, &beside.replace);
+    let context = Context { desired, recorded, identity, layout, ipam, host, replace };
     image::lower(&context, &mut blueprint);
-    network::lower_ports(desired, &ipam, &mut blueprint);
+    network::lower_ports(desired, ipam, &mut blueprint);
     volume::lower(&context, &mut blueprint);
     for server in desired.servers.values() {
         server::lower(server, &context, &networks, &mut blueprint);

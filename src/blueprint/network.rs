@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use crate::address::Name;
 use crate::blueprint::identity::Identity;
 use crate::blueprint::ipam::Ipam;
-use crate::blueprint::key::firewall_table;
+use crate::blueprint::key::{bridge_key, firewall_table};
 use crate::blueprint::object::{Bridge, Dhcp, DhcpRange, Firewall, HostEntry, Object, PortAddress, Rule, RuleChain};
 use crate::blueprint::{Blueprint, Layout};
 use crate::desired::{Desired, Network, Subnet};
@@ -82,6 +82,9 @@ pub(super) fn lower(
             domain: network.domain.clone(),
             records: network.records.iter().map(|it| (it.name.clone(), it.records.clone())).collect(),
         }));
+        if network.prevent_destroy {
+            blueprint.guarded.insert(bridge_key(&network.name));
+        }
         plugs.insert(network.name.clone(), (device, network.mtu));
     }
     // What is isolated is dropped before anything that answers is accepted.

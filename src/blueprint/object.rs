@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -160,7 +161,7 @@ impl fmt::Display for Source {
 }
 
 /// The format of a disk image. It is declared, never guessed: guessing lets a guest choose (reference E4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DiskFormat {
     /// QEMU copy-on-write, version 2 or 3.
@@ -183,7 +184,7 @@ impl DiskFormat {
 }
 
 /// The format in which a disk image is published, declared like [`DiskFormat`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ImageFormat {
     /// QEMU copy-on-write, kept as it is.
@@ -395,7 +396,7 @@ impl VirtType {
 }
 
 /// Whether a server is to run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Power {
     /// Running.
@@ -471,6 +472,13 @@ pub struct DirectBoot {
     pub initrd: Option<(String, PathBuf)>,
     /// The kernel's command line.
     pub cmdline: String,
+}
+
+impl DirectBoot {
+    /// The [`Base::id`] of each of its files.
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.kernel).chain(&self.initrd).map(|(id, _)| id.as_str())
+    }
 }
 
 /// A libvirt domain (reference F2).
@@ -667,8 +675,7 @@ impl Object {
                 needs.extend(it.disks.iter().map(|disk| volume_key(&disk.volume)));
                 needs.extend(it.seed.iter().map(|_| seed_key(&it.server)));
                 if let Some(boot) = &it.boot {
-                    needs.push(base_key(&boot.kernel.0));
-                    needs.extend(boot.initrd.iter().map(|initrd| base_key(&initrd.0)));
+                    needs.extend(boot.files().map(base_key));
                 }
                 for nic in &it.nics {
                     needs.push(bridge_key(&nic.network));

@@ -1,5 +1,6 @@
 //! Which addresses of a network are in use, and which are free. Nothing here grows with the size of a subnet.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
@@ -8,6 +9,7 @@ use ipnet::IpNet;
 use crate::address::{Name, PortId};
 use crate::blueprint::dhcp::Assignment;
 use crate::blueprint::identity::Identity;
+use crate::blueprint::ignore;
 use crate::blueprint::ipam::Ipam;
 use crate::blueprint::key::bridge_key;
 use crate::blueprint::object::Object;
@@ -142,6 +144,11 @@ impl Free {
 ///
 /// What the host holds and no record tells of is not seen here: nothing is asked of the host.
 pub fn of(network: &Network, desired: &Desired, recorded: &Recorded, problems: &mut Vec<Diagnostic>) -> Usage {
+    let kept = ignore::ports(desired, recorded, &mut ignore::Notes::new()).unwrap_or_else(|more| {
+        problems.extend(more);
+        Cow::Borrowed(desired)
+    });
+    let desired = &*kept;
     let identity = Identity::new(&desired.project);
     let on_it = desired.ports.iter().filter(|(_, port)| port.network == network.name);
     let alone = Desired {
@@ -154,6 +161,7 @@ pub fn of(network: &Network, desired: &Desired, recorded: &Recorded, problems: &
         volumes: BTreeMap::new(),
         servers: BTreeMap::new(),
         carried: Carried::default(),
+        references: Default::default(),
     };
     let ipam = Ipam::allocate(&alone, recorded, &identity, problems);
     let mut made = Made::of(network, recorded);

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::address::VolumeId;
 use crate::blueprint::disk::{DomainDisk, LETTERS, Volume};
+use crate::blueprint::image::held_base;
 use crate::blueprint::key::{domain_key, volume_key};
 use crate::blueprint::object::Object;
-use crate::blueprint::server::held_base;
 use crate::blueprint::{Blueprint, Context};
 use crate::desired::Server;
 
@@ -18,7 +18,13 @@ pub(super) fn lower(context: &Context<'_>, blueprint: &mut Blueprint) {
         };
         let image = wanted.image.as_ref().and_then(|image| context.desired.images.get(image));
         let made = made.and_then(|made| Some((made.image.as_ref()?, made.base.as_ref())));
-        let base = image.and_then(|image| held_base(made, image, context, blueprint));
+        let base = image.and_then(|image| {
+            let kept = made.filter(|(of, _)| **of == image.name);
+            held_base(kept, image, context, blueprint)
+        });
+        if wanted.prevent_destroy {
+            blueprint.guarded.insert(volume_key(&wanted.id));
+        }
         blueprint.add(Object::Volume(Volume {
             id: wanted.id.clone(),
             path: context.layout.volume(&wanted.id, wanted.format),

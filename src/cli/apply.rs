@@ -1,6 +1,5 @@
 //! `novella apply`, and the walk that `destroy` shares with it.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
@@ -8,18 +7,21 @@ use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser
 use crate::apply::{Options, Outcome};
 use crate::blueprint::facts::Disruption;
 use crate::cli::journal::Journal;
+use crate::cli::scope::{self, ScopeArguments};
 use crate::cli::session::{self, Target};
+use crate::cli::telling::Telling;
 use crate::cli::{FAILED, Global, INTERRUPTED, Stop, interrupt, lock};
 use crate::desired::Desired;
 use crate::host::Host;
 use crate::plan::Plan;
 use crate::plan::world::Recorded;
 use crate::reconcile::{self, PlanError};
-use crate::report::progress::Progress;
-use crate::report::{ADD, BOLD, REMOVE};
+use crate::report::BOLD;
+use crate::report::plan::Counts;
 use crate::store::sled::SledStore;
 use crate::store::{Store as _, history};
 use crate::value::ByteSize;
+use crate::wishes::Wishes;
 use crate::{apply, report};
 
 #[derive(Debug, clap::Args)]
@@ -27,6 +29,9 @@ pub(super) struct Arguments {
     /// Do not ask before acting
     #[arg(long)]
     auto_approve: bool,
+    /// Tell what happens as one JSON object a line, as Terraform does; needs `--auto-approve`
+    #[arg(long)]
+    json: bool,
     /// How many steps run at once, at most
     #[arg(long, value_name = "N", default_value_t = Options::default().parallelism, value_parser = threads())]
     parallelism: usize,
@@ -35,6 +40,11 @@ pub(super) struct Arguments {
     max_disruption: Option<Disruption>,
     #[command(flatten)]
     patience: session::Patience,
+    /// Take this away although it has `prevent_destroy`; can be given more than once
+    #[arg(long, value_name = "ADDRESS")]
+    allow_destroy: Vec<String>,
+    #[command(flatten)]
+    scope: ScopeArguments,
 }
 
 /// What `apply` alone can be told.
@@ -48,6 +58,9 @@ pub(super) struct ApplyArguments {
     /// Define what takes a reboot, and let the guests go on: `novella reboot --pending` reboots them later
     #[arg(long)]
     defer_reboots: bool,
+    /// Give this server a new root disk, from what the spec says now; can be given more than once
+    #[arg(long, value_name = "ADDRESS")]
+    replace: Vec<String>,
 }
 
 /// One of the words for what a guest notices.
@@ -77,7 +90,11 @@ pub(super) struct Errand {
     /// What the lock says we are doing.
     pub operation: &'static str,
     /// Makes the plan.
-    pub plan: fn(&Desired, Recorded, &dyn Host) -> Result<Plan, PlanError>,
+    pub plan: fn(&Desired, Recorded, &dyn Host, &Wishes) -> Result<Plan, PlanError>,
+    /// The addresses of what is to be made anew.
+    pub replace: Vec<String>,
+    /// Whether nothing but that is touched.
+    pub only_these: bool,
     /// Whether what takes a reboot waits until it is asked for.
     pub defer_reboots: bool,
     /// What becomes of the lock file of the images.
@@ -91,7 +108,9 @@ pub(super) struct Errand {
 pub(super) fn run(global: &Global, arguments: &ApplyArguments) -> Result<(), Stop> {
     let errand = Errand {
         operation: "apply",
-        plan: reconcile::plan,
+        plan: reconcile::plan_with,
+        replace: arguments.replace.clone(),
+        only_these: false,
         defer_reboots: arguments.defer_reboots,
         images: if arguments.locked { Locking::Required } else { Locking::Gain },
         question: "Do you want to perform these actions?\n  Novella will perform the actions described above.",
@@ -101,19 +120,27 @@ pub(super) fn run(global: &Global, arguments: &ApplyArguments) -> Result<(), Sto
 }
 
 pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand) -> Result<(), Stop> {
+    let telling = Telling::new(arguments.json, arguments.auto_approve)?;
     let (desired, source) = session::spec(global)?;
     if errand.images == Locking::Required {
         lock::require(&desired, &source)?;
     }
     let store = session::store(global, errand.operation, arguments.patience)?;
-    let progress = Arc::new(Progress::default());
-    let target = Target::open(global, &desired, progress.sink())?;
-    let plan =
-        (errand.plan)(&desired, store.load()?, target.host()).map_err(|error| session::no_plan(&error, &source))?;
+    let target = Target::open(global, &desired, telling.sink())?;
+    let recorded = store.load()?;
+    let scope = arguments.scope.resolve(&desired, &recorded, &source)?;
+    let mut wishes = session::wishes(&errand.replace, &arguments.allow_destroy, (&desired, &source), &recorded)?;
+    if errand.only_these {
+        wishes = wishes.only_these(&recorded).map_err(|problems| session::refuse(&problems, &source))?;
+    }
+    let plan = (errand.plan)(&desired, recorded, target.host(), &wishes);
+    let plan = plan.map_err(|error| session::no_plan(&error, &source))?;
+    let plan = scope::confine(plan, scope.as_ref(), &source)?;
     let plan = if errand.defer_reboots { plan.defer_reboots() } else { plan };
     report::diagnostics::print(&plan.warnings, &source);
-    report::out(report::plan::render_within(&plan, arguments.max_disruption));
+    telling.plan(&plan, arguments.max_disruption);
     session::refuse_conflicts(&plan)?;
+    session::refuse_guarded(&plan)?;
     if let Some(most) = arguments.max_disruption {
         session::refuse_beyond(&plan, most)?;
     }
@@ -126,45 +153,42 @@ pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand)
     let begin = || Journal::begin(store.lock(), errand.operation, Some(&source), report::plan::summary(&plan));
     if plan.changes.is_empty() {
         begin().end(history::Outcome::Complete, Vec::new());
-        sweep_trash(&target)?;
+        sweep_trash(&target, &telling)?;
         end(&target)?;
-        report::line(format_args!(
-            "\n{ADD}{BOLD}{} Resources: 0 added, 0 changed, 0 destroyed.{BOLD:#}{ADD:#}",
-            errand.complete
-        ));
-        tell_kept(&target, errand);
+        telling.complete(errand.complete, Counts::default(), errand.operation);
+        tell_kept(&target, errand, &telling);
         return Ok(());
     }
     if !arguments.auto_approve && !approved(errand.question) {
         report::note("Cancelled: nothing was done.");
         return Err(Stop(FAILED));
     }
-    report::line("");
+    telling.begin(&plan);
     // Until here nothing was begun, and Ctrl-C ends the program as it does any other.
     let stop = interrupt::listen()?;
-    sweep_trash(&target)?;
+    sweep_trash(&target, &telling)?;
     let journal = begin();
     let options = Options { parallelism: arguments.parallelism, ..Options::default() };
-    let outcome = apply::apply(&plan, target.host(), &store, options, &stop, progress.as_ref());
+    let outcome = apply::apply(&plan, target.host(), &store, options, &stop, telling.observer());
     // What came of it is told first, whatever comes of the rest.
     let interrupted = stop.load(Ordering::SeqCst);
-    let concluded = conclude(&plan, &outcome, errand, interrupted);
+    let concluded = conclude(&telling, &plan, &outcome, errand, interrupted);
     journal.end_of(&plan, &outcome, interrupted);
     target.save()?;
     end(&target)?;
     concluded?;
-    tell_kept(&target, errand);
+    tell_kept(&target, errand, &telling);
     Ok(())
 }
 
 /// Tells what the image cache keeps when all else is gone.
-fn tell_kept(target: &Target, errand: &Errand) {
+fn tell_kept(target: &Target, errand: &Errand, telling: &Telling) {
     let Some(images) = target.images().filter(|_| errand.images == Locking::Unused) else { return };
     // All was done; that this cannot be told is no failure.
     let kept = images.cached().unwrap_or_default();
     if !kept.is_empty() {
         let room = ByteSize(kept.iter().map(|image| image.room).sum());
-        report::line(format_args!(
+        telling.remark(&format!(
             "The cache keeps {} ({}); `novella image prune --all` drops what nothing needs.",
             report::count(kept.len(), "image"),
             room.about()
@@ -172,13 +196,12 @@ fn tell_kept(target: &Target, errand: &Errand) {
     }
 }
 
-/// Takes out of the trash what has been there for its time. It is the first thing to be done: base images that were kept for
-/// it may go then.
-fn sweep_trash(target: &Target) -> Result<(), Stop> {
+/// Takes out of the trash what has been there for its time.
+fn sweep_trash(target: &Target, telling: &Telling) -> Result<(), Stop> {
     let gone = target.sweep_trash()?;
     if !gone.is_empty() {
         let ids: Vec<&str> = gone.iter().map(|entry| entry.id.as_str()).collect();
-        report::line(format_args!("Gone from the trash, for their time is over: {}.", ids.join(", ")));
+        telling.remark(&format!("Gone from the trash, for their time is over: {}.", ids.join(", ")));
     }
     Ok(())
 }
@@ -200,29 +223,15 @@ pub(super) fn approved(question: &str) -> bool {
     std::io::stdin().read_line(&mut answer).is_ok() && answer.trim() == "yes"
 }
 
-fn conclude(plan: &Plan, outcome: &Outcome, errand: &Errand, interrupted: bool) -> Result<(), Stop> {
-    let report::plan::Counts { add, change, destroy } = report::plan::done(plan, outcome);
-    let counts = format!("Resources: {add} added, {change} changed, {destroy} destroyed.");
+fn conclude(telling: &Telling, plan: &Plan, outcome: &Outcome, errand: &Errand, interrupted: bool) -> Result<(), Stop> {
+    let counts = report::plan::done(plan, outcome);
     if outcome.is_complete() {
-        report::line(format_args!("\n{ADD}{BOLD}{} {counts}{BOLD:#}{ADD:#}", errand.complete));
+        telling.complete(errand.complete, counts, errand.operation);
         return Ok(());
     }
     for (step, error) in outcome.failures() {
-        let change = &plan.changes[step.change];
-        let help = match error {
-            apply::StepError::Host(error) => error.help.as_deref(),
-            apply::StepError::Store(error) => error.help.as_deref(),
-        };
-        report::note("");
-        report::note(format_args!("{BOLD}{}{BOLD:#} ({})", change.address, change.key));
-        let code = if let apply::StepError::Host(error) = error { error.code } else { None };
-        report::error::print_named(error, code, help);
+        report::error::step(&plan.changes[step.change], error);
     }
-    let left = outcome.steps.iter().filter(|(_, fate)| !matches!(fate, apply::Fate::Done)).count();
-    report::note(format_args!(
-        "\n{REMOVE}{BOLD}{}{BOLD:#}{REMOVE:#} {counts} {left} of {} steps are left; the next run goes on from here.",
-        if interrupted { "Interrupted." } else { "Not complete." },
-        outcome.steps.len(),
-    ));
+    telling.incomplete(outcome, counts, interrupted, errand.operation);
     Err(Stop(if interrupted { INTERRUPTED } else { FAILED }))
 }

@@ -7,7 +7,9 @@ use crate::reconcile;
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
     let errand = Errand {
         operation: "destroy",
-        plan: reconcile::plan_destroy,
+        plan: reconcile::plan_destroy_with,
+        replace: Vec::new(),
+        only_these: false,
         defer_reboots: false,
         images: Locking::Unused,
         question: "Do you really want to destroy all resources?\n  Novella will destroy all that it made, as shown above. \

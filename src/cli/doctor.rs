@@ -27,7 +27,7 @@ use Finding::{Bad, Good, Warn};
 
 pub(super) fn run(global: &Global) -> Result<(), Stop> {
     // A spec with mistakes in it is no reason not to look at the machine.
-    let loaded = spec::load(&global.specs);
+    let loaded = spec::load_with(&global.inputs());
     let project = desired::project(&loaded.spec);
     let desired = desired::resolve(&loaded.spec, &loaded.source).0.filter(|_| !has_errors(&loaded.diagnostics));
     let mut findings = vec![rights()];

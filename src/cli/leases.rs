@@ -47,7 +47,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
     }
     if arguments.json {
         let document = Document { format_version: "1.0", now, leases: rows };
-        report::line(serde_json::to_string_pretty(&document).unwrap_or_default());
+        report::out(report::json::document(&document));
     } else if rows.is_empty() {
         report::line("There are no ports, and no leases. `novella apply` makes what the spec says.");
     } else {

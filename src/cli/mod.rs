@@ -1,7 +1,8 @@
 //! The command line: one file a verb.
 //!
 //! Exit codes: 0 done or valid; 1 an error; 2 with `plan --detailed-exitcode` when there are changes, and of `drift` when
-//! there is some; 3 of `status` when a plan waits for approval; 130 when interrupted. `ssh` ends with the code of ssh.
+//! there is some; 3 with `fmt --check` when a file is not as it should be, and of `status` when a plan waits for approval;
+//! 130 when interrupted. `ssh` ends with the code of ssh.
 
 mod apply;
 mod approve;
@@ -10,6 +11,11 @@ mod console;
 mod destroy;
 mod doctor;
 mod drift;
+mod explain;
+mod fmt;
+mod format;
+mod given;
+mod graph;
 mod history;
 mod image;
 mod interrupt;
@@ -18,15 +24,20 @@ mod journal;
 mod leases;
 mod lock;
 mod logs;
+mod man;
 mod plan;
 mod power;
 mod reboot;
+mod rebuild;
+mod schema;
+mod scope;
 mod servers;
 mod session;
 mod show;
 mod ssh;
 mod state;
 mod status;
+mod telling;
 mod trash;
 mod validate;
 mod vnc;
@@ -36,17 +47,22 @@ mod watch;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 use crate::report;
+use crate::spec::Inputs;
 
 /// An error was met, and has been printed.
 const FAILED: u8 = 1;
+/// The arguments do not go together.
+const USAGE: u8 = 2;
 /// There are changes (`plan --detailed-exitcode`), or there is drift (`drift`).
 const CHANGES: u8 = 2;
 /// A plan waits for approval (`status`).
 const PENDING: u8 = 3;
+/// A file has not its canonical form (`fmt --check`).
+const UNFORMATTED: u8 = 3;
 /// A signal ended the work: 128 + SIGINT.
 const INTERRUPTED: u8 = 130;
 
@@ -66,6 +82,8 @@ struct Global {
     /// The directory of the spec files
     #[arg(long, global = true, value_name = "DIR", env = "NOVELLA_SPECS", default_value = "specs")]
     specs: PathBuf,
+    #[arg(skip)]
+    given: given::Arguments,
     /// The directory of the state
     #[arg(long, global = true, value_name = "DIR", env = "NOVELLA_STATE", default_value = "state")]
     state: PathBuf,
@@ -80,6 +98,13 @@ struct Global {
     no_color: bool,
 }
 
+impl Global {
+    /// Where the spec is, with what is laid over it and what its variables are given.
+    fn inputs(&self) -> Inputs {
+        Inputs { directory: self.specs.clone(), overlays: self.given.overlays.clone(), given: self.given.given() }
+    }
+}
+
 /// Where objects are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Backend {
@@ -92,7 +117,7 @@ enum Backend {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Check the spec files and show every problem at its place
-    Validate,
+    Validate(validate::Arguments),
     /// Show what `apply` would do, with every address; touches nothing
     Plan(plan::Arguments),
     /// Show what the host has against what was recorded; the spec's edits do not count, and nothing is touched
@@ -103,6 +128,8 @@ enum Verb {
     Destroy(apply::Arguments),
     /// Shut servers down and start them again, one after the other
     Reboot(reboot::Arguments),
+    /// Give servers a new root disk from their image; they keep addresses, MACs and names
+    Rebuild(rebuild::RebuildArguments),
     /// Show the servers with their state and addresses
     Show(show::Arguments),
     /// Show who holds which address: what was planned, and what is leased
@@ -140,13 +167,30 @@ enum Verb {
     Trash(trash::Arguments),
     /// Check that this machine has all that is needed, and say how to mend what is not
     Doctor,
+    /// Tell where a value comes from, what was made of it, and what a change of it costs
+    Explain(explain::Arguments),
+    /// Draw what refers to what, for Graphviz or Mermaid
+    Graph(graph::Arguments),
+    /// Give the spec files their canonical spacing; comments and order stay
+    Fmt(fmt::Arguments),
+    /// Print the JSON Schema of the spec files, for editors
+    Schema,
+    /// Write the manual pages
+    #[command(hide = true)]
+    Man(man::Arguments),
     /// Print the completions for a shell
     Completions(completions::Arguments),
 }
 
+fn command() -> clap::Command {
+    given::everywhere(Cli::command())
+}
+
 /// Runs the program with the arguments it was started with.
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = command().get_matches();
+    let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    cli.global.given = given::Arguments::read(&matches);
     if cli.global.no_color {
         anstream::ColorChoice::Never.write_global();
     }
@@ -155,12 +199,13 @@ pub fn run() -> ExitCode {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     let Cli { global, verb } = cli;
     let result = match verb {
-        Verb::Validate => validate::run(&global),
+        Verb::Validate(arguments) => validate::run(&global, &arguments),
         Verb::Plan(arguments) => plan::run(&global, &arguments),
         Verb::Drift(arguments) => drift::run(&global, &arguments),
         Verb::Apply(arguments) => apply::run(&global, &arguments),
         Verb::Destroy(arguments) => destroy::run(&global, &arguments),
         Verb::Reboot(arguments) => reboot::run(&global, &arguments),
+        Verb::Rebuild(arguments) => rebuild::run(&global, &arguments),
         Verb::Show(arguments) => show::run(&global, &arguments),
         Verb::Leases(arguments) => leases::run(&global, &arguments),
         Verb::Ip(arguments) => ip::run(&global, &arguments),
@@ -179,7 +224,15 @@ pub fn run() -> ExitCode {
         Verb::Vnc(arguments) => vnc::run(&global, &arguments),
         Verb::Trash(arguments) => trash::run(&global, &arguments),
         Verb::Doctor => doctor::run(&global),
-        Verb::Completions(arguments) => completions::run(&arguments, &mut Cli::command()),
+        Verb::Explain(arguments) => explain::run(&global, &arguments),
+        Verb::Graph(arguments) => graph::run(&global, &arguments),
+        Verb::Fmt(arguments) => fmt::run(&global, &arguments),
+        Verb::Schema => {
+            schema::run();
+            Ok(())
+        }
+        Verb::Man(arguments) => man::run(&arguments, command()),
+        Verb::Completions(arguments) => completions::run(&arguments, &mut command()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -7,6 +7,8 @@ use clap::ArgAction;
 use crate::blueprint::HostFacts;
 use crate::blueprint::facts::Disruption;
 use crate::cli::apply::disruption;
+use crate::cli::format::FormatArguments;
+use crate::cli::scope::{self, ScopeArguments};
 use crate::cli::session::{self, Target};
 use crate::cli::{CHANGES, Global, Stop, lock};
 use crate::desired::Desired;
@@ -42,23 +44,39 @@ pub(super) struct Arguments {
     /// With `false`, do not look at the host: what was recorded is taken to be there
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
     refresh: bool,
+    /// Show what `apply --replace` would do; can be given more than once
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "destroy")]
+    replace: Vec<String>,
+    /// Show what the same with `--allow-destroy` would do; can be given more than once
+    #[arg(long, value_name = "ADDRESS")]
+    allow_destroy: Vec<String>,
+    #[command(flatten)]
+    format: FormatArguments,
+    #[command(flatten)]
+    scope: ScopeArguments,
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
+    arguments.format.begin();
     let (desired, source) = session::spec(global)?;
     if arguments.locked {
         lock::require(&desired, &source)?;
     }
     let (recorded, host) = sides(global, arguments, &desired)?;
+    let before = arguments.format.keep(&recorded);
+    let scope = arguments.scope.resolve(&desired, &recorded, &source)?;
+    let wishes = session::wishes(&arguments.replace, &arguments.allow_destroy, (&desired, &source), &recorded)?;
     let plan = match arguments.destroy {
-        false => reconcile::plan(&desired, recorded, host.as_ref()),
-        true => reconcile::plan_destroy(&desired, recorded, host.as_ref()),
+        false => reconcile::plan_with(&desired, recorded, host.as_ref(), &wishes),
+        true => reconcile::plan_destroy_with(&desired, recorded, host.as_ref(), &wishes),
     };
     let plan = plan.map_err(|error| session::no_plan(&error, &source))?;
+    let plan = scope::confine(plan, scope.as_ref(), &source)?;
     let plan = if arguments.defer_reboots { plan.defer_reboots() } else { plan };
     report::diagnostics::print(&plan.warnings, &source);
-    report::out(report::plan::render_within(&plan, arguments.max_disruption));
+    arguments.format.show(&plan, &before, (&desired.project, &source), arguments.max_disruption)?;
     session::refuse_conflicts(&plan)?;
+    session::refuse_guarded(&plan)?;
     if arguments.detailed_exitcode && !plan.is_empty() { Err(Stop(CHANGES)) } else { Ok(()) }
 }
 

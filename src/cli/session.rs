@@ -19,16 +19,17 @@ use crate::host::{Host, HostError, OnProgress};
 use crate::plan::Plan;
 use crate::plan::world::Recorded;
 use crate::reconcile::PlanError;
-use crate::report;
+use crate::report::{self, located::Located};
 use crate::spec::{self, Source};
 use crate::store::lock::StateLock;
 use crate::store::sled::SledStore;
 use crate::store::{StoreError, export};
 use crate::value::parse_span;
+use crate::wishes::Wishes;
 
 /// Reads and resolves the spec, and prints what is wrong with it.
 pub(super) fn spec(global: &Global) -> Result<(Desired, Source), Stop> {
-    let loaded = spec::load(&global.specs);
+    let loaded = spec::load_with(&global.inputs());
     let (desired, problems) = desired::resolve(&loaded.spec, &loaded.source);
     let mut diagnostics = loaded.diagnostics;
     diagnostics.extend(problems);
@@ -172,6 +173,22 @@ pub(super) fn recorded(global: &Global) -> Result<Recorded, Stop> {
     Ok(read.recorded)
 }
 
+/// Prints problems, and ends with an error.
+pub(super) fn refuse(problems: &[Diagnostic], source: &Source) -> Stop {
+    report::diagnostics::print(problems, source);
+    Stop(FAILED)
+}
+
+/// What these addresses ask for beside the spec.
+pub(super) fn wishes(
+    replace: &[String],
+    allow_destroy: &[String],
+    (desired, source): (&Desired, &Source),
+    recorded: &Recorded,
+) -> Result<Wishes, Stop> {
+    Wishes::new(replace, allow_destroy, desired, recorded).map_err(|problems| refuse(&problems, source))
+}
+
 /// What the spec declares by this name, which may be written with its kind before it.
 pub(super) fn find<'d, T>(
     kind: ResourceKind,
@@ -191,18 +208,14 @@ pub(super) fn find<'d, T>(
             }
         };
         let error = Diagnostic::error(format!("there is no `{kind}.{}`", name.escape_default())).help(help);
-        report::diagnostics::print(&[error], source);
-        Stop(FAILED)
+        refuse(&[error], source)
     })
 }
 
 /// Prints why there is no plan.
 pub(super) fn no_plan(error: &PlanError, source: &Source) -> Stop {
     match error {
-        PlanError::Spec(diagnostics) => {
-            report::diagnostics::print(diagnostics, source);
-            Stop(FAILED)
-        }
+        PlanError::Spec(diagnostics) => refuse(diagnostics, source),
         PlanError::Host(error) => Stop::host(error),
         PlanError::Cycle(_) => Stop::error(error, None),
         PlanError::DataDirMoved { was, is } if was.file_name() != is.file_name() => {
@@ -228,27 +241,35 @@ pub(super) fn refuse_beyond(plan: &Plan, most: Disruption) -> Result<(), Stop> {
     if beyond.is_empty() {
         return Ok(());
     }
-    report::note(format_args!(
-        "{}error{:#}: this goes beyond `--max-disruption {}`; nothing was done\n  {}",
-        report::REMOVE,
-        report::REMOVE,
-        most.as_str(),
-        beyond.join("\n  "),
-    ));
+    let summary = format!("this goes beyond `--max-disruption {}`; nothing was done", most.as_str());
+    report::error::say(&Located { detail: beyond.join("\n  "), ..Located::error(summary, None, None) });
     Err(Stop(FAILED))
+}
+
+/// Refuses a plan that takes away what has `prevent_destroy`.
+pub(super) fn refuse_guarded(plan: &Plan) -> Result<(), Stop> {
+    for address in &plan.refused {
+        report::note(format_args!(
+            "{}error{:#}: `{address}` has `prevent_destroy`, and this would destroy or replace it; nothing was done\n  help: \
+             set `prevent_destroy = false` in the spec and apply that first, or add `--allow-destroy {address}`",
+            report::REMOVE,
+            report::REMOVE,
+        ));
+    }
+    if plan.refused.is_empty() { Ok(()) } else { Err(Stop(FAILED)) }
 }
 
 /// Refuses a plan in which something that is not ours is in the way.
 pub(super) fn refuse_conflicts(plan: &Plan) -> Result<(), Stop> {
     for conflict in &plan.conflicts {
-        report::note(format_args!(
-            "{}error{:#}: `{}` cannot be made: {} exists and is not novella's\n  \
-             help: remove or rename it by hand, or give the resource another name (`novella import` will take over what \
-             exists; it is not there yet)",
-            report::REMOVE,
-            report::REMOVE,
-            conflict.address,
-            report::clean_line(&conflict.claim.to_string()),
+        let claim = report::clean_line(&conflict.claim.to_string()).into_owned();
+        report::error::say(&Located::error(
+            format!("`{}` cannot be made: {claim} exists and is not novella's", conflict.address),
+            Some(
+                "remove or rename it by hand, or give the resource another name (`novella import` will take over what \
+                 exists; it is not there yet)",
+            ),
+            Some(&conflict.address),
         ));
     }
     if plan.conflicts.is_empty() { Ok(()) } else { Err(Stop(FAILED)) }

@@ -50,8 +50,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
     let target = Target::open(global, &desired, session::no_progress())?;
     let rows = rows(&recorded, &target.host().observe()?);
     if arguments.json {
-        let json = serde_json::to_string_pretty(&serde_json::json!({ "format_version": "1.0", "servers": rows }));
-        report::line(json.unwrap_or_default());
+        let json = serde_json::json!({ "format_version": "1.0", "servers": rows });
+        report::out(report::json::document(&json));
     } else if rows.is_empty() {
         report::line("There are no servers. `novella apply` makes those of the spec.");
     } else {

@@ -24,7 +24,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
         let json = serde_json::json!({
             "format_version": "1.0", "server": server, "address": host, "port": port, "viewer": viewer,
         });
-        report::line(serde_json::to_string_pretty(&json).unwrap_or_default());
+        report::out(report::json::document(&json));
     } else {
         report::line(format_args!("{}:{port}", report::clean_line(&shown)));
         report::note(format_args!(

@@ -152,7 +152,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
     rows.sort_by(|a, b| a.server.cmp(&b.server));
     if arguments.json {
         let json = serde_json::json!({ "format_version": "1.0", "for": arguments.what, "servers": rows });
-        report::line(serde_json::to_string_pretty(&json).unwrap_or_default());
+        report::out(report::json::document(&json));
     }
     if rows.iter().all(|row| row.done) { Ok(()) } else { Err(Stop(FAILED)) }
 }

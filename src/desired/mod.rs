@@ -1,7 +1,7 @@
 //! What the user meant: defaults filled in, names resolved, every rule of the language checked.
 //!
 //! Whoever holds a [`Desired`] holds the proof that the spec is valid. There is one file a resource; [`checks`] has what
-//! concerns several.
+//! concerns several, and [`quota`] what all of them may be together.
 
 pub mod carried;
 pub mod checks;
@@ -12,13 +12,16 @@ pub mod flavor;
 pub mod host;
 pub mod image;
 pub mod keypair;
+pub mod lifecycle;
 pub mod network;
 pub mod port;
+pub mod quota;
 pub mod server;
 pub mod subnet;
+pub mod sum;
 pub mod volume;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::address::{Address, Name, PortId, ResourceKind, VolumeId};
 use crate::diagnostic::{Diagnostic, did_you_mean, has_errors};
@@ -30,6 +33,7 @@ pub use dns_record::DnsRecord;
 pub use flavor::Flavor;
 pub use host::HostConfig;
 pub use image::{Image, ImageFile};
+pub use lifecycle::Lifecycle;
 pub use network::Network;
 pub use port::Port;
 pub use server::Server;
@@ -57,6 +61,19 @@ pub struct Desired {
     pub servers: BTreeMap<Name, Server>,
     /// What becomes of records under names that the spec does not have any more.
     pub carried: Carried,
+    /// Which table names which other, and by which key.
+    pub references: BTreeSet<Reference>,
+}
+
+/// A key of one table that names another.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Reference {
+    /// The table.
+    pub from: Address,
+    /// Its key, as `networks[0]`.
+    pub key: String,
+    /// What is named.
+    pub to: Address,
 }
 
 /// All ports.
@@ -69,7 +86,7 @@ pub type Volumes = BTreeMap<VolumeId, Volume>;
 ///
 /// The source tells where relative paths start, and which keys were written but could not be read: those are not missing.
 pub fn resolve(spec: &Spec, source: &Source) -> (Option<Desired>, Vec<Diagnostic>) {
-    let mut problems = Problems { source, list: Vec::new() };
+    let mut problems = Problems { source, list: Vec::new(), references: BTreeSet::new() };
     let project = project(spec);
     let host = host::resolve(spec, &mut problems);
     let mut networks = network::resolve(spec, &mut problems);
@@ -89,8 +106,23 @@ pub fn resolve(spec: &Spec, source: &Source) -> (Option<Desired>, Vec<Diagnostic
     checks::names_are_unique(&ports, &mut problems);
     dns_record::check(&networks, &ports, &mut problems);
     let carried = carried::resolve(spec, &servers, &mut problems);
-    let desired = Desired { project, host, networks, images, flavors, ports, volumes, servers, carried };
+    let asked =
+        quota::Asked { networks: &networks, flavors: &flavors, ports: &ports, volumes: &volumes, servers: &servers };
+    quota::check(spec, &asked, &mut problems);
+    let references = std::mem::take(&mut problems.references);
+    let desired = Desired { project, host, networks, images, flavors, ports, volumes, servers, carried, references };
     (Some(desired).filter(|_| !has_errors(&problems.list)), problems.list)
+}
+
+impl Desired {
+    /// The table that declares a resource: several servers may have one.
+    pub fn declared(&self, address: &Address) -> Address {
+        match address.kind {
+            ResourceKind::Server => self.servers.get(&address.name).map(|server| server.declared.clone()),
+            _ => None,
+        }
+        .unwrap_or_else(|| address.clone())
+    }
 }
 
 /// The project that a spec belongs to.
@@ -103,6 +135,7 @@ pub fn project(spec: &Spec) -> Name {
 pub struct Problems<'s> {
     source: &'s Source,
     list: Vec<Diagnostic>,
+    references: BTreeSet<Reference>,
 }
 
 impl Problems<'_> {
@@ -113,7 +146,11 @@ impl Problems<'_> {
 
     /// The value, or a problem that says it is needed. A value that could not be read has its problem already.
     fn need<'v, T>(&mut self, resource: &Address, key: &str, value: &'v Option<T>, example: &str) -> Option<&'v T> {
-        if value.is_none() && self.source.key(&format!("{resource}.{key}")).is_none() {
+        let is_told = || {
+            self.source.key(&format!("{resource}.{key}")).is_some()
+                || self.source.incomplete.contains(&resource.to_string())
+        };
+        if value.is_none() && !is_told() {
             self.push(
                 Diagnostic::error(format!("`{resource}` needs `{key}`"))
                     .on(resource, "")
@@ -132,6 +169,8 @@ impl Problems<'_> {
         name: &Name,
         declared: &'n BTreeMap<Name, T>,
     ) -> Option<&'n T> {
+        let to = Address::new(kind, name.clone());
+        self.references.insert(Reference { from: resource.clone(), key: key.to_owned(), to });
         let found = declared.get(name);
         if found.is_none() {
             let error = Diagnostic::error(format!("there is no `{kind}.{name}`")).on(resource, key);

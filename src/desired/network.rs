@@ -25,6 +25,8 @@ pub struct Network {
     pub subnets: Vec<Subnet>,
     /// What its DNS knows beside its ports.
     pub records: Vec<DnsRecord>,
+    /// Whether no plan may take it away.
+    pub prevent_destroy: bool,
 }
 
 /// The DNS domain of guests whose network names none. `internal` is set aside for private use (ICANN, 2024).
@@ -68,6 +70,7 @@ pub(super) fn resolve(spec: &Spec, problems: &mut Problems<'_>) -> BTreeMap<Name
             domain,
             subnets: Vec::new(),
             records: Vec::new(),
+            prevent_destroy: written.lifecycle.unwrap_or_default().prevent_destroy.unwrap_or(false),
         };
         networks.insert(name.clone(), network);
     }

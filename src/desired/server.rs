@@ -12,6 +12,7 @@ use crate::address::{Address, Name, PortId, ResourceKind};
 use crate::blueprint::dhcp::IpVersion;
 use crate::blueprint::disk::Attachment;
 use crate::blueprint::object::Power;
+use crate::desired::lifecycle::{self, Ignored, Lifecycle};
 use crate::desired::port::{Declared, Request, Wanted, address_is_possible, has_subnet, port, usual};
 use crate::desired::volume::{Attached, attachment};
 use crate::desired::{CloudInit, Flavor, Image, Network, Port, Ports, Problems, Volumes, cloud_init, volume};
@@ -45,6 +46,21 @@ pub struct Server {
     pub shutdown_timeout: u32,
     /// What the cloud-init of its guest is told. Servers of one table share it.
     pub cloud_init: Arc<CloudInit>,
+    /// What may become of it by an edit. Servers of one table share it.
+    pub lifecycle: Arc<Lifecycle>,
+}
+
+impl Server {
+    /// Whether a new root disk is made beside the old one. Where others start and stop the guest, the old one cannot be taken
+    /// from it when the new one is there.
+    pub fn is_made_beside(&self) -> bool {
+        self.lifecycle.create_before_destroy && self.power != Power::Unmanaged
+    }
+
+    /// Whether it keeps this as it was made.
+    pub fn ignores(&self, what: Ignored) -> bool {
+        self.lifecycle.ignore_changes.contains(&what)
+    }
 }
 
 /// What a server may refer to.
@@ -107,6 +123,7 @@ pub(super) fn resolve(
         let volumes = volume::of_server(&of, written, all_volumes, problems);
         let root_disk = attachment(written.root_disk.unwrap_or_default(), bus);
         let cloud_init = Arc::new(cloud_init::resolve(&address, written, keypairs, problems));
+        let lifecycle = Arc::new(lifecycle::resolve(&address, written.lifecycle.as_ref(), problems));
         let (Some(image), Some(flavor)) = (image, flavor) else { continue };
         for ((name, ports), volumes) in names.into_iter().zip(ports).zip(volumes) {
             let server = Server {
@@ -121,6 +138,7 @@ pub(super) fn resolve(
                 depends_on: depends_on.get(&address.name).cloned().unwrap_or_default(),
                 shutdown_timeout: written.shutdown_timeout.unwrap_or(SHUTDOWN_TIMEOUT),
                 cloud_init: Arc::clone(&cloud_init),
+                lifecycle: Arc::clone(&lifecycle),
             };
             if let Some(other) = servers.insert(name.clone(), server) {
                 problems.push(

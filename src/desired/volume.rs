@@ -30,6 +30,8 @@ pub struct Volume {
     pub content: Content,
     /// The place in the spec of the server that has it.
     pub server: Option<Place>,
+    /// Whether no plan may take it away.
+    pub prevent_destroy: bool,
 }
 
 /// A disk of a server.
@@ -71,6 +73,7 @@ pub(super) fn resolve(spec: &Spec, images: &BTreeMap<Name, Image>, problems: &mu
             image: written.image.clone(),
             content: Content::Plain,
             server: None,
+            prevent_destroy: written.lifecycle.unwrap_or_default().prevent_destroy.unwrap_or(false),
         };
         volumes.insert(id, volume);
     }
@@ -107,7 +110,16 @@ pub(super) fn of_server(
         // Both names are names.
         let (Some(size), Ok(name)) = (size, name.parse()) else { continue };
         let id = inline(name);
-        let volume = Volume { id, sized: key, size, format: DiskFormat::Raw, image: None, content, server: None };
+        let volume = Volume {
+            id,
+            sized: key,
+            size,
+            format: DiskFormat::Raw,
+            image: None,
+            content,
+            server: None,
+            prevent_destroy: false,
+        };
         disks.push((place("flavor"), volume, attachment(AttachmentSpec::default(), of.bus)));
     }
     for (number, disk) in written.disks.iter().flatten().enumerate() {
@@ -130,6 +142,7 @@ pub(super) fn of_server(
             image: disk.image.clone(),
             content: Content::Plain,
             server: None,
+            prevent_destroy: false,
         };
         disks.push((place(&key), volume, attachment(disk.attachment(), of.bus)));
     }

@@ -15,7 +15,7 @@ use crate::host::hypervisor::Hypervisor;
 use crate::host::images::Images;
 use crate::host::kvm::{self, Kvm};
 use crate::host::links::Links;
-use crate::host::{Host, HostError, Keep, OnProgress};
+use crate::host::{Host, HostError, Keep, OnProgress, Why};
 use crate::plan::world::Observed;
 use crate::spec::values::VirtTypeSpec;
 
@@ -30,6 +30,8 @@ pub struct Machine {
     virt_type: VirtTypeSpec,
     kvm: OnceLock<Kvm>,
     kvm_cache: PathBuf,
+    /// How long disks that were replaced are kept, in seconds; none for not at all.
+    trash_ttl: Option<u32>,
     /// Whether it matters what QEMU can do.
     asks_for_abilities: bool,
     /// The files of this host that images come from.
@@ -55,6 +57,7 @@ impl Machine {
             virt_type: desired.host.virt_type,
             kvm: OnceLock::new(),
             kvm_cache: layout.root.join("kvm"),
+            trash_ttl: desired.host.trash_ttl,
             asks_for_abilities: hardware::asks_for_abilities(desired) && !is_test_driver,
             sources: local_sources(desired),
             has_taps: !is_test_driver,
@@ -111,6 +114,7 @@ impl Machine {
     fn ensure_domain(&self, domain: &Domain, most: Disruption) -> Result<(), HostError> {
         let taps = self.hypervisor.ensure_within(domain, most, &|| self.forget_guest(domain))?;
         self.sweep_seeds(&domain.server, domain.seed.as_deref())?;
+        self.sweep_disks(domain)?;
         self.plug(domain, &taps)
     }
 
@@ -144,6 +148,18 @@ impl Machine {
     fn ensure_seed(&self, seed: &Seed) -> Result<(), HostError> {
         self.images.ensure_seed(seed)?;
         self.sweep_seeds(&seed.server, Some(&seed.path))
+    }
+
+    /// Takes away the root disks that a server had before, and that its domain has no more.
+    fn sweep_disks(&self, domain: &Domain) -> Result<(), HostError> {
+        let mut old = self.images.disks_but(&domain.server, &domain.disk)?;
+        if old.is_empty() {
+            return Ok(());
+        }
+        let used = self.hypervisor.disks_of(domain.server.as_str())?;
+        old.retain(|path| !used.contains(path));
+        let keep = self.trash_ttl.map(|seconds| Keep { seconds, why: Why::Replaced });
+        self.images.remove_disks(&domain.server, &old, keep)
     }
 
     /// Takes away the seeds of a server that no domain has any more, and that are not the wanted one.

@@ -17,8 +17,8 @@ use crate::address::Name;
 use crate::blueprint::HostFacts;
 use crate::blueprint::facts::Disruption;
 use crate::blueprint::guest::{self, Guest};
-use crate::blueprint::key::{ObjectKey, ObjectKind, bridge_key, dhcp_key, domain_key, seed_key, volume_key};
-use crate::blueprint::object::{Claim, Domain, DomainDisk, HostEntry, Object, Power, VirtType};
+use crate::blueprint::key::{ObjectKey, ObjectKind, bridge_key, dhcp_key, disk_key, domain_key, seed_key, volume_key};
+use crate::blueprint::object::{Claim, Disk, Domain, DomainDisk, HostEntry, Object, Power, VirtType};
 use crate::host::{Host, HostError, Keep};
 use crate::plan::world::Observed;
 use crate::value::ByteSize;
@@ -87,6 +87,9 @@ struct World {
     /// How often the guest of a server was started.
     #[serde(default)]
     boots: BTreeMap<Name, u32>,
+    /// Disks beside which a new one was made, until no domain has them any more.
+    #[serde(default)]
+    old_disks: Vec<Disk>,
     /// Interfaces of running domains whose bridge was taken away, by server and label.
     unplugged: BTreeSet<(Name, String)>,
     /// Host entries that are no more, and that a DHCP server believes in until it is told.
@@ -245,6 +248,7 @@ impl SimHost {
         let mut broken: Vec<String> =
             world.unplugged.iter().map(|(server, nic)| format!("{server} is cut off {nic}")).collect();
         broken.extend(world.believed.iter().map(|entry| format!("{} is still believed in", entry.port)));
+        broken.extend(world.old_disks.iter().map(|old| format!("the old disk `{}` is left", old.path.display())));
         let entries: Vec<&HostEntry> = world.entries().collect();
         for (number, entry) in entries.iter().enumerate() {
             let twins = entries[number + 1..].iter().filter(|other| other.collides(entry));
@@ -312,7 +316,12 @@ impl World {
                 return refuse(format!("{claim} belongs to {holder}"));
             }
         }
-        if let Some(there) = self.objects.get(&key) {
+        if let (Some(Object::Disk(old)), Object::Disk(new)) = (self.objects.get(&key), object)
+            && old.path != new.path
+        {
+            // A file beside the other.
+            self.old_disks.push(old.clone());
+        } else if let Some(there) = self.objects.get(&key) {
             let (is, wanted) = (there.facts(), object.facts());
             // The image of a disk may go by another name since; what it is shows by the base.
             let cannot_change = |fact: &str| key.kind.replaces(fact) && fact != "image";
@@ -348,6 +357,10 @@ impl World {
             self.tell(&key);
         }
         if let Object::Domain(domain) = object {
+            match self.objects.get(&disk_key(&domain.server)) {
+                Some(Object::Disk(disk)) if disk.path == domain.disk => {}
+                _ => return refuse(format!("there is no disk `{}`", domain.disk.display())),
+            }
             if let Some(path) = &domain.seed {
                 match self.objects.get(&seed_key(&domain.server)) {
                     Some(Object::Seed(seed)) if seed.path == *path => {}
@@ -371,6 +384,8 @@ impl World {
             }
             self.unplugged.retain(|(server, _)| *server != domain.server);
             self.run(domain, most);
+            let used = self.guests.get(&domain.server).map(|guest| &guest.disk);
+            self.old_disks.retain(|old| old.server != domain.server || Some(&old.path) == used);
         }
         self.objects.insert(key, object.clone());
         Ok(())
@@ -470,7 +485,7 @@ impl World {
             key.kind,
             ObjectKind::Disk | ObjectKind::Volume | ObjectKind::Seed | ObjectKind::Base | ObjectKind::Dhcp
         ) && self.objects.contains_key(key)
-            && let Some((user, _)) = self.objects.iter().find(|(_, object)| object.needs().contains(key))
+            && let Some(user) = self.user_of(key)
         {
             return Err(HostError::new(format!("cannot remove {key}"), format!("{user} uses it")));
         }
@@ -481,6 +496,14 @@ impl World {
             self.believed.push(entry);
         }
         Ok(())
+    }
+
+    /// What has a use for an object.
+    fn user_of(&self, key: &ObjectKey) -> Option<String> {
+        let user =
+            self.objects.iter().find(|(_, object)| object.needs().contains(key)).map(|(user, _)| user.to_string());
+        let old = self.old_disks.iter().find(|old| Object::Disk((*old).clone()).needs().contains(key));
+        user.or_else(|| old.map(|old| format!("the old disk of {}", old.server)))
     }
 
     fn take(&mut self, key: &ObjectKey) -> Option<Object> {
@@ -501,6 +524,7 @@ impl World {
                 self.unplugged.retain(|(server, _)| *server != domain.server);
             }
             Object::Dhcp(_) => self.tell(key),
+            Object::Disk(disk) => self.old_disks.retain(|old| old.server != disk.server),
             _ => {}
         }
         Some(object)

@@ -28,11 +28,23 @@ pub enum Scope {
 }
 
 impl Plan {
-    /// This part of the plan. What is left out is named in [`Plan::left_out`], and in a warning.
+    /// This part of the plan, with a warning that it is not the whole.
+    ///
+    /// # Errors
+    /// As [`Self::part`].
+    pub fn confine(self, scope: &Scope) -> Result<Self, Cycle> {
+        let mut plan = self.part(scope)?;
+        if !plan.left_out.is_empty() {
+            plan.warnings.push(partial(&plan.left_out));
+        }
+        Ok(plan)
+    }
+
+    /// This part of the plan. What is left out is named in [`Plan::left_out`].
     ///
     /// # Errors
     /// When the steps that are left wait for each other in a circle, which is a defect of novella.
-    pub fn confine(self, scope: &Scope) -> Result<Self, Cycle> {
+    pub fn part(self, scope: &Scope) -> Result<Self, Cycle> {
         let chosen = Bonds::of(&self).choose(scope);
         let Self { changes, conflicts, .. } = &self;
         let addresses =
@@ -47,7 +59,13 @@ impl Plan {
         plan.changes.retain(|_| is_chosen());
         plan.conflicts.retain(|_| is_chosen());
         plan.steps = graph::order(&plan.changes)?;
-        plan.warnings.push(partial(&plan.left_out));
+        let destroyed: BTreeSet<Address> =
+            plan.changes.iter().filter(|change| change.destroys()).map(|change| change.address.clone()).collect();
+        plan.refused.retain(|address| destroyed.contains(address));
+        if let Some(cache) = &mut plan.cache {
+            cache.fetches.retain(|(image, _)| !plan.left_out.contains(image));
+            cache.locks.retain(|image| !plan.left_out.contains(image));
+        }
         plan.note_waiting();
         Ok(plan)
     }

@@ -27,6 +27,8 @@ pub enum Action {
     Update,
     /// Take it away and make it anew.
     Replace,
+    /// Make it anew beside what stands there, which goes when its user has the new one.
+    CreateThenDelete,
     /// Take it away.
     Delete,
     /// It is gone already; drop its record.
@@ -61,6 +63,8 @@ pub enum Reason {
     Disowned,
     /// The spec says that it is what was recorded under another name.
     Moved,
+    /// Somebody asked for it to be made anew.
+    Requested,
 }
 
 /// One attribute that changes.
@@ -101,6 +105,8 @@ pub struct Change {
     pub want: Option<Object>,
     /// What is recorded of it.
     pub made: Option<Record>,
+    /// Whether no plan after this one may take it away.
+    pub prevent_destroy: bool,
     /// The attributes that change, for an update or a replacement.
     pub fields: Vec<FieldChange>,
 }
@@ -139,6 +145,20 @@ impl Change {
             _ => self.disruption,
         }
     }
+
+    /// Whether it takes away what a resource is: its data, or itself. A domain that is made anew over its disk is none.
+    pub fn destroys(&self) -> bool {
+        match (self.key.kind, self.action) {
+            (ObjectKind::Disk | ObjectKind::Volume | ObjectKind::Bridge, action) => {
+                matches!(action, Action::Delete | Action::Replace | Action::CreateThenDelete)
+            }
+            (ObjectKind::Domain, action) => action == Action::Delete,
+            (
+                ObjectKind::Firewall | ObjectKind::Dhcp | ObjectKind::HostEntry | ObjectKind::Base | ObjectKind::Seed,
+                _,
+            ) => false,
+        }
+    }
 }
 
 /// Something that is not ours has what an object needs to have.
@@ -165,7 +185,7 @@ pub struct Difference {
 
 /// Compares the three sides.
 pub fn diff(want: Blueprint, made: Recorded, seen: &Observed) -> Difference {
-    let Blueprint { objects: mut want, disowned, moved, .. } = want;
+    let Blueprint { objects: mut want, disowned, moved, requested, beside, guarded, .. } = want;
     let mut made = made.records;
     let disowned = disowned_keys(&disowned, &made);
     let keys: BTreeSet<ObjectKey> = want.keys().chain(made.keys()).cloned().collect();
@@ -197,8 +217,14 @@ pub fn diff(want: Blueprint, made: Recorded, seen: &Observed) -> Difference {
             _ => None,
         };
         let gives_up = release::given_up(want.as_ref(), made.as_ref(), &remade, seen_facts, guest);
+        let asked = Asked {
+            requested: requested.contains(&key),
+            beside: beside.contains(&key),
+            prevent_destroy: guarded.contains(&key),
+            releases: gives_up.releases,
+        };
         let follows = follows.or(gives_up.stuck);
-        let mut change = change(key.clone(), want, made, seen_facts, follows, gives_up.releases, guest);
+        let mut change = change(key.clone(), want, made, seen_facts, follows, guest, asked);
         if let Some(begun) = change.as_mut().filter(|it| it.reason == Reason::Unfinished && moved.contains(&key)) {
             begun.reason = Reason::Moved;
         }
@@ -240,6 +266,7 @@ fn bookkeeping(key: ObjectKey, action: Action, reason: Reason, want: Option<Obje
         deferred: false,
         releases: Vec::new(),
         want,
+        prevent_destroy: made.prevent_destroy,
         made: Some(made),
         fields: Vec::new(),
     }
@@ -270,6 +297,8 @@ fn hand_over_links(changes: &mut [Change]) {
 fn shakes(change: &Change, seen: &Observed) -> Option<Disruption> {
     match (change.key.kind, change.action) {
         (ObjectKind::Disk, Action::Create | Action::Replace) => Some(Disruption::Replace),
+        // The domain goes from the old one to the new one by itself.
+        (ObjectKind::Disk, Action::CreateThenDelete) => None,
         (ObjectKind::Disk, Action::Update) if grows_live(change, seen) => None,
         (ObjectKind::Disk, Action::Update) if !change.fields.is_empty() => Some(Disruption::Reboot),
         (ObjectKind::HostEntry, _) if is_readdressed(change) => Some(Disruption::Reboot),
@@ -299,6 +328,19 @@ fn is_readdressed(change: &Change) -> bool {
     made.traces().any(|it| matches!(it, Object::HostEntry(before) if want.readdresses(before)))
 }
 
+/// What the blueprint asks of the making of an object.
+#[derive(Clone, Debug)]
+struct Asked {
+    /// Somebody asked for it to be made anew.
+    requested: bool,
+    /// It is made beside what it replaces.
+    beside: bool,
+    /// No plan after this one may take it away.
+    prevent_destroy: bool,
+    /// The volumes that it gives up before all else.
+    releases: Vec<ObjectKey>,
+}
+
 /// One row of the table. `follows` is what the object stands on, and what a change of that does to it: a domain is taken
 /// down before, and defined anew after.
 fn change(
@@ -307,8 +349,8 @@ fn change(
     made: Option<Record>,
     seen: Option<&Facts>,
     follows: Option<(Disruption, ObjectKey)>,
-    releases: Vec<ObjectKey>,
     guest: Option<&Guest>,
+    asked: Asked,
 ) -> Option<Change> {
     let address = want.as_ref().or(made.as_ref().map(|record| &record.object))?.address();
     let intended = made.as_ref().is_some_and(|record| record.status == Status::Intended);
@@ -340,17 +382,29 @@ fn change(
                     Some(_) if intended => (Action::Update, Reason::Unfinished, fields),
                     Some(_)
                         if want.is_some()
-                            && let Some(volume) = releases.first() =>
+                            && let Some(volume) = asked.releases.first() =>
                     {
                         (Action::Update, Reason::Follows(volume.clone()), fields)
+                    }
+                    Some(made) if made.prevent_destroy != asked.prevent_destroy => {
+                        (Action::Record, Reason::Edited, Vec::new())
                     }
                     Some(_) => return None,
                     None => (Action::Record, Reason::Found, fields),
                 }
             } else {
                 let edited = fields.iter().any(|field| !field.drifted);
-                let action = if fields.iter().any(|field| field.replaces) { Action::Replace } else { Action::Update };
-                (action, why(if edited { Reason::Edited } else { Reason::Drifted }), fields)
+                let action = match fields.iter().any(|field| field.replaces) {
+                    true if asked.beside && seen.get("path") != object.facts().get("path") => Action::CreateThenDelete,
+                    true => Action::Replace,
+                    false => Action::Update,
+                };
+                let otherwise = match edited {
+                    _ if asked.requested && action != Action::Update => Reason::Requested,
+                    true => Reason::Edited,
+                    false => Reason::Drifted,
+                };
+                (action, why(otherwise), fields)
             }
         }
         // An image may be of use again (reference E3), and somebody's disk may lie over it.
@@ -361,14 +415,29 @@ fn change(
         (None, Some(_), None) => (Action::Forget, Reason::Vanished, Vec::new()),
         (None, None, _) => return None,
     };
+    let prevent_destroy = want.is_some() && asked.prevent_destroy;
+    let fields = [fields, guard_fields(want.is_some(), made.as_ref(), prevent_destroy)].concat();
     let noticed = fields.iter().map(|field| field.disruption).max().unwrap_or_default();
     let disruption = match key.kind {
         ObjectKind::Domain if !running => followed,
         _ => followed.max(noticed).max(behind(want.as_ref(), made.as_ref(), guest)),
     };
     // What a guest is made to let go of, it notices.
+    let releases = asked.releases;
     let disruption = if running && !releases.is_empty() { disruption.max(Disruption::Live) } else { disruption };
-    let change = Change { key, address, action, reason, disruption, deferred: false, releases, want, made, fields };
+    let change = Change {
+        key,
+        address,
+        action,
+        reason,
+        disruption,
+        deferred: false,
+        releases,
+        want,
+        made,
+        prevent_destroy,
+        fields,
+    };
     Some(if unmanaged { change.defer() } else { change })
 }
 
@@ -423,6 +492,23 @@ fn fields(
         }
     }
     changes
+}
+
+/// That a record is to say another thing of whether its object may be taken away, as an attribute.
+fn guard_fields(is_wanted: bool, made: Option<&Record>, prevent_destroy: bool) -> Vec<FieldChange> {
+    let was = made.is_some_and(|made| made.prevent_destroy);
+    if !is_wanted || was == prevent_destroy {
+        return Vec::new();
+    }
+    let side = |is: bool| is.then(|| "true".to_owned());
+    vec![FieldChange {
+        name: "prevent_destroy".into(),
+        before: side(was),
+        after: side(prevent_destroy),
+        drifted: false,
+        replaces: false,
+        disruption: Disruption::None,
+    }]
 }
 
 /// How a domain comes to what its guest may be able to take as it runs.

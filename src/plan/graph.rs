@@ -119,7 +119,7 @@ impl<'a> Order<'a> {
     fn steps_of(&mut self, number: usize, change: &'a Change) {
         let mut add = |deed| self.graph.add_node(Step { change: number, deed });
         match change.action {
-            Action::Create | Action::Update => {
+            Action::Create | Action::Update | Action::CreateThenDelete => {
                 if !change.releases.is_empty() {
                     self.releases.insert(&change.key, add(Deed::Release));
                 }
@@ -266,8 +266,11 @@ impl<'a> Order<'a> {
     fn follower_gone_before_followed(&mut self, changes: &[Change]) {
         for change in changes {
             let Reason::Follows(followed) = &change.reason else { continue };
-            if let (Some(gone), Some(maker)) = (self.removes.get(&change.key), self.makes.get(followed)) {
-                self.graph.add_edge(*gone, *maker, Wait::Done);
+            let Some(gone) = self.removes.get(&change.key) else { continue };
+            // One that is in no record does not say what it used.
+            let removal = self.removes.get(followed).filter(|_| change.made.is_none());
+            for step in removal.into_iter().chain(self.makes.get(followed)) {
+                self.graph.add_edge(*gone, *step, Wait::Done);
             }
         }
     }

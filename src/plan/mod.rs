@@ -1,9 +1,9 @@
 //! From what is wanted, made and seen to the steps that close the gap. Pure: no clock, no environment, no I/O.
 //!
 //! [`world`] has the two sides that a blueprint is compared with, [`diff`] the table that gives birth to every action,
-//! [`graph`] the order of the steps; `release` tells which volumes a domain gives up first, [`confine`]
-//! takes the part of a plan that concerns some resources. [`drift`] compares the two sides
-//! with each other alone, and [`records`] edits the first of them by hand.
+//! [`graph`] the order of the steps; `release` tells which volumes a domain gives up first, and [`confine`] takes the part of a
+//! plan that concerns some resources. [`drift`] compares the two sides with each other alone, and [`records`] edits the first of
+//! them by hand.
 
 pub mod confine;
 pub mod diff;
@@ -22,6 +22,7 @@ use crate::blueprint::Blueprint;
 use crate::blueprint::cache::CacheUse;
 use crate::blueprint::facts::Disruption;
 use crate::blueprint::key::{ObjectKey, ObjectKind};
+use crate::desired::lifecycle::Ignored;
 use crate::diagnostic::Diagnostic;
 use crate::plan::diff::{Change, Conflict};
 use crate::plan::world::{Observed, Recorded};
@@ -44,14 +45,18 @@ pub struct Plan {
     /// The servers whose guests become what they are defined to be only when they are started again, and are not by this
     /// plan; each with what waits, as names of facts.
     pub waiting: BTreeMap<Address, Vec<String>>,
-    /// The same before anything is done.
-    pending: BTreeMap<Address, Vec<String>>,
-    /// What would change too, and was left out on demand.
-    pub left_out: BTreeSet<Address>,
     /// How long disks that are taken away are kept in the trash, in seconds; none for not at all.
     pub trash: Option<u32>,
     /// What it means for the image cache, where that is known.
     pub cache: Option<CacheUse>,
+    /// The servers that the spec says something else of, and that stay as they are for they ignore it; each with what.
+    pub ignored: BTreeMap<Address, BTreeSet<Ignored>>,
+    /// What this would take away and may not, by `prevent_destroy`.
+    pub refused: BTreeSet<Address>,
+    /// The same before anything is done.
+    pub pending: BTreeMap<Address, Vec<String>>,
+    /// What would change too, and was left out on demand.
+    pub left_out: BTreeSet<Address>,
     /// The steps, each pointing at its change; an edge goes from a step to one that must wait for it.
     pub steps: DiGraph<Step, Wait>,
 }
@@ -69,20 +74,22 @@ impl Plan {
     /// When the steps wait for each other in a circle, which is a defect of novella.
     pub fn new(mut want: Blueprint, made: Recorded, seen: &Observed) -> Result<Self, Cycle> {
         let warnings = std::mem::take(&mut want.warnings);
+        let ignored = std::mem::take(&mut want.ignored);
         let pending = waiting(&want, seen);
         let diff::Difference { changes, conflicts, left_alone } = diff::diff(want, made, seen);
-        let steps = graph::order(&changes)?;
         let mut plan = Self {
+            steps: graph::order(&changes)?,
             changes,
             conflicts,
             left_alone,
             warnings,
             waiting: BTreeMap::new(),
-            pending,
-            left_out: BTreeSet::new(),
             trash: None,
             cache: None,
-            steps,
+            ignored,
+            refused: BTreeSet::new(),
+            pending,
+            left_out: BTreeSet::new(),
         };
         plan.note_waiting();
         Ok(plan)
@@ -114,6 +121,14 @@ impl Plan {
                 self.waiting.remove(&change.address);
             }
         }
+    }
+
+    /// The same plan, in which none of these resources may be taken away.
+    #[must_use]
+    pub fn protecting(mut self, guarded: &BTreeSet<Address>) -> Self {
+        let lost = self.changes.iter().filter(|change| change.destroys() && guarded.contains(&change.address));
+        self.refused = lost.map(|change| change.address.clone()).collect();
+        self
     }
 
     /// The changes that cost guests more than this, by resource.

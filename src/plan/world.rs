@@ -32,12 +32,15 @@ pub struct Record {
     /// that it needs and claims. Empty once present.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub previous: Vec<Object>,
+    /// Whether no plan may take the object away, though the spec has it no more (Terraform's `prevent_destroy`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub prevent_destroy: bool,
 }
 
 impl Record {
     /// The record of an object that is there.
     pub fn present(object: Object) -> Self {
-        Self { object, status: Status::Present, previous: Vec::new() }
+        Self { object, status: Status::Present, previous: Vec::new(), prevent_destroy: false }
     }
 
     /// The record of an object that is about to be made, where `before` is what is recorded now.
@@ -50,7 +53,13 @@ impl Record {
                 }
             }
         }
-        Self { object, status: Status::Intended, previous }
+        Self { object, status: Status::Intended, previous, prevent_destroy: false }
+    }
+
+    /// The same record, whether no plan may take its object away or any may.
+    #[must_use]
+    pub fn guarded(self, prevent_destroy: bool) -> Self {
+        Self { prevent_destroy, ..self }
     }
 
     /// The object, and all that may still stand in its place.

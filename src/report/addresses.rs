@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::address::{Name, PortId};
 use crate::blueprint::usage::{Free, Holder, How, Use};
 use crate::report::leases::port_label;
-use crate::report::table;
+use crate::report::{json, table};
 use crate::spec::values::Pool;
 use crate::value::Mac;
 
@@ -79,7 +79,7 @@ pub fn used_json(network: &Name, used: &[Use]) -> String {
         how: it.how.map(How::as_str),
         state: it.state.as_str(),
     });
-    json(&UsedDocument { format_version: FORMAT_VERSION, network, addresses: rows.collect() })
+    json::document(&UsedDocument { format_version: FORMAT_VERSION, network, addresses: rows.collect() })
 }
 
 /// What is free, as a table with a line for each range.
@@ -151,12 +151,5 @@ pub fn free_json(network: &Name, subnets: &[Free]) -> String {
         next: it.next(),
         ranges: it.ranges.iter().map(range).collect(),
     });
-    json(&FreeDocument { format_version: FORMAT_VERSION, network, subnets: rows.collect() })
-}
-
-/// A document as text. To put plain data into memory cannot fail.
-fn json(document: &impl Serialize) -> String {
-    let mut text = serde_json::to_string_pretty(document).unwrap_or_default();
-    text.push('\n');
-    text
+    json::document(&FreeDocument { format_version: FORMAT_VERSION, network, subnets: rows.collect() })
 }

@@ -1,12 +1,15 @@
 //! Draws what is wrong with a spec: file, line, column, the lines themselves, and the way out.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
 use crate::diagnostic::{Diagnostic, Severity, Span};
-use crate::report::{clean, clean_line, count, is_hostile, note};
+use crate::report::github::annotation;
+use crate::report::located::Located;
+use crate::report::{Voice, clean, clean_line, count, is_hostile, note, out, stream, voice};
 use crate::spec::Source;
 use crate::spec::source::SourceFile;
 
@@ -14,6 +17,14 @@ use crate::spec::source::SourceFile;
 pub fn print(diagnostics: &[Diagnostic], source: &Source) {
     if diagnostics.is_empty() {
         return;
+    }
+    match voice() {
+        Voice::Text => {}
+        Voice::Stream => {
+            diagnostics.iter().for_each(|it| stream::diagnostic(&Located::new(it, source)));
+            return;
+        }
+        Voice::Github => out(diagnostics.iter().map(|it| annotation(&Located::new(it, source))).collect::<String>()),
     }
     note(render(diagnostics, source, Renderer::styled()));
 }
@@ -28,13 +39,17 @@ fn render(diagnostics: &[Diagnostic], source: &Source, renderer: Renderer) -> St
     let mut sorted: Vec<(Option<Span>, &Diagnostic)> =
         diagnostics.iter().map(|diagnostic| (source.locate(&diagnostic.place), diagnostic)).collect();
     sorted.sort_by_key(|(span, _)| span.as_ref().map(|span| (span.file, span.bytes.start, span.bytes.end)));
+    // What several inherit is wrong once.
+    sorted.dedup_by(|(one, this), (other, that)| {
+        one.is_some() && one == other && (&this.message, &this.help) == (&that.message, &that.help)
+    });
+    let errors = sorted.iter().filter(|(_, diagnostic)| diagnostic.severity == Severity::Error).count();
+    let warnings = sorted.len() - errors;
     let mut text = String::new();
     for (span, diagnostic) in sorted {
         text.push_str(&one(diagnostic, span, source, &renderer));
         text.push_str("\n\n");
     }
-    let errors = diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).count();
-    let warnings = diagnostics.len() - errors;
     let counted = [(errors, "error"), (warnings, "warning")]
         .into_iter()
         .filter(|(number, _)| *number > 0)
@@ -55,29 +70,31 @@ fn one(diagnostic: &Diagnostic, span: Option<Span>, source: &Source, renderer: &
         title = title.id(code.as_str());
     }
     let mut group = Group::with_title(title);
-    let related = diagnostic.related.as_ref().and_then(|(place, label)| Some((source.locate(place)?, label.as_str())));
+    let related = diagnostic.related.iter().filter_map(|(place, label)| Some((source.locate(place)?, label.as_str())));
+    let related: Vec<(Span, &str)> = related.collect();
     if let Some((span, file)) = span.as_ref().and_then(|span| Some((span, source.files.get(span.file)?))) {
         let mut primary = AnnotationKind::Primary.span(within(file, span));
         if let Some(label) = &diagnostic.label {
             primary = primary.label(clean(label));
         }
-        let mut snippet = snippet(source, span.file).annotation(primary);
-        match related {
-            Some((other, label)) if other.file == span.file => {
-                snippet = snippet.annotation(AnnotationKind::Context.span(within(file, &other)).label(clean(label)));
-                group = group.element(snippet);
-            }
-            Some((other, label)) => {
-                group = group.element(snippet);
-                if let Some(file) = source.files.get(other.file) {
-                    let context = AnnotationKind::Context.span(within(file, &other)).label(clean(label));
-                    group = group.element(self::snippet(source, other.file).annotation(context));
-                }
-            }
-            None => group = group.element(snippet),
+        let beside = |number: usize, file: &SourceFile| {
+            let context = |(other, label): &(Span, &str)| {
+                AnnotationKind::Context.span(within(file, other)).label(clean(label).into_owned())
+            };
+            related.iter().filter(|(other, _)| other.file == number).map(context).collect::<Vec<_>>()
+        };
+        group = group.element(snippet(source, span.file).annotation(primary).annotations(beside(span.file, file)));
+        let others: BTreeSet<usize> =
+            related.iter().map(|(other, _)| other.file).filter(|it| *it != span.file).collect();
+        for (number, file) in others.into_iter().filter_map(|number| Some((number, source.files.get(number)?))) {
+            group = group.element(snippet(source, number).annotations(beside(number, file)));
         }
     } else if let Some(label) = &diagnostic.label {
         group = group.element(Level::NOTE.message(clean(label)));
+    }
+    for it in span.iter().flat_map(|span| source.uses_in(span)) {
+        let note = format!("`var.{}` comes from `{}`", it.name, source.shown(&it.from));
+        group = group.element(Level::NOTE.message(clean_line(&note).into_owned()));
     }
     if let Some(help) = &diagnostic.help {
         group = group.element(Level::HELP.message(clean(help)));

@@ -58,7 +58,7 @@ fn list(keys: &[ObjectKey]) -> String {
     keys.iter().map(|key| clean_line(&key.to_string()).into_owned()).collect::<Vec<String>>().join(", ")
 }
 
-fn object<'a>(text: &mut String, drifted: &'a Drifted) {
+fn object(text: &mut String, drifted: &Drifted) {
     let title = object_title(&drifted.key, Some(&drifted.made));
     // Writing to a string cannot fail.
     match &drifted.fields {
@@ -67,13 +67,14 @@ fn object<'a>(text: &mut String, drifted: &'a Drifted) {
         }
         Some(fields) => {
             let _ = writeln!(text, "  {CHANGE}{:>3}{CHANGE:#} {title}", "~");
-            let attribute = |it: &'a DriftedField| Attribute {
-                name: &it.name,
-                before: Some(&it.recorded),
-                after: Some(&it.seen),
+            let side = |value: &str| Some(clean_line(value).into_owned());
+            let attribute = |it: &DriftedField| Attribute {
+                name: it.name.clone(),
+                before: side(&it.recorded),
+                after: side(&it.seen),
                 note: "",
             };
-            attributes(text, told(fields).map(attribute));
+            attributes(text, &told(fields).map(attribute).collect::<Vec<_>>());
         }
     }
 }

@@ -2,7 +2,11 @@
 
 use std::error::Error;
 
-use crate::report::{BOLD, REMOVE, clean, note};
+use crate::apply::StepError;
+use crate::plan::diff::Change;
+use crate::report::github::annotation;
+use crate::report::located::Located;
+use crate::report::{BOLD, REMOVE, Voice, clean, note, out, stream, voice};
 
 /// An error with all its causes, one behind the other, each said once.
 pub fn chain(error: &dyn Error) -> String {
@@ -27,9 +31,32 @@ pub fn print(what: &dyn Error, help: Option<&str>) {
 
 /// The same of one that has a name.
 pub fn print_named(what: &dyn Error, name: Option<&str>, help: Option<&str>) {
-    let name = name.map(|name| format!("[{name}]")).unwrap_or_default();
-    note(format_args!("{REMOVE}{BOLD}error{name}{BOLD:#}{REMOVE:#}: {}", chain(what)));
-    if let Some(help) = help {
-        note(format_args!("  help: {}", clean(help)));
+    say(&Located { code: name.map(str::to_owned), ..Located::error(chain(what), help, None) });
+}
+
+/// Prints what is wrong.
+pub fn say(it: &Located) {
+    match voice() {
+        Voice::Text => {}
+        Voice::Stream => return stream::diagnostic(it),
+        Voice::Github => out(annotation(it)),
     }
+    let code = it.code.as_ref().map(|code| format!("[{code}]")).unwrap_or_default();
+    note(format_args!("{REMOVE}{BOLD}{}{code}{BOLD:#}{REMOVE:#}: {}", it.severity, clean(&it.summary)));
+    if !it.detail.is_empty() {
+        note(format_args!("  {}", clean(&it.detail)));
+    }
+}
+
+/// Prints why a step of a plan failed.
+pub fn step(change: &Change, error: &StepError) {
+    let (code, help) = match error {
+        StepError::Host(error) => (error.code, error.help.as_deref()),
+        StepError::Store(error) => (None, error.help.as_deref()),
+    };
+    if voice() != Voice::Stream {
+        note(format_args!("\n{BOLD}{}{BOLD:#} ({})", change.address, change.key));
+    }
+    let located = Located::error(chain(error), help, Some(&change.address));
+    say(&Located { code: code.map(str::to_owned), ..located });
 }

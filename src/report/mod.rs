@@ -6,21 +6,31 @@
 pub mod addresses;
 pub mod console;
 pub mod diagnostics;
+pub mod document;
 pub mod drift;
 pub mod error;
+pub mod explain;
+pub mod github;
+pub mod graph;
 pub mod history;
+pub mod html;
 pub mod images;
+pub mod json;
 pub mod leases;
+pub mod located;
+pub mod markdown;
 pub mod plan;
 pub mod progress;
 pub mod records;
+pub mod stream;
 pub mod table;
+pub mod topology;
 pub mod watch;
 
 use std::borrow::Cow;
 use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
 use anstream::AutoStream;
 use anstyle::{AnsiColor, Style};
@@ -39,6 +49,29 @@ pub const DIM: Style = Style::new().dimmed();
 
 /// The lines that are drawn over as work goes on. Whatever else is written makes them step aside for a moment.
 static LIVE: LazyLock<MultiProgress> = LazyLock::new(|| MultiProgress::with_draw_target(ProgressDrawTarget::stdout()));
+
+/// In which way problems are told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Voice {
+    /// As text on standard error.
+    #[default]
+    Text,
+    /// The same, and as annotations of a GitHub workflow on standard output.
+    Github,
+    /// As lines of JSON on standard output, and nowhere else.
+    Stream,
+}
+
+static VOICE: OnceLock<Voice> = OnceLock::new();
+
+/// Tells problems in this way from now on. The first call counts, as with the arguments that a program is started with.
+pub fn speak(voice: Voice) {
+    let _ = VOICE.set(voice);
+}
+
+fn voice() -> Voice {
+    VOICE.get().copied().unwrap_or_default()
+}
 
 /// Writes text to standard output. Colours are dropped where nobody sees them.
 pub fn out(text: impl Display) {

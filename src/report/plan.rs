@@ -1,6 +1,7 @@
 //! A plan as people read it: by resource, in the words and symbols that Terraform's users have in their fingers.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use anstyle::Style;
@@ -11,6 +12,7 @@ use crate::blueprint::disk::Bus;
 use crate::blueprint::facts::Disruption;
 use crate::blueprint::key::{ObjectKey, ObjectKind};
 use crate::blueprint::object::{Attachment, Object};
+use crate::desired::lifecycle::Ignored;
 use crate::plan::Plan;
 use crate::plan::diff::{Action, Change, FieldChange, Reason};
 use crate::report::{ADD, BOLD, CHANGE, DIM, REMOVE, clean_line};
@@ -18,14 +20,49 @@ use crate::value::{ByteSize, span};
 
 /// What is done to a resource, from what is done to its objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+pub enum Verdict {
+    /// It is made.
     Create,
+    /// It is changed where it stands.
     Update,
+    /// It is made anew.
     Replace,
+    /// It is taken away.
     Delete,
+    /// It is gone, and its record is dropped.
     Forget,
+    /// It stays as it is, and its record is dropped.
     Disown,
+    /// It is there, and is recorded.
     Record,
+}
+
+impl Verdict {
+    /// What people read behind the address.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Create => "will be created",
+            Self::Update => "will be updated in-place",
+            Self::Replace => "must be replaced",
+            Self::Delete => "will be destroyed",
+            Self::Forget => "is gone and will be forgotten",
+            Self::Disown => "will be forgotten, and stays as it is",
+            Self::Record => "is there and will be recorded",
+        }
+    }
+
+    /// What is done to an object when this is done to it.
+    pub const fn action(self) -> Action {
+        match self {
+            Self::Create => Action::Create,
+            Self::Update => Action::Update,
+            Self::Replace => Action::Replace,
+            Self::Delete => Action::Delete,
+            Self::Forget => Action::Forget,
+            Self::Disown => Action::Disown,
+            Self::Record => Action::Record,
+        }
+    }
 }
 
 /// How many resources are added, changed and destroyed. A replacement counts as both added and destroyed.
@@ -40,9 +77,9 @@ pub struct Counts {
 }
 
 /// The changes of each resource with their numbers in the plan, in the order of addresses.
-type Resources<'p> = BTreeMap<&'p Address, Vec<(usize, &'p Change)>>;
+pub(super) type Resources<'p> = BTreeMap<&'p Address, Vec<(usize, &'p Change)>>;
 
-fn by_resource(plan: &Plan) -> Resources<'_> {
+pub(super) fn by_resource(plan: &Plan) -> Resources<'_> {
     let mut resources = Resources::new();
     for (number, change) in plan.changes.iter().enumerate() {
         resources.entry(&change.address).or_default().push((number, change));
@@ -50,7 +87,7 @@ fn by_resource(plan: &Plan) -> Resources<'_> {
     resources
 }
 
-fn verdict(changes: &[(usize, &Change)]) -> Verdict {
+pub(super) fn verdict(changes: &[(usize, &Change)]) -> Verdict {
     let all = |test: fn(&Change) -> bool| changes.iter().all(|(_, change)| test(change));
     if all(|change| {
         change.action == Action::Create && matches!(change.reason, Reason::New | Reason::Unfinished | Reason::Moved)
@@ -69,6 +106,17 @@ fn verdict(changes: &[(usize, &Change)]) -> Verdict {
     } else {
         Verdict::Update
     }
+}
+
+/// What becomes of each resource that the plan changes: `create`, `update`, `replace` or `delete`.
+pub fn verdicts(plan: &Plan) -> BTreeMap<&Address, &'static str> {
+    let word = |changes: &Vec<(usize, &Change)>| match verdict(changes) {
+        Verdict::Create | Verdict::Record => "create",
+        Verdict::Update => "update",
+        Verdict::Replace => "replace",
+        Verdict::Delete | Verdict::Forget | Verdict::Disown => "delete",
+    };
+    by_resource(plan).iter().map(|(address, changes)| (*address, word(changes))).collect()
 }
 
 /// What a plan does, in a line: `2 to add, 1 to change, 0 to destroy`.
@@ -92,7 +140,7 @@ pub fn done(plan: &Plan, outcome: &Outcome) -> Counts {
 }
 
 /// How many resources are added, changed and destroyed, of those whose changes all count.
-fn count(resources: &Resources<'_>, counts_in: impl Fn(usize) -> bool) -> Counts {
+pub(super) fn count(resources: &Resources<'_>, counts_in: impl Fn(usize) -> bool) -> Counts {
     let mut counts = Counts::default();
     for changes in resources.values().filter(|changes| changes.iter().all(|(number, _)| counts_in(*number))) {
         match verdict(changes) {
@@ -118,10 +166,11 @@ pub fn render(plan: &Plan) -> String {
 pub fn render_within(plan: &Plan, most: Option<Disruption>) -> String {
     if plan.is_empty() {
         return format!(
-            "{ADD}{BOLD}No changes.{BOLD:#}{ADD:#} {BOLD}Your infrastructure matches the configuration.{BOLD:#}\n{}{}{}",
+            "{ADD}{BOLD}No changes.{BOLD:#}{ADD:#} {BOLD}{}{BOLD:#}\n{}{}{}",
+            nothing(plan),
             images(plan),
             waiting(plan),
-            left_alone(plan)
+            ignored(plan) + &left_alone(plan)
         );
     }
     let mut text = String::new();
@@ -130,23 +179,17 @@ pub fn render_within(plan: &Plan, most: Option<Disruption>) -> String {
     }
     let resources = by_resource(plan);
     for (address, changes) in &resources {
-        let words = match verdict(changes) {
-            Verdict::Create => "will be created",
-            Verdict::Update => "will be updated in-place",
-            Verdict::Replace => "must be replaced",
-            Verdict::Delete => "will be destroyed",
-            Verdict::Forget => "is gone and will be forgotten",
-            Verdict::Disown => "will be forgotten, and stays as it is",
-            Verdict::Record => "is there and will be recorded",
-        };
+        let words = verdict(changes).words();
         // Writing to a string cannot fail, here and below.
         let _ = write!(text, "\n  {BOLD}# {address}{BOLD:#} {words}\n");
         for (_, change) in changes {
-            object(&mut text, change, plan.trash, most);
+            object(&mut text, change, Marks { most, trash: plan.trash });
         }
     }
     let _ = write!(text, "\n{BOLD}Plan:{BOLD:#} {}.\n", summary(plan));
-    text.push_str(&disruptions(&resources));
+    if let Some(words) = disruption_words(&resources) {
+        let _ = writeln!(text, "{BOLD}Disruption:{BOLD:#} {words}.");
+    }
     for (disruption, words) in [(Disruption::Reboot, "rebooted"), (Disruption::Replace, "replaced, with its disk")] {
         let hit = disrupted(&resources, disruption);
         if !hit.is_empty() {
@@ -155,6 +198,7 @@ pub fn render_within(plan: &Plan, most: Option<Disruption>) -> String {
     }
     text.push_str(&images(plan));
     text.push_str(&waiting(plan));
+    text.push_str(&ignored(plan));
     text.push_str(&left_alone(plan));
     text
 }
@@ -187,16 +231,28 @@ fn images(plan: &Plan) -> String {
     if parts.is_empty() { String::new() } else { format!("{BOLD}Images:{BOLD:#} {}.\n", parts.join("; ")) }
 }
 
+/// What it means that there is nothing to do.
+pub(super) fn nothing(plan: &Plan) -> &'static str {
+    if plan.left_out.is_empty() {
+        "Your infrastructure matches the configuration."
+    } else {
+        "What was chosen matches the configuration."
+    }
+}
+
 /// How many resources each kind of disruption hits, the worst first; nothing where no guest is concerned.
-fn disruptions(resources: &Resources<'_>) -> String {
+pub(super) fn disruption_counts(resources: &Resources<'_>) -> Vec<(Disruption, usize)> {
     let worst = |changes: &Vec<(usize, &Change)>| changes.iter().map(|(_, change)| change.cost()).max();
     let kinds = [Disruption::Replace, Disruption::Reboot, Disruption::Live].into_iter();
-    let counts = kinds.filter_map(|kind| {
-        let hit = resources.values().filter(|changes| worst(changes) == Some(kind)).count();
-        (hit > 0).then(|| format!("{hit} {}", kind.as_str()))
-    });
+    let hit = |kind| resources.values().filter(|changes| worst(changes) == Some(kind)).count();
+    kinds.map(|kind| (kind, hit(kind))).filter(|(_, hit)| *hit > 0).collect()
+}
+
+/// The same in words.
+pub(super) fn disruption_words(resources: &Resources<'_>) -> Option<String> {
+    let counts = disruption_counts(resources).into_iter().map(|(kind, hit)| format!("{hit} {}", kind.as_str()));
     let counts: Vec<String> = counts.collect();
-    if counts.is_empty() { String::new() } else { format!("{BOLD}Disruption:{BOLD:#} {}.\n", counts.join(", ")) }
+    (!counts.is_empty()).then(|| counts.join(", "))
 }
 
 /// What costs guests more than `most`, one resource a line, each with the reasons; nothing where all is within.
@@ -246,6 +302,17 @@ fn waiting(plan: &Plan) -> String {
     )
 }
 
+/// The servers that the spec says something else of, and that stay as they are.
+fn ignored(plan: &Plan) -> String {
+    if plan.ignored.is_empty() {
+        return String::new();
+    }
+    let words = |what: &BTreeSet<Ignored>| what.iter().map(|it| it.as_str()).collect::<Vec<_>>().join(", ");
+    let servers: Vec<String> =
+        plan.ignored.iter().map(|(address, what)| format!("{address} ({})", words(what))).collect();
+    format!("{DIM}Ignored, by `ignore_changes`:{DIM:#} {}.\n", servers.join(", "))
+}
+
 /// What a person should know who has lost the state, and with it half of the spec.
 pub fn left_alone(plan: &Plan) -> String {
     if plan.left_alone.is_empty() {
@@ -271,63 +338,60 @@ fn disrupted(resources: &Resources<'_>, disruption: Disruption) -> Vec<String> {
         .collect()
 }
 
-fn object(text: &mut String, change: &Change, trash: Option<u32>, most: Option<Disruption>) {
+fn object(text: &mut String, change: &Change, marks: Marks) {
     let (symbol, style) = symbol(change.action);
-    let mut why = reason(change);
-    if let Some(seconds) = trash.filter(|_| goes_to_trash(change)) {
-        let kept = format!("into the trash for {}", span(seconds));
-        why = if why.is_empty() { kept } else { format!("{why}, {kept}") };
-    }
-    if let Some(most) = most.filter(|most| change.cost() > *most) {
-        let cost = if change.cost() > change.disruption { change.cost().as_str() } else { "" };
-        let parts = [&why, cost, &format!("beyond --max-disruption {}", most.as_str())];
-        why = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<&str>>().join(", ");
-    }
+    let why = reason_within(change, marks);
     let dim = if why.is_empty() { String::new() } else { format!("  {DIM}# {why}{DIM:#}") };
     let _ = writeln!(text, "  {style}{symbol:>3}{style:#} {}{dim}", title(change));
+    attributes(text, &attributes_of(change));
+}
+
+/// The attributes of a change that are worth telling.
+pub(super) fn attributes_of(change: &Change) -> Vec<Attribute> {
     match (change.action, &change.want) {
         (Action::Create, Some(want)) => {
-            let facts = want.facts();
-            attributes(
-                text,
-                facts.iter().filter(|(name, value)| is_news(name, value)).map(|(name, value)| Attribute {
-                    name,
-                    before: None,
-                    after: Some(value),
-                    note: "",
-                }),
-            );
+            let mut facts = want.facts();
+            // What is recorded beside it.
+            facts.extend(change.fields.iter().filter_map(|field| Some((field.name.clone(), field.after.clone()?))));
+            let news = facts.into_iter().filter(|(name, value)| is_news(name, value));
+            let attribute = |(name, value): (Cow<'static, str>, String)| Attribute {
+                name,
+                before: None,
+                after: Some(clean_line(&value).into_owned()),
+                note: "",
+            };
+            news.map(attribute).collect()
         }
-        (Action::Update | Action::Replace, _) => {
+        (Action::Update | Action::Replace | Action::CreateThenDelete | Action::Record, _) => {
             // What DHCP hands out is said only where it is not simply the address.
             let address = change.fields.iter().find(|field| field.name == "address");
             let same = |field: &&FieldChange| {
                 address.is_some_and(|address| (&address.before, &address.after) == (&field.before, &field.after))
             };
             let told = told(change).filter(|field| field.name != "dhcp" || !same(field));
-            attributes(
-                text,
-                told.map(|field: &FieldChange| Attribute {
-                    name: &field.name,
-                    before: field.before.as_deref(),
-                    after: field.after.as_deref(),
-                    note: match (field.replaces, field.drifted) {
-                        (true, _) => "  # forces replacement",
-                        (false, true) => "  # changed on the host",
-                        (false, false) if is_read_at_boot(change, field) => "  # takes effect at its next boot",
-                        (false, false) => "",
-                    },
-                }),
-            );
+            let side = |value: &Option<String>| value.as_deref().map(|value| clean_line(value).into_owned());
+            let attribute = |field: &FieldChange| Attribute {
+                name: field.name.clone(),
+                before: side(&field.before),
+                after: side(&field.after),
+                note: match (field.replaces, field.drifted) {
+                    (true, _) => "forces replacement",
+                    (false, true) => "changed on the host",
+                    (false, false) if is_read_at_boot(change, field) => "takes effect at its next boot",
+                    (false, false) => "",
+                },
+            };
+            told.map(attribute).collect()
         }
-        _ => {}
+        (Action::Create | Action::Delete | Action::Forget | Action::Disown, _) => Vec::new(),
     }
 }
 
 /// Whether a disk is taken away that is worth to be kept.
 fn goes_to_trash(change: &Change) -> bool {
     let object = change.made.as_ref().map(|made| &made.object).or(change.want.as_ref());
-    object.is_some_and(Object::is_worth_keeping) && matches!(change.action, Action::Delete | Action::Replace)
+    let is_taken_away = matches!(change.action, Action::Delete | Action::Replace | Action::CreateThenDelete);
+    is_taken_away && object.is_some_and(Object::is_worth_keeping)
 }
 
 /// The kind of the object, and its own name where that says more than the address it stands under.
@@ -345,25 +409,30 @@ pub(super) fn object_title(key: &ObjectKey, object: Option<&Object>) -> String {
     }
 }
 
-/// A line on an attribute: what it was, what it is, and what is to be said of that.
-pub(super) struct Attribute<'a> {
-    pub(super) name: &'a str,
-    pub(super) before: Option<&'a str>,
-    pub(super) after: Option<&'a str>,
-    pub(super) note: &'static str,
+/// One attribute as people read it, cleaned.
+pub(super) struct Attribute {
+    /// Its name.
+    pub name: Cow<'static, str>,
+    /// What it is.
+    pub before: Option<String>,
+    /// What it is to be.
+    pub after: Option<String>,
+    /// What else is to be known; empty where there is nothing.
+    pub note: &'static str,
 }
 
-pub(super) fn attributes<'a>(text: &mut String, attributes: impl Iterator<Item = Attribute<'a>>) {
-    let attributes: Vec<Attribute> = attributes.collect();
+pub(super) fn attributes(text: &mut String, attributes: &[Attribute]) {
     let width = attributes.iter().map(|attribute| attribute.name.len()).max().unwrap_or(0);
     for Attribute { name, before, after, note } in attributes {
         let (symbol, style, value) = match (before, after) {
-            (None, Some(after)) => ("+", ADD, clean_line(after).into_owned()),
-            (Some(before), None) => ("-", REMOVE, clean_line(before).into_owned()),
+            (None, Some(after)) => ("+", ADD, after.clone()),
+            (Some(before), None) => ("-", REMOVE, before.clone()),
             (before, after) => {
-                ("~", CHANGE, format!("{} -> {}", clean_line(before.unwrap_or("")), clean_line(after.unwrap_or(""))))
+                let side = |value: &Option<String>| value.clone().unwrap_or_default();
+                ("~", CHANGE, format!("{} -> {}", side(before), side(after)))
             }
         };
+        let note = if note.is_empty() { String::new() } else { format!("  # {note}") };
         let _ = writeln!(text, "        {style}{symbol}{style:#} {name:<width$} = {value}{DIM}{note}{DIM:#}");
     }
 }
@@ -404,15 +473,52 @@ fn is_read_at_boot(change: &Change, field: &FieldChange) -> bool {
     change.key.kind == ObjectKind::Domain && field.name == "seed" && change.disruption == Disruption::Live
 }
 
-fn symbol(action: Action) -> (&'static str, Style) {
+/// What people read while it is done.
+pub(super) fn doing(action: Action) -> &'static str {
+    match action {
+        Action::Create => "Creating",
+        Action::Update => "Modifying",
+        Action::Replace => "Replacing",
+        Action::CreateThenDelete => "Creating beside the old one",
+        Action::Delete => "Destroying",
+        Action::Forget | Action::Disown => "Forgetting",
+        Action::Record => "Recording",
+    }
+}
+
+/// Terraform's symbol for what is done, and its colour.
+pub(super) fn symbol(action: Action) -> (&'static str, Style) {
     match action {
         Action::Create => ("+", ADD),
         Action::Update => ("~", CHANGE),
         Action::Replace => ("-/+", REMOVE),
+        Action::CreateThenDelete => ("+/-", REMOVE),
         Action::Delete => ("-", REMOVE),
         Action::Forget | Action::Disown => (".", DIM),
         Action::Record => ("=", DIM),
     }
+}
+
+/// What is said of a change that it does not tell itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Marks {
+    /// What costs guests more than this is marked.
+    pub most: Option<Disruption>,
+    /// How long disks that are taken away are kept in the trash, in seconds; none for not at all.
+    pub trash: Option<u32>,
+}
+
+/// Why a change is made and what a guest notices, with its marks.
+pub(super) fn reason_within(change: &Change, Marks { most, trash }: Marks) -> String {
+    let mut why = reason(change);
+    if let Some(seconds) = trash.filter(|_| goes_to_trash(change)) {
+        let kept = format!("into the trash for {}", span(seconds));
+        why = if why.is_empty() { kept } else { format!("{why}, {kept}") };
+    }
+    let Some(most) = most.filter(|most| change.cost() > *most) else { return why };
+    let cost = if change.cost() > change.disruption { change.cost().as_str() } else { "" };
+    let parts = [&why, cost, &format!("beyond --max-disruption {}", most.as_str())];
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<&str>>().join(", ")
 }
 
 fn reason(change: &Change) -> String {
@@ -421,6 +527,7 @@ fn reason(change: &Change) -> String {
         (Reason::Cached, _) => "kept in the cache".into(),
         (Reason::Disowned, _) => "stays on the host".into(),
         (Reason::Moved, _) => "recorded under another name before".into(),
+        (Reason::Requested, _) => "requested".into(),
         (Reason::Found, _) => "found on the host with our mark".into(),
         (Reason::Vanished, Action::Forget) => "gone from the host already".into(),
         (Reason::Vanished, _) => "vanished from the host".into(),

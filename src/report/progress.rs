@@ -12,7 +12,7 @@ use crate::blueprint::key::ObjectKey;
 use crate::host::OnProgress;
 use crate::plan::Deed;
 use crate::plan::diff::{Action, Change};
-use crate::report::plan::title;
+use crate::report::plan::{doing, title};
 use crate::report::{BOLD, CHANGE, LIVE, REMOVE, clean, error, is_terminal, line};
 
 /// Shows the progress of a walk on standard output.
@@ -126,17 +126,6 @@ fn painted(text: &str) -> String {
 
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
-}
-
-fn doing(action: Action) -> &'static str {
-    match action {
-        Action::Create => "Creating",
-        Action::Update => "Modifying",
-        Action::Replace => "Replacing",
-        Action::Delete => "Destroying",
-        Action::Forget | Action::Disown => "Forgetting",
-        Action::Record => "Recording",
-    }
 }
 
 fn deed_noun(change: &Change, deed: Deed) -> &'static str {

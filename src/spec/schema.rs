@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::address::Name;
@@ -9,16 +10,18 @@ use crate::blueprint::disk::Bus;
 use crate::blueprint::object::{DiskFormat, ImageFormat, Power};
 use crate::spec::values::{
     AddressSpec, Architecture, AttachmentSpec, Cidr, CpuMode, DhcpOptSpec, DiskSpec, FileSpec, FirmwareSpec,
-    FixedIpSpec, Forward, GatewaySpec, HostRouteSpec, HypervisorType, Ip, Ipv6Mode, Lifetime, OnUserDataChange, Pool,
-    PortRef, RecordType, Size, TimeToLive, TpmVersion, VirtTypeSpec, VolumeRef,
+    FixedIpSpec, Forward, GatewaySpec, GuardSpec, HostRouteSpec, HypervisorType, Ip, Ipv6Mode, LifecycleSpec, Lifetime,
+    Limit, OnUserDataChange, Pool, PortRef, RecordType, Size, TimeToLive, TpmVersion, VirtTypeSpec, VolumeRef,
 };
-use crate::value::{Mac, Secret, Sha256};
+use crate::value::{ByteSize, Mac, Secret, Sha256};
 
 /// All that the files of a spec say.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Spec {
     /// `[project]`.
     pub project: ProjectSpec,
+    /// `[quota]`.
+    pub quota: QuotaSpec,
     /// `[host.NAME]`.
     pub hosts: BTreeMap<Name, HostSpec>,
     /// `[network.NAME]`.
@@ -46,7 +49,7 @@ pub struct Spec {
 }
 
 /// `[[moved]]`: a resource that was recorded under another name.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 pub struct MovedSpec {
     /// The address that it had. Needed.
     pub from: Option<AddressSpec>,
@@ -55,21 +58,50 @@ pub struct MovedSpec {
 }
 
 /// `[[removed]]`: a resource that is to be forgotten and not destroyed.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 pub struct RemovedSpec {
     /// The address that it had. Needed.
     pub from: Option<AddressSpec>,
 }
 
 /// `[project]`: what keeps two specs on one host apart.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 pub struct ProjectSpec {
     /// Part of every identity: changing it makes everything anew. Default `default`.
     pub name: Option<Name>,
 }
 
+/// `[quota]`: how much the spec may ask for, in the names of Nova and Neutron. What is not written, or `-1`, has no limit.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+pub struct QuotaSpec {
+    /// Servers.
+    pub instances: Option<Limit<u64>>,
+    /// Processors of all servers.
+    pub cores: Option<Limit<u64>>,
+    /// Memory of all servers.
+    pub ram: Option<Limit<ByteSize>>,
+    /// Root disks of all servers.
+    pub disk: Option<Limit<ByteSize>>,
+    /// Volumes of their own.
+    pub volumes: Option<Limit<u64>>,
+    /// Networks.
+    pub networks: Option<Limit<u64>>,
+    /// Subnets.
+    pub subnets: Option<Limit<u64>>,
+    /// Ports, of servers and of their own.
+    pub ports: Option<Limit<u64>>,
+    /// Keys.
+    pub key_pairs: Option<Limit<u64>>,
+    /// Items of metadata of any one server.
+    pub metadata_items: Option<Limit<u64>>,
+    /// Files that are put into any one server.
+    pub injected_files: Option<Limit<u64>>,
+    /// Bytes of any one of these.
+    pub injected_file_content_bytes: Option<Limit<u64>>,
+}
+
 /// `[host.local]`: the machine that holds everything.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 pub struct HostSpec {
     /// How libvirt is reached. Default `qemu:///system`.
     pub libvirt_uri: Option<String>,
@@ -94,7 +126,7 @@ pub struct HostSpec {
 }
 
 /// `[network.NAME]`: one bridge with one dnsmasq.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 pub struct NetworkSpec {
     /// What it lets in and out. Default `nat`.
     pub forward: Option<Forward>,
@@ -104,10 +136,12 @@ pub struct NetworkSpec {
     pub bridge: Option<String>,
     /// The DNS domain of its guests. Default `novella.internal`.
     pub domain: Option<String>,
+    /// Whether it may be taken away.
+    pub lifecycle: Option<GuardSpec>,
 }
 
 /// `[subnet.NAME]`: a range of addresses on a network.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 pub struct SubnetSpec {
     /// The network it is on. Needed.
     pub network: Option<Name>,
@@ -132,7 +166,7 @@ pub struct SubnetSpec {
 }
 
 /// `[dns_record.NAME]`: a name in the DNS of a network, beside those of its ports.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 pub struct DnsRecordSpec {
     /// The network whose guests are told. Needed.
     pub network: Option<Name>,
@@ -145,7 +179,7 @@ pub struct DnsRecordSpec {
 }
 
 /// `[port.NAME]`, and a port in the `ports` of a server.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PortSpec {
     /// The network it is on. Needed.
@@ -161,16 +195,21 @@ pub struct PortSpec {
     /// The name the guest is told and known by in DNS. Default that of its server; of a port that no server has, its own.
     pub dns_name: Option<Name>,
     /// Refused until they are enforced.
+    #[schemars(skip)]
     pub security_groups: Option<toml::Value>,
     /// Refused until they are enforced.
+    #[schemars(skip)]
     pub allowed_address_pairs: Option<toml::Value>,
     /// Refused until it is enforced.
+    #[schemars(skip)]
     pub port_security_enabled: Option<toml::Value>,
 }
 
 /// `[image.NAME]`: a disk, a kernel, or both.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 pub struct ImageSpec {
+    /// The image that has what is not written here.
+    pub extends: Option<Name>,
     /// A path (from the file it stands in) or an http(s) URL.
     pub source: Option<String>,
     /// The format of the disk. Needed with `source`.
@@ -208,8 +247,10 @@ pub struct ImageSpec {
 }
 
 /// `[flavor.NAME]`: a size.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 pub struct FlavorSpec {
+    /// The flavor that has what is not written here.
+    pub extends: Option<Name>,
     /// Processors. Default 1.
     pub vcpus: Option<u32>,
     /// How many processors a running server can be brought to. Default `vcpus`.
@@ -231,7 +272,7 @@ pub struct FlavorSpec {
 }
 
 /// `[volume.NAME]`: a disk that outlives servers and moves between them.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 pub struct VolumeSpec {
     /// Its size. Needed.
     pub size: Option<Size>,
@@ -239,18 +280,24 @@ pub struct VolumeSpec {
     pub format: Option<DiskFormat>,
     /// The image that it begins as (Cinder's `imageRef`). Default none: it is empty.
     pub image: Option<Name>,
+    /// Whether it may be taken away.
+    pub lifecycle: Option<GuardSpec>,
 }
 
 /// `[keypair.NAME]`: a public key, with which somebody may log in.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 pub struct KeypairSpec {
     /// The line in `id_ed25519.pub`. Needed.
     pub public_key: Option<String>,
 }
 
 /// `[server.NAME]`: a virtual machine.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 pub struct ServerSpec {
+    /// The server that has what is not written here, but for `abstract`: maps become one, lists do not.
+    pub extends: Option<Name>,
+    /// Whether it is only there for others to extend. Default `false`.
+    pub r#abstract: Option<bool>,
     /// The image. Needed.
     pub image: Option<Name>,
     /// The flavor. Needed.
@@ -266,6 +313,7 @@ pub struct ServerSpec {
     /// The servers that are started before it, and stopped after it.
     pub depends_on: Option<Vec<Name>>,
     /// Refused: guests would be started before their bridges are there.
+    #[schemars(skip)]
     pub autostart: Option<toml::Value>,
     /// How many seconds it may take to shut down before it is forced off. Default 60.
     pub shutdown_timeout: Option<u32>,
@@ -289,6 +337,8 @@ pub struct ServerSpec {
     pub volumes: Option<Vec<VolumeRef>>,
     /// Further disks, which go with it.
     pub disks: Option<Vec<DiskSpec>>,
+    /// What may become of it by an edit.
+    pub lifecycle: Option<LifecycleSpec>,
     /// Makes so many of it, named `NAME-1` and on.
     pub count: Option<u32>,
 }

@@ -1,10 +1,12 @@
 //! The texts of a spec, and where each key stands in them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 
+use crate::address::Address;
 use crate::diagnostic::{Place, Span};
 use crate::spec::lock::ImageLock;
+use crate::spec::variables::ENVIRONMENT;
 use crate::value::{Secret, Sha256};
 
 /// One file of a spec.
@@ -29,10 +31,46 @@ pub struct Source {
     pub lock: ImageLock,
     /// The values that are not to be shown, for they may be secrets.
     pub hidden: Vec<Span>,
+    /// The addresses of tables that extend what is not there: what they have not may have been meant to come from that.
+    pub incomplete: BTreeSet<String>,
+    /// Where variables stand in values.
+    pub uses: Vec<Use>,
     keys: HashMap<String, Span>,
 }
 
+/// A variable in a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Use {
+    /// The value.
+    pub span: Span,
+    /// The variable's name.
+    pub name: String,
+    /// Where the variable's own value stands.
+    pub from: Span,
+}
+
 impl Source {
+    /// The variables that stand in a value, each once.
+    pub fn uses_in(&self, span: &Span) -> Vec<&Use> {
+        let within = |it: &&Use| {
+            it.span.file == span.file && span.bytes.start <= it.span.bytes.start && it.span.bytes.end <= span.bytes.end
+        };
+        let mut uses: Vec<&Use> = self.uses.iter().filter(within).collect();
+        uses.sort_by_key(|it| &it.name);
+        uses.dedup_by_key(|it| &it.name);
+        uses
+    }
+
+    /// A place as people name it: `web.toml:9`.
+    pub fn shown(&self, span: &Span) -> String {
+        let path = self.files.get(span.file).map_or_else(String::new, |file| file.path.display().to_string());
+        // What is given on the command line or by the environment has one line.
+        if path == "--var" || path.starts_with(ENVIRONMENT) {
+            return path;
+        }
+        format!("{path}:{}", self.line_column(span.file, span.bytes.start).0)
+    }
+
     /// Notes where the value of `key` stands.
     pub fn note(&mut self, key: String, span: Span) {
         self.keys.insert(key, span);
@@ -41,6 +79,32 @@ impl Source {
     /// Where the value of `key` stands, if it is written.
     pub fn key(&self, key: &str) -> Option<&Span> {
         self.keys.get(key)
+    }
+
+    /// The keys that are written in a table, in order, with where their values stand.
+    pub fn keys_of(&self, address: &str) -> Vec<(&str, &Span)> {
+        let own = |(key, span)| {
+            let key: &str = str::strip_prefix(key, address)?.strip_prefix('.')?;
+            (!key.contains(['.', '['])).then_some((key, span))
+        };
+        let mut keys: Vec<(&str, &Span)> =
+            self.keys.iter().filter_map(|(key, span)| own((key.as_str(), span))).collect();
+        keys.sort_unstable_by_key(|(key, _)| *key);
+        keys
+    }
+
+    /// The tables that are declared, templates among them.
+    pub fn addresses(&self) -> BTreeSet<Address> {
+        self.keys.keys().filter_map(|key| key.parse().ok()).collect()
+    }
+
+    /// What stands at a place; none if it is not to be shown.
+    pub fn text(&self, span: &Span) -> Option<&str> {
+        let shows = |hidden: &Span| {
+            hidden.file != span.file || hidden.bytes.end <= span.bytes.start || span.bytes.end <= hidden.bytes.start
+        };
+        let text = self.files.get(span.file)?.text.get(span.bytes.clone())?;
+        self.hidden.iter().all(shows).then_some(text)
     }
 
     /// Where a problem is; for a key that is not written, the table it would be in.

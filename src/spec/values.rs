@@ -7,8 +7,9 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use ipnet::IpNet;
+use schemars::JsonSchema;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, Error, MapAccess, Unexpected, Visitor};
+use serde::de::{Deserializer, Error, IntoDeserializer as _, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::address::{Address, Name};
@@ -77,6 +78,62 @@ impl<'de> Deserialize<'de> for Size {
         }
 
         deserializer.deserialize_any(SizeVisitor)
+    }
+}
+
+/// The most of something there may be; none where there is no limit, which is written as `-1`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit<T>(pub Option<T>);
+
+impl<'de> Deserialize<'de> for Limit<u64> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct LimitVisitor;
+
+        impl Visitor<'_> for LimitVisitor {
+            type Value = Limit<u64>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("how many there may be, or -1 for no limit")
+            }
+
+            fn visit_i64<E: Error>(self, number: i64) -> Result<Self::Value, E> {
+                match u64::try_from(number) {
+                    Ok(number) => Ok(Limit(Some(number))),
+                    Err(_) if number == -1 => Ok(Limit(None)),
+                    Err(_) => Err(E::invalid_value(Unexpected::Signed(number), &self)),
+                }
+            }
+        }
+
+        deserializer.deserialize_any(LimitVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for Limit<ByteSize> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        /// As `Size`, but for the one number that needs no unit.
+        struct LimitVisitor;
+
+        impl Visitor<'_> for LimitVisitor {
+            type Value = Limit<ByteSize>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a size such as \"512 MiB\", or -1")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+                Size::deserialize(text.into_deserializer()).map(|size| Limit(Some(size.0)))
+            }
+
+            fn visit_i64<E: Error>(self, number: i64) -> Result<Self::Value, E> {
+                match number {
+                    -1 => Ok(Limit(None)),
+                    number => Size::deserialize(number.into_deserializer()).map(|size| Limit(Some(size.0))),
+                }
+            }
+        }
+
+        deserializer.deserialize_any(LimitVisitor)
     }
 }
 
@@ -244,7 +301,7 @@ impl FromStr for TimeToLive {
 text!(TimeToLive, "a length of time such as \"7d\", or \"0\"");
 
 /// How the guests on an IPv6 subnet get their addresses (Neutron's `ipv6_address_mode`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub enum Ipv6Mode {
     /// Each makes its own from the prefix and its MAC (RFC 4862).
     #[default]
@@ -259,7 +316,7 @@ pub enum Ipv6Mode {
 }
 
 /// A route that guests are told of (Neutron's `host_routes`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HostRouteSpec {
     /// Where it leads.
@@ -269,7 +326,7 @@ pub struct HostRouteSpec {
 }
 
 /// A DHCP option of one port (Neutron's `extra_dhcp_opts`).
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DhcpOptSpec {
     /// The option by its name, such as `bootfile-name`, or by its number.
@@ -319,10 +376,12 @@ impl<'de, T: TextOrTable<'de>> Visitor<'de> for TextOrTableVisitor<T> {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct FixedIpTable {
+pub(super) struct FixedIpTable {
+    /// The subnet that it is to come from.
     subnet: Option<Name>,
+    /// The address.
     ip_address: Option<Ip>,
 }
 
@@ -374,7 +433,7 @@ impl<'de> Deserialize<'de> for PortRef {
 }
 
 /// How a disk is attached to a guest.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AttachmentSpec {
     /// What it is plugged into. Default what the image says, else `virtio`.
@@ -394,12 +453,16 @@ pub struct VolumeRef {
     pub attachment: AttachmentSpec,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct VolumeTable {
+pub(super) struct VolumeTable {
+    /// The volume.
     volume: Name,
+    /// What it is plugged into. Default what the image of the server says, else `virtio`.
     bus: Option<Bus>,
+    /// How it is cached. Default `writeback`.
     cache: Option<Cache>,
+    /// What becomes of blocks that the guest does not need any more. Default `unmap`.
     discard: Option<Discard>,
 }
 
@@ -424,7 +487,7 @@ impl<'de> Deserialize<'de> for VolumeRef {
 }
 
 /// A disk that a server has beside its root disk, and that goes with it.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DiskSpec {
     /// Its name among the disks of the server.
@@ -451,7 +514,7 @@ impl DiskSpec {
 }
 
 /// A file that is put into a guest (Nova's injected files).
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FileSpec {
     /// Where it is put.
@@ -466,8 +529,28 @@ pub struct FileSpec {
     pub owner: Option<String>,
 }
 
+/// What may become of a server by an edit (Terraform's `lifecycle`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LifecycleSpec {
+    /// Whether a plan that would take it away, or its disk, is refused. Default `false`.
+    pub prevent_destroy: Option<bool>,
+    /// The keys whose changes are ignored once it is made; `all` of them. Default none.
+    pub ignore_changes: Option<Vec<String>>,
+    /// Whether a new root disk is made before the guest is shut down. Default `false`.
+    pub create_before_destroy: Option<bool>,
+}
+
+/// What may become of a network or a volume by an edit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GuardSpec {
+    /// Whether a plan that would take it away is refused. Default `false`.
+    pub prevent_destroy: Option<bool>,
+}
+
 /// What becomes of a guest when what its cloud-init was told changes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnUserDataChange {
     /// Nothing: it keeps what it was made with.
@@ -480,7 +563,7 @@ pub enum OnUserDataChange {
 }
 
 /// The types of records that the DNS of a network can have beside those of ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum RecordType {
     /// An IPv4 address (RFC 1035).
@@ -509,7 +592,7 @@ impl RecordType {
 }
 
 /// What a network lets in and out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Forward {
     /// Out with the host's address (masquerade), in only what answers.
@@ -533,7 +616,7 @@ impl Forward {
 }
 
 /// What starts a machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum FirmwareSpec {
     /// SeaBIOS.
@@ -543,7 +626,7 @@ pub enum FirmwareSpec {
 }
 
 /// The version of a TPM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 pub enum TpmVersion {
     /// TPM 2.0.
     #[serde(rename = "2.0")]
@@ -551,7 +634,7 @@ pub enum TpmVersion {
 }
 
 /// Which kind of hypervisor an image is made for (Glance's `hypervisor_type`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum HypervisorType {
     /// QEMU, with KVM or without.
@@ -561,7 +644,7 @@ pub enum HypervisorType {
 }
 
 /// Which processors an image is made for (Glance's `architecture`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 pub enum Architecture {
     /// 64-bit x86.
     #[serde(rename = "x86_64", alias = "amd64")]
@@ -569,7 +652,7 @@ pub enum Architecture {
 }
 
 /// Where a guest's processor comes from (Nova's `cpu_mode`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum CpuMode {
     /// The host's, as near as a name and a list of features come to it.
@@ -581,7 +664,7 @@ pub enum CpuMode {
 }
 
 /// How domains are to be run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum VirtTypeSpec {
     /// With KVM where a guest really runs under it, else by emulation.

@@ -1,12 +1,15 @@
 //! The wheel: waits for something to happen, reads the spec, has a pass made, tells how things are.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::iter;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::address::Address;
 use crate::diagnostic::Diagnostic;
 use crate::report;
+use crate::spec::Inputs;
+use crate::spec::variables::Given;
 use crate::watch::backoff::{self, Troubles};
 use crate::watch::pending::Pending;
 use crate::watch::settle::{Settle, Sign};
@@ -40,11 +43,12 @@ pub trait World {
     /// Waits for something to happen, for so long at most.
     fn wait(&mut self, most: Duration) -> Option<Wake>;
 
-    /// Sees to it that what happens in these directories is heard of, also where one was made anew.
+    /// Sees to it that what happens in these directories of specs, and to these files, is heard of, also where one was made
+    /// anew.
     ///
     /// # Errors
     /// Why it is not, as a phrase. Time goes on all the same.
-    fn listen(&mut self, specs: &Path, named: &[PathBuf]) -> Result<(), String>;
+    fn listen(&mut self, directories: &[PathBuf], files: &[PathBuf]) -> Result<(), String>;
 }
 
 /// What a pass goes by.
@@ -108,8 +112,8 @@ pub trait Pass {
 /// How a daemon was told to go about it.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The directory of the spec.
-    pub specs: PathBuf,
+    /// Where the spec is.
+    pub inputs: Inputs,
     /// The directory of what the daemon writes.
     pub dir: PathBuf,
     /// How often it is looked with nothing heard of.
@@ -201,7 +205,14 @@ impl<'a> Daemon<'a> {
     }
 
     fn listen(&mut self) {
-        self.status.without_inotify = self.world.listen(&self.config.specs, &self.specs.named()).err();
+        let Inputs { directory, overlays, given } = &self.config.inputs;
+        let directories: Vec<PathBuf> = iter::once(directory).chain(overlays).cloned().collect();
+        let mut files = self.specs.named();
+        files.extend(given.iter().filter_map(|it| match it {
+            Given::File(path) => Some(path.clone()),
+            Given::Argument(_) | Given::Environment { .. } => None,
+        }));
+        self.status.without_inotify = self.world.listen(&directories, &files).err();
     }
 
     fn turn(&mut self) {
@@ -211,7 +222,7 @@ impl<'a> Daemon<'a> {
         if self.settle.is_due(now) {
             self.settle.rest();
             is_time |= self.read_spec();
-        } else if self.settle.is_quiet() && self.specs.has_changed(&self.config.specs) {
+        } else if self.settle.is_quiet() && self.specs.has_changed(&self.config.inputs) {
             // Nobody told of that: it may be half of something, and is read when it stays as it is.
             self.settle.note(Sign::Changed, now);
         }
@@ -227,7 +238,7 @@ impl<'a> Daemon<'a> {
     /// Tells whether there is another spec to go by.
     fn read_spec(&mut self) -> bool {
         let (now, unix) = (self.world.now(), self.world.unix());
-        let read = self.specs.read(&self.config.specs, now >= self.retry_spec, unix);
+        let read = self.specs.read(&self.config.inputs, now >= self.retry_spec, unix);
         match read {
             Read::Same => {}
             Read::Other => {

@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
@@ -36,7 +36,7 @@ pub struct Outside {
 /// What is listened to.
 struct Watched {
     places: BTreeSet<Place>,
-    named: Vec<PathBuf>,
+    files: Vec<PathBuf>,
     /// Listens as long as it lives.
     _watcher: RecommendedWatcher,
 }
@@ -83,8 +83,7 @@ impl Outside {
         Ok(())
     }
 
-    fn watch(&self, specs: &Path, named: &[PathBuf], places: &BTreeSet<Place>) -> notify::Result<RecommendedWatcher> {
-        let ears = Ears { specs: specs.to_owned(), named: named.to_vec(), dir: self.dir.clone() };
+    fn watch(&self, ears: Ears, places: &BTreeSet<Place>) -> notify::Result<RecommendedWatcher> {
         let sender = self.sender.clone();
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
             for wake in ears.hear(event) {
@@ -108,24 +107,25 @@ impl World for Outside {
     }
 
     fn wait(&mut self, most: Duration) -> Option<Wake> {
-        match self.receiver.recv_timeout(most) {
-            Ok(wake) => Some(wake),
-            // This world has a sender itself, so there is always one.
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        // This world has a sender itself, so that there is always one: nothing came in time.
+        self.receiver.recv_timeout(most).ok()
     }
 
-    fn listen(&mut self, specs: &Path, named: &[PathBuf]) -> Result<(), String> {
-        let specs = std::path::absolute(specs).map_err(|error| error.to_string())?;
-        let above = named.iter().chain([&specs]).filter_map(|path| path.parent());
-        let places: BTreeSet<Place> = above.chain([specs.as_path(), &self.dir]).filter_map(Place::of).collect();
-        if self.watched.as_ref().is_some_and(|it| it.places == places && it.named == named) {
+    fn listen(&mut self, directories: &[PathBuf], files: &[PathBuf]) -> Result<(), String> {
+        let absolute = |paths: &[PathBuf]| paths.iter().map(std::path::absolute).collect::<io::Result<Vec<PathBuf>>>();
+        let both = absolute(directories).and_then(|directories| Ok((directories, absolute(files)?)));
+        let (directories, files) = both.map_err(|error| error.to_string())?;
+        let above = directories.iter().chain(&files).filter_map(|path| path.parent());
+        let inside = directories.iter().chain([&self.dir]).map(PathBuf::as_path);
+        let places: BTreeSet<Place> = above.chain(inside).filter_map(Place::of).collect();
+        if self.watched.as_ref().is_some_and(|it| it.places == places && it.files == files) {
             return Ok(());
         }
         // The old one goes first: what it holds is not without limit.
         self.watched = None;
-        let watcher = self.watch(&specs, named, &places).map_err(|error| error.to_string())?;
-        self.watched = Some(Watched { places, named: named.to_vec(), _watcher: watcher });
+        let ears = Ears { directories, files: files.clone(), approval: self.dir.join(APPROVAL) };
+        let watcher = self.watch(ears, &places).map_err(|error| error.to_string())?;
+        self.watched = Some(Watched { places, files, _watcher: watcher });
         // What happened between the two was not heard.
         let _ = self.sender.send(Wake::Spec(Sign::Changed));
         Ok(())
@@ -134,9 +134,12 @@ impl World for Outside {
 
 /// Tells what concerns us from what does not.
 struct Ears {
-    specs: PathBuf,
-    named: Vec<PathBuf>,
-    dir: PathBuf,
+    /// The directories of the specs.
+    directories: Vec<PathBuf>,
+    /// The files that they name.
+    files: Vec<PathBuf>,
+    /// Where somebody says yes.
+    approval: PathBuf,
 }
 
 impl Ears {
@@ -156,10 +159,10 @@ impl Ears {
         };
         let is_write = matches!(sign(PathBuf::new()), Sign::Written(_)) || matches!(event.kind, EventKind::Access(_));
         let wake = |path: PathBuf| match path {
-            path if path == self.dir.join(APPROVAL) => Some(Wake::Now),
+            path if path == self.approval => Some(Wake::Now),
             path if self.is_of_spec(&path) => Some(Wake::Spec(sign(path))),
             // What is in the directory beside the spec may be where its files lead to.
-            path if path == self.specs || (path.parent() == Some(&self.specs) && !is_write) => {
+            path if self.directories.contains(&path) || (self.is_inside(&path) && !is_write) => {
                 Some(Wake::Spec(Sign::Changed))
             }
             _ => None,
@@ -171,6 +174,10 @@ impl Ears {
         let is_hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
         let is_lock = path.file_name().is_some_and(|name| name == lock::FILE);
         let is_file = is_lock || path.extension().is_some_and(|extension| extension == "toml");
-        (path.parent() == Some(&self.specs) && is_file && !is_hidden) || self.named.iter().any(|named| named == path)
+        (self.is_inside(path) && is_file && !is_hidden) || self.files.iter().any(|file| file == path)
+    }
+
+    fn is_inside(&self, path: &Path) -> bool {
+        self.directories.iter().any(|directory| path.parent() == Some(directory))
     }
 }

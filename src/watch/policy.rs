@@ -27,6 +27,8 @@ pub enum Why {
     Destroys,
     /// It takes an object away and makes another in its place.
     Replaces,
+    /// The spec says, or said, that it is not to be taken away (`prevent_destroy`). No approval is enough for that.
+    Guarded,
     /// A disk is not there that was made, as when its file system is not mounted: an empty one would take its place.
     DataIsGone,
     /// A guest would be rebooted.
@@ -41,6 +43,7 @@ impl Why {
         match self {
             Self::Destroys => "would be destroyed",
             Self::Replaces => "would be replaced",
+            Self::Guarded => "has `prevent_destroy`, and would be destroyed or replaced",
             Self::DataIsGone => "is gone with what was in it, and an empty one would take its place",
             Self::Reboots => "needs a reboot",
             Self::Disturbs => "disturbs more than `--max-disruption` lets it",
@@ -50,7 +53,7 @@ impl Why {
     /// Whether something is lost by it. Of these, no more than some go at once.
     pub const fn loses(self) -> bool {
         match self {
-            Self::Destroys | Self::Replaces | Self::DataIsGone => true,
+            Self::Destroys | Self::Replaces | Self::Guarded | Self::DataIsGone => true,
             Self::Reboots | Self::Disturbs => false,
         }
     }
@@ -60,7 +63,7 @@ impl Why {
 pub fn why(change: &Change, rules: Rules) -> Option<Why> {
     let by_action = match change.action {
         Action::Delete => Some(Why::Destroys),
-        Action::Replace => Some(Why::Replaces),
+        Action::Replace | Action::CreateThenDelete => Some(Why::Replaces),
         Action::Create => {
             let held_data = change.want.as_ref().is_some_and(crate::blueprint::object::Object::is_worth_keeping);
             (change.reason == Reason::Vanished && held_data).then_some(Why::DataIsGone)
@@ -83,6 +86,9 @@ pub fn held(plan: &Plan, rules: Rules, approved: impl Fn(&Change) -> bool) -> BT
         if let Some(why) = why(change, rules).filter(|_| !approved(change)) {
             held.entry(change.address.clone()).or_default().insert(why);
         }
+    }
+    for address in &plan.refused {
+        held.entry(address.clone()).or_default().insert(Why::Guarded);
     }
     held
 }

@@ -4,13 +4,13 @@
 //! there is another that can be read whole and that the host can be made.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::desired::{self, Desired};
 use crate::diagnostic::{Diagnostic, Severity, has_errors};
 use crate::report;
 use crate::spec::load::Loaded;
-use crate::spec::{self, Source};
+use crate::spec::{self, Inputs, Source};
 use crate::value::Sha256;
 
 /// A spec that is valid.
@@ -62,9 +62,9 @@ pub struct Specs {
 }
 
 impl Specs {
-    /// Reads the directory. One that the host could not be made is tried again only on demand.
-    pub fn read(&mut self, directory: &Path, try_again: bool, unix: u64) -> Read {
-        let loaded = spec::load(directory);
+    /// Reads what is there. One that the host could not be made is tried again only on demand.
+    pub fn read(&mut self, inputs: &Inputs, try_again: bool, unix: u64) -> Read {
+        let loaded = spec::load_with(inputs);
         let digest = digest(&loaded);
         if self.knows(&digest) && !(try_again && self.rejected.as_ref().is_some_and(|it| it.by_host)) {
             return Read::Same;
@@ -92,9 +92,9 @@ impl Specs {
         Read::Other
     }
 
-    /// Whether the directory has something else than was last read.
-    pub fn has_changed(&self, directory: &Path) -> bool {
-        !self.knows(&digest(&spec::load(directory)))
+    /// Whether something else is there now than was last read.
+    pub fn has_changed(&self, inputs: &Inputs) -> bool {
+        !self.knows(&digest(&spec::load_with(inputs)))
     }
 
     fn knows(&self, digest: &Sha256) -> bool {
@@ -138,7 +138,8 @@ impl Specs {
 /// A file with nothing in it is one that an editor has cut off and not written yet; that it is part of a spec is against all
 /// likelihood.
 fn blank(source: &Source) -> Vec<Diagnostic> {
-    let blank = source.files.iter().filter(|file| file.text.trim().is_empty());
+    // What is given on the command line or by the environment is no file.
+    let blank = source.files.iter().filter(|file| file.text.trim().is_empty() && file.path.exists());
     let problem = |file: &crate::spec::source::SourceFile| {
         Diagnostic::error(format!("there is nothing in `{}`", file.path.display()))
             .help("if that is meant, remove the file, or write a comment into it")
@@ -147,10 +148,7 @@ fn blank(source: &Source) -> Vec<Diagnostic> {
 }
 
 fn in_a_line(diagnostic: &Diagnostic, source: &Source) -> String {
-    let place = source.locate(&diagnostic.place).and_then(|span| {
-        let (line, _) = source.line_column(span.file, span.bytes.start);
-        Some(format!("{}:{line}: ", source.files.get(span.file)?.path.display()))
-    });
+    let place = source.locate(&diagnostic.place).map(|span| format!("{}: ", source.shown(&span)));
     report::clean_line(&format!("{}{}", place.unwrap_or_default(), diagnostic.message)).into_owned()
 }
 

@@ -13,6 +13,7 @@ use novella::host::Host;
 use novella::plan::Plan;
 use novella::plan::world::Recorded;
 use novella::store::Store;
+use novella::wishes::Wishes;
 use novella::{reconcile, report, spec};
 
 /// Two networks, two images, five servers: every kind of object, and every way in which one uses another.
@@ -236,6 +237,13 @@ pub fn plan(text: &str, recorded: Recorded, host: &dyn Host) -> Plan {
         return reconcile::plan_destroy(&desired(BASE), recorded, host).expect("a plan");
     }
     reconcile::plan(&desired(text), recorded, host).expect("a plan")
+}
+
+/// The plan of a spec that makes some servers anew; whether it touches nothing else.
+pub fn plan_anew(text: &str, replace: &[String], only_these: bool, recorded: Recorded, host: &dyn Host) -> Plan {
+    let desired = desired(text);
+    let wishes = Wishes { only_these, ..Wishes::new(replace, &[], &desired, &recorded).expect("addresses") };
+    reconcile::plan_with(&desired, recorded, host, &wishes).expect("a plan")
 }
 
 /// Walks a plan without patience.

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use novella::blueprint::facts::Facts;
-use novella::blueprint::object::Object;
+use novella::blueprint::object::{Disk, Object};
 use novella::value::ByteSize;
 
 use crate::lab::{Lab, has_qemu_img};
@@ -32,7 +32,9 @@ fn what_was_made_is_what_is_seen() {
     let seen = lab.observed().objects;
     let (base, over, empty) = (Object::Base(base), Object::Disk(over), Object::Disk(empty));
     assert_eq!(seen.len(), 3);
-    assert_eq!(seen[&base.key()], only(&base.facts(), &["path", "content"]));
+    let mut cached = only(&base.facts(), &["path", "content"]);
+    cached.insert("virtual_size".into(), "1 GiB".into());
+    assert_eq!(seen[&base.key()], cached);
     assert_eq!(seen[&over.key()], only(&over.facts(), &SEEN_OF_A_DISK));
     assert_eq!(seen[&empty.key()], only(&empty.facts(), &SEEN_OF_A_DISK));
 }
@@ -61,4 +63,30 @@ fn damage_is_seen_and_strangers_are_not() {
     fs::remove_file(&disk.path).expect("there");
     symlink("/etc/passwd", &disk.path).expect("made");
     assert_eq!(lab.fact(&over, "format").as_deref(), Some("unknown"));
+}
+
+#[test]
+fn a_disk_beside_another_is_the_one_that_is_seen_until_the_other_goes() {
+    if !has_qemu_img() {
+        return;
+    }
+    let lab = Lab::new();
+    let first = lab.disk("web", None, ByteSize::gib(1));
+    let second = Disk { path: lab.layout.disk_of("web", 2), ..first.clone() };
+    let web = "web".parse().expect("a name");
+    let seen = || lab.observed().objects[&Object::Disk(first.clone()).key()]["path"].clone();
+    for disk in [&first, &second] {
+        lab.images().ensure_disk(disk).expect("made");
+        assert_eq!(seen(), disk.path.display().to_string());
+    }
+    assert_eq!(lab.images().disks_but(&web, &second.path).expect("a list"), std::slice::from_ref(&first.path));
+    lab.images().remove_disks(&first.server, std::slice::from_ref(&first.path), None).expect("removed");
+    assert!(lab.images().disks_but(&web, &second.path).expect("a list").is_empty());
+    // One that is not of the server, or has no such name, is refused.
+    for path in [lab.layout.disk_of("db", 2), lab.layout.instance("web").join("disk-02.qcow2")] {
+        lab.images().ensure_disk(&Disk { path, ..first.clone() }).expect_err("refused");
+    }
+    lab.images().ensure_disk(&first).expect("made");
+    lab.images().remove_disk("web", None).expect("removed");
+    assert!(!lab.layout.instance("web").exists(), "both go with their server");
 }

@@ -2,20 +2,20 @@
 
 use std::time::Instant;
 
-use crate::lab::{Lab, Run, base, note};
+use crate::lab::{Lab, Run, base, guest_dir, note};
 
-const DB: &str = "10.20.0.50";
+pub(crate) const DB: &str = "10.20.0.50";
 
 /// A guest whose server is edited.
-struct Guest {
-    lab: Lab,
-    base: String,
+pub(crate) struct Guest {
+    pub(crate) lab: Lab,
+    pub(crate) base: String,
     server: String,
-    boot: String,
+    pub(crate) boot: String,
 }
 
 impl Guest {
-    fn new(name: &str) -> Option<Self> {
+    pub(crate) fn new(name: &str) -> Option<Self> {
         let lab = Lab::with_guests(name)?;
         let base = [
             &base(),
@@ -37,12 +37,12 @@ impl Guest {
         Some(guest)
     }
 
-    fn spec(&self) {
+    pub(crate) fn spec(&self) {
         self.lab.spec(&[self.base.as_str(), &self.server].concat());
     }
 
     /// Edits the server, or what stands before it.
-    fn edit(&mut self, old: &str, new: &str) {
+    pub(crate) fn edit(&mut self, old: &str, new: &str) {
         let text = if self.server.contains(old) { &mut self.server } else { &mut self.base };
         assert!(text.contains(old), "{old:?} is not in the spec");
         *text = text.replace(old, new);
@@ -80,7 +80,7 @@ impl Guest {
     }
 
     /// How often the guest has counted a boot on its disk.
-    fn boots(&self) -> u32 {
+    pub(crate) fn boots(&self) -> u32 {
         let said = self.lab.console("db").into_iter().rev().find(|line| line.starts_with("disk ")).expect("a disk");
         said.rsplit(' ').next().and_then(|number| number.parse().ok()).expect("a number")
     }
@@ -111,7 +111,7 @@ impl Guest {
         }
     }
 
-    fn virsh(&self, command: &str) -> String {
+    pub(crate) fn virsh(&self, command: &str) -> String {
         self.lab.sh(&format!("virsh -q {command}"))
     }
 
@@ -120,7 +120,7 @@ impl Guest {
     }
 
     /// Applies what is edited with these options.
-    fn apply(&self, options: &[&str]) -> Run {
+    pub(crate) fn apply(&self, options: &[&str]) -> Run {
         self.lab.novella(&[&["apply", "--auto-approve"], options].concat()).success()
     }
 }
@@ -224,6 +224,79 @@ fn a_guest_has_the_machine_that_its_image_asks_for() {
     guest.lab.novella(&["destroy", "--auto-approve"]).success();
     let left = guest.lab.sh("ls -A /var/lib/libvirt/swtpm /var/lib/libvirt/qemu/nvram; ls /var/lib/novella");
     assert!(!left.contains('-') && !left.contains("fd"), "{left}");
+}
+
+#[test]
+fn each_field_of_an_image_and_of_what_a_guest_is_told_does_what_is_announced() {
+    let Some(mut guest) = Guest::new("fields") else { return };
+    let copies = guest.lab.dir().display().to_string();
+    let image = guest_dir().display().to_string();
+    guest.lab.sh(&format!(
+        "cp {image}/disk.qcow2 {copies}/other.qcow2; qemu-img convert -O raw {image}/disk.qcow2 {copies}/disk.raw"
+    ));
+    let sha256 =
+        |file: &str| guest.lab.sh(&format!("sha256sum {image}/{file}")).split(' ').next().expect("a digest").to_owned();
+    let (disk, kernel, initrd) = (sha256("disk.qcow2"), sha256("vmlinuz"), sha256("initramfs.gz"));
+    guest.base.push_str(&format!(
+        "[image.other]\nsource = \"{copies}/other.qcow2\"\nformat = \"qcow2\"\nkernel = \"{image}/vmlinuz\"\n\
+         initrd = \"{image}/initramfs.gz\"\ncmdline = \"console=ttyS0 rdinit=/init quiet\"\n[keypair.me]\npublic_key = \
+         \"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ8y3qTrmSCEUiq9oCzfbbNyYZ1VX3YCVqGCkqRfwN1t\"\n"
+    ));
+    let line = |more: &str| format!("shutdown_timeout = 20\n{more}");
+    let source = format!("source = \"{image}/disk.qcow2\"");
+    let add = |key: &str, value: &str| (source.clone(), format!("{key} = \"{value}\"\n{source}"));
+
+    // Of the image. What is new of it is for new servers, but for what is booted.
+    let (old, new) = add("min_disk", "32 MiB");
+    guest.measure("image.min_disk", (&old, &new), "none");
+    let (old, new) = add("min_ram", "64 MiB");
+    guest.measure("image.min_ram", (&old, &new), "none");
+    let (old, new) = add("sha256", &disk);
+    guest.measure("image.sha256", (&old, &new), "none");
+    let (old, new) = add("kernel_sha256", &kernel);
+    guest.measure("image.kernel_sha256", (&old, &new), "reboot");
+    let (old, new) = add("initrd_sha256", &initrd);
+    guest.measure("image.initrd_sha256", (&old, &new), "reboot");
+    guest.measure("image.cmdline", ("cmdline = \"", "cmdline = \"quiet "), "reboot");
+    let raw = format!("source = \"{copies}/disk.raw\"");
+    guest.edit(&format!("sha256 = \"{disk}\"\n"), "");
+    let qcow2 = format!("{source}\nformat = \"qcow2\"");
+    guest.measure("image.source and format", (&qcow2, &format!("{raw}\nformat = \"raw\"")), "none");
+    guest.measure("image", ("image = \"tiny\"", "image = \"other\""), "replace");
+
+    // Of the flavor, where it stands.
+    guest.measure("flavor.small.ram", ("ram = \"96 MiB\"", "ram = \"112 MiB\""), "reboot");
+    guest.measure("flavor.small.vcpus", ("ram = \"112 MiB\"", "ram = \"112 MiB\"\nvcpus = 2"), "reboot");
+    guest.measure("flavor.small.disk", ("vcpus = 2\ndisk = \"64 MiB\"", "vcpus = 2\ndisk = \"80 MiB\""), "live");
+
+    // Of what the guest is told, which is in a drive from the first such field on.
+    guest.measure(
+        "metadata, the first that it is told",
+        ("shutdown_timeout = 20", &line("metadata = { a = \"1\" }")),
+        "live",
+    );
+    guest.measure("metadata", ("a = \"1\"", "a = \"2\""), "live");
+    guest.measure("key_pairs", ("shutdown_timeout = 20", &line("key_pairs = [\"me\"]")), "live");
+    guest.measure("files", ("shutdown_timeout = 20", &line("files = [{ path = \"/a\", content = \"b\" }]")), "live");
+    guest.measure("config_drive", ("shutdown_timeout = 20", &line("config_drive = true")), "live");
+    guest.measure("user_data", ("shutdown_timeout = 20", &line("user_data = \"x\"")), "live");
+    guest.measure(
+        "on_user_data_change = ignore",
+        ("shutdown_timeout = 20", &line("on_user_data_change = \"ignore\"")),
+        "none",
+    );
+    guest.measure("user_data, ignored", ("user_data = \"x\"", "user_data = \"y\""), "none");
+    guest.measure("on_user_data_change = next_boot", ("\"ignore\"", "\"next_boot\""), "live");
+    guest.measure("on_user_data_change = rebuild, with others since", ("\"next_boot\"", "\"rebuild\""), "replace");
+    guest.measure("user_data, rebuild", ("user_data = \"y\"", "user_data = \"z\""), "replace");
+
+    // Of its lifecycle.
+    let guarded =
+        line("lifecycle = { prevent_destroy = true, create_before_destroy = true, ignore_changes = [\"power\"] }");
+    guest.measure("lifecycle", ("shutdown_timeout = 20", &guarded), "none");
+    guest.measure("power, ignored", ("shutdown_timeout = 20", &line("power = \"off\"")), "none");
+    guest.measure("lifecycle.prevent_destroy, taken back", ("prevent_destroy = true, ", ""), "none");
+    guest.measure("image, beside", ("image = \"other\"", "image = \"tiny\""), "replace");
 }
 
 #[test]

@@ -57,6 +57,6 @@ pub fn steps(out: &str) -> Vec<String> {
 fn object(line: &str) -> Option<&str> {
     let text = line.strip_prefix("  ")?;
     let (symbol, title) = text.split_at_checked(3)?;
-    let known = ["+", "~", "-/+", "-", ".", "="].contains(&symbol.trim());
+    let known = ["+", "~", "-/+", "+/-", "-", ".", "="].contains(&symbol.trim());
     (known && title.starts_with(' ')).then(|| text.trim_start())
 }

@@ -79,7 +79,7 @@ fn what_the_host_can_do_is_in_the_snapshot() {
     place
         .novella(&["plan", "--state-file", "snapshot.json"])
         .ends(1)
-        .err("the servers need 5 of vCPUs, and the host has 4");
+        .err("the servers need 5 of vCPUs (server.web 3 + server.db 1 + server.spare 1), and the host has 4");
     // What the spec says comes first.
     place.write(&BASE.replace("data_dir", "virt_type = \"kvm\"\ndata_dir"));
     place.novella(&["plan", "--state-file", "snapshot.json"]).ends(0).out("type               = kvm");

@@ -27,7 +27,7 @@ const APPLY: [&str; 2] = ["apply", "--auto-approve"];
 const DESTROY: [&str; 2] = ["destroy", "--auto-approve"];
 
 /// What a person may be told instead of having an edit carried out, as it asks for what cannot be.
-const REFUSALS: [&str; 17] = [
+const REFUSALS: [&str; 18] = [
     "overlaps",
     "cannot share the bridge",
     "cannot both have",
@@ -43,7 +43,8 @@ const REFUSALS: [&str; 17] = [
     "is declared twice",
     "interface `br0` exists and is not novella's",
     "is in use on this host: `ext0` has 10.77.5.1/24",
-    "a disk cannot shrink without loss",
+    "cannot shrink to",
+    "is a disk of",
     "but the image has a disk of",
 ];
 

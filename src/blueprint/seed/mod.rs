@@ -15,35 +15,70 @@ use uuid::Uuid;
 
 use crate::blueprint::identity::Identity;
 use crate::blueprint::key::{host_entry_key, seed_key};
+use crate::blueprint::layout::FIRST_DISK;
 use crate::blueprint::object::{Datasource, Object, Seed};
 use crate::blueprint::seed::network::Interface;
 use crate::blueprint::seed::volume::{Sealed, Volume};
-use crate::blueprint::{Blueprint, Context};
+use crate::blueprint::{Blueprint, Context, ignore};
 use crate::desired::Server;
 use crate::desired::cloud_init::{CloudInit, InjectedFile};
+use crate::desired::lifecycle::Ignored;
 use crate::spec::values::OnUserDataChange;
 use crate::value::{Secret, Sha256};
 
+/// Whose seed it is.
+#[derive(Clone, Copy)]
+pub(super) struct Guest {
+    /// The UUID of the server.
+    pub uuid: Uuid,
+    /// The generation of its root disk.
+    pub generation: u32,
+    /// Whether it is yet to be started from that disk: then it is told what the spec says now, whatever it was told before.
+    pub is_new: bool,
+}
+
 /// Adds the seed of a server, if it needs one, and tells where it is.
-pub(super) fn lower(server: &Server, uuid: Uuid, context: &Context<'_>, blueprint: &mut Blueprint) -> Option<PathBuf> {
+pub(super) fn lower(
+    server: &Server,
+    guest: Guest,
+    context: &Context<'_>,
+    blueprint: &mut Blueprint,
+) -> Option<PathBuf> {
+    let wanted = wanted(server, guest, context, blueprint);
+    let made = context.recorded.records.get(&seed_key(&server.name)).map(|record| &record.object);
+    let made = made.and_then(|made| if let Object::Seed(made) = made { Some(made) } else { None });
+    let seed = if guest.is_new {
+        wanted
+    } else if server.ignores(Ignored::UserData) && is_kept(server, made, context) {
+        if wanted.as_ref().map(|it| &it.path) != made.map(|it| &it.path) {
+            ignore::note(&mut blueprint.ignored, &server.name, Ignored::UserData);
+        }
+        made.cloned()
+    } else {
+        let keeps = server.cloud_init.on_change == OnUserDataChange::Ignore;
+        wanted.map(|wanted| made.filter(|_| keeps).cloned().unwrap_or(wanted))
+    };
+    let path = seed.as_ref().map(|seed| seed.path.clone());
+    seed.into_iter().for_each(|seed| blueprint.add(Object::Seed(seed)));
+    path
+}
+
+/// Whether what a server was told when it was made is known, down to that it was told nothing.
+fn is_kept(server: &Server, made: Option<&Seed>, context: &Context<'_>) -> bool {
+    ignore::made(&server.name, context.recorded).is_some_and(|domain| domain.seed.is_some() == made.is_some())
+}
+
+/// The seed that a server is to have by what the spec says now.
+fn wanted(server: &Server, guest: Guest, context: &Context<'_>, blueprint: &Blueprint) -> Option<Seed> {
     let told = &*server.cloud_init;
     let interfaces = interfaces(server, context, blueprint);
     if !told.is_asked_for() && interfaces.is_none() {
         return None;
     }
-    let made = context.recorded.records.get(&seed_key(&server.name)).map(|record| &record.object);
-    let seed = match made {
-        Some(Object::Seed(made)) if told.on_change == OnUserDataChange::Ignore => made.clone(),
-        _ => {
-            let image = Sealed::new(volume(server, uuid, context, interfaces.as_deref()));
-            let path = context.layout.seed(server.name.as_str(), image.digest());
-            let datasource = if told.config_drive { Datasource::ConfigDrive } else { Datasource::NoCloud };
-            Seed { server: server.name.clone(), path, datasource, image }
-        }
-    };
-    let path = seed.path.clone();
-    blueprint.add(Object::Seed(seed));
-    Some(path)
+    let image = Sealed::new(volume(server, guest, context, interfaces.as_deref()));
+    let path = context.layout.seed(server.name.as_str(), image.digest());
+    let datasource = if told.config_drive { Datasource::ConfigDrive } else { Datasource::NoCloud };
+    Some(Seed { server: server.name.clone(), path, datasource, image })
 }
 
 fn interfaces(server: &Server, context: &Context<'_>, blueprint: &Blueprint) -> Option<Vec<Interface>> {
@@ -62,10 +97,10 @@ pub(super) fn user_data_digest(told: &CloudInit) -> Option<String> {
     told.user_data.as_ref().map(|text| Sha256::of(text.bytes()).short().to_owned())
 }
 
-/// The medium. Its instance id hangs on the server and on all that the medium has: cloud-init does its work anew when it
+/// The medium. Its instance id hangs on the server, its root disk and all that the medium has: cloud-init does its work anew when it
 /// meets another. It is never the server's UUID itself, which the firmware tells: cloud-init would believe that it knows
 /// the instance, and not look.
-fn volume(server: &Server, uuid: Uuid, context: &Context<'_>, interfaces: Option<&[Interface]>) -> Volume {
+fn volume(server: &Server, guest: Guest, context: &Context<'_>, interfaces: Option<&[Interface]>) -> Volume {
     let told = &*server.cloud_init;
     let first = server.ports.first().and_then(|id| context.desired.ports.get(id));
     let about = About {
@@ -76,7 +111,11 @@ fn volume(server: &Server, uuid: Uuid, context: &Context<'_>, interfaces: Option
         interfaces,
     };
     let write = if told.config_drive { About::config_drive } else { About::no_cloud };
-    let instance = Uuid::new_v5(&uuid, write(&about, Uuid::nil()).digest().as_str().as_bytes());
+    let mut known_by = write(&about, Uuid::nil()).digest().as_str().to_owned();
+    if guest.generation > FIRST_DISK {
+        known_by = format!("{known_by}/{}", guest.generation);
+    }
+    let instance = Uuid::new_v5(&guest.uuid, known_by.as_bytes());
     write(&about, instance)
 }
 

@@ -73,7 +73,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
 
 fn config(global: &Global, arguments: &Arguments, dir: &Path) -> Config {
     Config {
-        specs: global.specs.clone(),
+        inputs: global.inputs(),
         dir: dir.to_owned(),
         interval: arguments.interval,
         debounce: arguments.debounce,

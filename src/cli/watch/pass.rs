@@ -200,6 +200,7 @@ fn tell_outcome(passed: &mut Passed, plan: &Plan, outcome: &Outcome) {
             }
             Fate::Failed(error) => {
                 passed.not_done += 1;
+                report::error::step(change, error);
                 let error = report::error::chain(error);
                 passed.failed.push((change.address.clone(), change.key.to_string(), error));
             }

@@ -314,16 +314,29 @@ impl Hypervisor {
     /// # Errors
     /// When libvirt cannot be reached, or does not answer.
     pub fn seeds_of(&self, server: &str) -> Result<BTreeSet<PathBuf>, HostError> {
+        self.files_of(server, "seed")
+    }
+
+    /// The root disks that the domain of a server has, by its definition or as it runs.
+    ///
+    /// # Errors
+    /// When libvirt cannot be reached, or does not answer.
+    pub fn disks_of(&self, server: &str) -> Result<BTreeSet<PathBuf>, HostError> {
+        self.files_of(server, "disk")
+    }
+
+    /// The files that the domain of a server has under this fact.
+    fn files_of(&self, server: &str, fact: &str) -> Result<BTreeSet<PathBuf>, HostError> {
         self.connection.run(|connect| {
-            let mut seeds = BTreeSet::new();
+            let mut files = BTreeSet::new();
             for (name, domain, _) in self.ours(connect, server)? {
                 for flags in [0, sys::VIR_DOMAIN_XML_INACTIVE] {
                     let look = |error| failed(format!("cannot look at domain `{name}`"), error);
                     let read = found(read(&domain, flags)).map_err(look)?.unwrap_or_default();
-                    seeds.extend(read.marked.and_then(|it| it.facts.get("seed").map(PathBuf::from)));
+                    files.extend(read.marked.and_then(|it| it.facts.get(fact).map(PathBuf::from)));
                 }
             }
-            Ok(seeds)
+            Ok(files)
         })
     }
 

@@ -1,5 +1,6 @@
 //! A server's root disk: a qcow2 overlay over a base image, or an empty qcow2. And what it has in common with any disk.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
@@ -7,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::address::Name;
+use crate::blueprint::Layout;
 use crate::blueprint::object::{BaseRef, BaseRole, Disk, DiskFormat};
 use crate::host::images::base::{Lock, Place, note_use};
 use crate::host::images::trash::Trashed;
@@ -48,7 +50,8 @@ impl Images {
     /// # Errors
     /// As [`Self::ensure_disk`], and those of `grow`.
     pub fn ensure_disk_under(&self, disk: &Disk, grow: &Grow<'_>) -> Result<(), HostError> {
-        if disk.path != self.layout.disk(disk.server.as_str()) {
+        let generation = Layout::disk_generation(&disk.path);
+        if generation.is_none_or(|it| self.layout.disk_of(disk.server.as_str(), it) != disk.path) {
             return Err(HostError::refused(format!(
                 "`{}` is not the disk of `server.{}`",
                 disk.path.display(),
@@ -110,12 +113,11 @@ impl Images {
             Ok(found) if !found.is_dir() => return files::remove(&directory).map_err(failed),
             Ok(_) => {}
         }
-        if let Some(keep) = keep {
-            self.put_into_trash(&Trashed::Root(server.clone()), DiskFormat::Qcow2, keep)?;
-        }
+        self.remove_disks(&server, &self.root_disks(&server)?, keep)?;
         for name in names_in(&directory)? {
-            // The disk and its part; what the firmware keeps of it; the log and those that virtlogd rotated away.
-            if [&b"disk.qcow2"[..], b"nvram-", b"console.log"].iter().any(|ours| name.as_bytes().starts_with(ours)) {
+            // What the firmware keeps of the disk; the log, and those that virtlogd rotated away.
+            let is_ours = [&b"nvram-"[..], b"console.log"].iter().any(|ours| name.as_bytes().starts_with(ours));
+            if is_ours || is_disk(&name) {
                 files::remove(&directory.join(name)).map_err(failed)?;
             }
         }
@@ -130,6 +132,48 @@ impl Images {
             _ => Ok(()),
         }
     }
+}
+
+impl Images {
+    /// The root disks of a server beside the wanted one: what it had before, if that was not taken away yet.
+    ///
+    /// # Errors
+    /// When its directory cannot be read.
+    pub fn disks_but(&self, server: &Name, wanted: &Path) -> Result<Vec<PathBuf>, HostError> {
+        Ok(self.root_disks(server)?.into_iter().filter(|path| path != wanted).collect())
+    }
+
+    /// Takes away root disks of a server that no domain has any more. They go to the trash if they are to be kept.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn remove_disks(&self, server: &Name, disks: &[PathBuf], keep: Option<Keep>) -> Result<(), HostError> {
+        for disk in disks {
+            if let Some(keep) = keep {
+                self.put_into_trash(disk, &Trashed::Root(server.clone()), DiskFormat::Qcow2, keep)?;
+                continue;
+            }
+            files::remove(disk)
+                .and_then(|()| files::sync_parent(disk))
+                .map_err(|error| HostError::new(format!("cannot remove the old disk `{}`", disk.display()), error))?;
+        }
+        Ok(())
+    }
+
+    /// The root disks in the directory of a server, the newest last: as a rule one.
+    pub(super) fn root_disks(&self, server: &Name) -> Result<Vec<PathBuf>, HostError> {
+        let names = self.names_of(server)?;
+        let mut generations: Vec<u32> =
+            names.iter().filter_map(|name| Layout::disk_generation(Path::new(name))).collect();
+        generations.sort_unstable();
+        Ok(generations.into_iter().map(|it| self.layout.disk_of(server.as_str(), it)).collect())
+    }
+}
+
+/// Whether a name in a server's directory is that of a root disk, or of a part of one.
+fn is_disk(name: &OsStr) -> bool {
+    let whole = name.as_bytes().strip_suffix(b".part").unwrap_or(name.as_bytes());
+    Layout::disk_generation(Path::new(OsStr::from_bytes(whole))).is_some()
 }
 
 fn has_only_seeds(directory: &Path) -> Result<bool, HostError> {

@@ -99,9 +99,14 @@ impl Images {
     pub fn observe(&self, into: &mut Observed) -> Result<(), HostError> {
         for name in names_in(&self.layout.bases())? {
             let Some(place) = name.to_str().and_then(|id| Place::new(&self.layout, id)) else { continue };
-            let content = if place.whole().is_some() { "whole" } else { "damaged" };
-            let facts = facts([("path", place.image.display().to_string()), ("content", content.into())]);
-            into.objects.insert(base_key(&place.id), facts);
+            let whole = place.whole();
+            let content = if whole.is_some() { "whole" } else { "damaged" };
+            let mut seen = facts([("path", place.image.display().to_string()), ("content", content.into())]);
+            // Told by no object: whoever makes a disk over it may want to know.
+            if let Some(size) = whole.and_then(|whole| whole.virtual_size) {
+                seen.extend(facts([("virtual_size", ByteSize(size).to_string())]));
+            }
+            into.objects.insert(base_key(&place.id), seen);
         }
         for server in self.servers()? {
             if let Some(seen) = self.seed_facts(&server)? {
@@ -129,13 +134,13 @@ impl Images {
         Ok(())
     }
 
-    /// The servers that have a disk, and the disks.
+    /// The disks of all servers, each with its server. Where a new one was made beside an old one, the old one comes first.
     fn disks(&self) -> Result<Vec<(Name, PathBuf)>, HostError> {
-        let disks = self.servers()?.into_iter().map(|server| {
-            let path = self.layout.disk(server.as_str());
-            (server, path)
-        });
-        Ok(disks.filter(|(_, path)| fs::symlink_metadata(path).is_ok()).collect())
+        let mut disks = Vec::new();
+        for server in self.servers()? {
+            disks.extend(self.root_disks(&server)?.into_iter().map(|path| (server.clone(), path)));
+        }
+        Ok(disks)
     }
 
     /// The servers that have a directory, or something else in its place, known to a record or not.

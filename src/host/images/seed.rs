@@ -116,7 +116,7 @@ impl Images {
     }
 
     /// What is in the directory of a server, if it is one. Nobody else's is looked into through a link.
-    fn names_of(&self, server: &Name) -> Result<Vec<OsString>, HostError> {
+    pub(super) fn names_of(&self, server: &Name) -> Result<Vec<OsString>, HostError> {
         let directory = self.layout.instance(server.as_str());
         let is_dir = fs::symlink_metadata(&directory).is_ok_and(|found| found.is_dir());
         if is_dir { names_in(&directory) } else { Ok(Vec::new()) }

@@ -136,9 +136,14 @@ pub fn now() -> u64 {
 }
 
 impl Images {
-    /// Moves a disk to the trash. Nothing happens where there is none.
-    pub(super) fn put_into_trash(&self, what: &Trashed, format: DiskFormat, keep: Keep) -> Result<(), HostError> {
-        let Some(path) = what.path(&self.layout, format) else { return Ok(()) };
+    /// Moves the disk in this file to the trash. Nothing happens where there is none.
+    pub(super) fn put_into_trash(
+        &self,
+        path: &Path,
+        what: &Trashed,
+        format: DiskFormat,
+        keep: Keep,
+    ) -> Result<(), HostError> {
         let deed = || format!("cannot put the disk of `{what}` into the trash");
         let failed = |error: io::Error| {
             let is_far = error.kind() == io::ErrorKind::CrossesDevices;
@@ -149,7 +154,7 @@ impl Images {
                 error
             }
         };
-        match fs::symlink_metadata(&path) {
+        match fs::symlink_metadata(path) {
             Ok(found) if found.is_file() => {}
             // What is no file is no disk of ours.
             Ok(_) => return Ok(()),
@@ -157,7 +162,7 @@ impl Images {
             Err(error) => return Err(failed(error)),
         }
         files::make_dir(&self.layout.trash(), PRIVATE)?;
-        let (size, base) = self.measure(&path, format);
+        let (size, base) = self.measure(path, format);
         let since = now();
         let mut entry = Entry {
             id: String::new(),
@@ -178,9 +183,9 @@ impl Images {
         let text = serde_json::to_vec_pretty(&entry).map_err(|error| HostError::new(deed(), error))?;
         files::write_atomic(&self.record(&entry.id), &text, 0o600).map_err(failed)?;
         let trashed = self.layout.trash().join(&entry.id);
-        fs::rename(&path, &trashed)
+        fs::rename(path, &trashed)
             .and_then(|()| files::sync_parent(&trashed))
-            .and_then(|()| files::sync_parent(&path))
+            .and_then(|()| files::sync_parent(path))
             .map_err(failed)
     }
 

@@ -61,7 +61,7 @@ impl Images {
         for format in DiskFormat::ALL {
             let path = self.layout.volume(id, format);
             if let Some(keep) = keep.filter(|_| !is_swap(id)) {
-                self.put_into_trash(&Trashed::Volume(id.clone()), format, keep)?;
+                self.put_into_trash(&path, &Trashed::Volume(id.clone()), format, keep)?;
             }
             let mut part = path.clone().into_os_string();
             part.push(".part");

@@ -1,0 +1,33 @@
+//! `novella rebuild`.
+
+use crate::cli::apply::{self, Errand, Locking, carry_out};
+use crate::cli::{Global, Stop};
+use crate::reconcile;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct RebuildArguments {
+    #[command(flatten)]
+    common: apply::Arguments,
+    /// The servers, as `web` or `server.web`
+    #[arg(value_name = "SERVER", required = true)]
+    servers: Vec<String>,
+}
+
+pub(super) fn run(global: &Global, arguments: &RebuildArguments) -> Result<(), Stop> {
+    let address = |written: &String| match written.contains('.') {
+        true => written.clone(),
+        false => format!("server.{written}"),
+    };
+    let errand = Errand {
+        operation: "rebuild",
+        plan: reconcile::plan_with,
+        replace: arguments.servers.iter().map(address).collect(),
+        only_these: true,
+        images: Locking::Gain,
+        defer_reboots: false,
+        question: "Do you really want to rebuild these servers?\n  What is on their root disks is lost. They keep their \
+                   addresses, MACs and names.",
+        complete: "Rebuild complete!",
+    };
+    carry_out(global, &arguments.common, &errand)
+}
