@@ -30,3 +30,4 @@ mod rebuild;
 mod recycle;
 mod seeds;
 mod verbs;
+mod watch;

@@ -15,6 +15,9 @@ fn with(count: usize) -> String {
     BASE.replace("count = 2", &format!("count = {count}"))
 }
 
+/// A way to save.
+type Save = fn(&Path, &str);
+
 const MS: Duration = Duration::from_millis(1);
 
 fn in_place(file: &Path, text: &str) {
@@ -55,7 +58,7 @@ fn removed_and_made_anew(file: &Path, text: &str) {
 #[test]
 fn every_editor_is_heard() {
     let home = Home::new(BASE);
-    let ways: [(&str, fn(&Path, &str)); 5] = [
+    let ways: [(&str, Save); 5] = [
         ("in place", in_place),
         ("renamed", renamed),
         ("with a backup", with_a_backup),
