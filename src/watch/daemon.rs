@@ -359,7 +359,8 @@ impl<'a> Daemon<'a> {
                 self.troubles.failed(address, String::new(), error, now, unix);
             }
         }
-        self.troubles.well_but(&failed, held_back);
+        // What was done is only well when the next pass finds it so.
+        self.troubles.well_but(&failed, &(held_back | &passed.worked_on));
         self.is_settled = passed.worked_on.is_empty() && failed.is_empty() && passed.not_done == 0;
         if !passed.worked_on.is_empty() {
             // It is looked whether it is so now.
@@ -399,5 +400,178 @@ impl<'a> Daemon<'a> {
             tracing::warn!(%error, "cannot write the status");
         }
         systemd::tell(&format!("STATUS={}", self.status.health.as_str()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::path::Path;
+    use std::rc::Rc;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::watch::fake::Fake;
+
+    const SPEC: &str = "novella = 1\n[network.a]\n[subnet.a]\nnetwork = \"a\"\ncidr = \"10.0.0.0/24\"\n";
+
+    /// Passes that come out as a test wants it; each is noted with its time, and with what it was not to try.
+    struct Scripted<'a> {
+        seen: Rc<RefCell<Vec<(u64, Vec<String>)>>>,
+        outcome: Box<dyn FnMut(&Turn<'_>) -> Result<Passed, NoPass> + 'a>,
+    }
+
+    impl Pass for Scripted<'_> {
+        fn pass(&mut self, turn: &Turn<'_>) -> Result<Passed, NoPass> {
+            let held_back = turn.held_back.iter().map(ToString::to_string).collect();
+            self.seen.borrow_mut().push((turn.unix - 1_000_000_000, held_back));
+            (self.outcome)(turn)
+        }
+    }
+
+    /// Lets a daemon run for so many seconds, with an interval of a minute, and gives its passes and its last word.
+    fn live<'a>(
+        seconds: u64,
+        events: Vec<(u64, Box<dyn FnMut(&Path) + 'a>)>,
+        outcome: impl FnMut(&Turn<'_>) -> Result<Passed, NoPass> + 'a,
+    ) -> (Vec<(u64, Vec<String>)>, Status) {
+        let place: TempDir = tempfile::tempdir().expect("a directory");
+        let (specs, dir) = (place.path().join("specs"), place.path().join("watch"));
+        std::fs::create_dir(&specs).expect("a directory");
+        std::fs::create_dir(&dir).expect("a directory");
+        std::fs::write(specs.join("spec.toml"), SPEC).expect("a spec");
+        let config = Config {
+            inputs: Inputs { directory: specs.clone(), ..Inputs::default() },
+            dir: dir.clone(),
+            interval: Duration::from_mins(1),
+            debounce: Duration::from_millis(300),
+            maintenance: Vec::new(),
+        };
+        let events = events.into_iter().map(|(at, mut happen)| {
+            let specs = specs.clone();
+            let happen: Box<dyn FnMut()> = Box::new(move || happen(&specs));
+            (Duration::from_secs(at), happen, Some(Wake::Spec(Sign::Changed)))
+        });
+        let end = Duration::from_secs(seconds);
+        let mut world = Fake { now: Duration::ZERO, end, events: events.collect() };
+        let seen = Rc::new(RefCell::new(Vec::new()));
+        let mut passes = Scripted { seen: Rc::clone(&seen), outcome: Box::new(outcome) };
+        Daemon::new(&config, &mut world, &mut passes).run();
+        let status = Status::read(&dir).expect("a status").expect("a status");
+        (seen.take(), status)
+    }
+
+    fn write(text: &'static str) -> Box<dyn FnMut(&Path)> {
+        Box::new(move |specs| std::fs::write(specs.join("spec.toml"), text).expect("saved"))
+    }
+
+    fn web() -> Address {
+        "server.web".parse().expect("an address")
+    }
+
+    fn fails() -> Passed {
+        Passed { not_done: 1, failed: vec![(web(), "domain web".into(), "no".into())], ..Passed::default() }
+    }
+
+    fn times(seen: &[(u64, Vec<String>)]) -> Vec<u64> {
+        seen.iter().map(|(at, _)| *at).collect()
+    }
+
+    #[test]
+    fn it_looks_each_minute() {
+        let (seen, status) = live(200, vec![], |_| Ok(Passed::default()));
+        assert_eq!(times(&seen), [0, 60, 120, 180]);
+        assert_eq!((status.passes, status.judge()), (4, crate::watch::status::Health::Healthy));
+    }
+
+    #[test]
+    fn what_fails_is_tried_again_later_and_later_and_at_once_with_another_spec() {
+        let other = SPEC.replace("10.0.0.0", "10.1.0.0");
+        let (seen, status) = live(
+            100,
+            vec![(40, Box::new(move |specs: &Path| std::fs::write(specs.join("spec.toml"), &other).expect("saved")))],
+            |turn| Ok(if turn.held_back.contains(&web()) { Passed::default() } else { fails() }),
+        );
+        let tried: Vec<u64> = seen.iter().filter(|(_, held)| held.is_empty()).map(|(at, _)| *at).collect();
+        assert_eq!(tried, [0, 1, 3, 7, 15, 31, 40, 41, 43, 47, 55, 71]);
+        assert_eq!(status.troubles["server.web"].failures, 6);
+        assert_eq!(status.troubles["server.web"].since, 1_000_000_040);
+    }
+
+    #[test]
+    fn a_trouble_that_is_over_is_told_no_more() {
+        let mut left = 3;
+        let (_, status) = live(60, vec![], move |turn| {
+            left -= i32::from(turn.held_back.is_empty());
+            Ok(if left >= 0 && turn.held_back.is_empty() { fails() } else { Passed::default() })
+        });
+        assert!(status.troubles.is_empty(), "{status:#?}");
+    }
+
+    #[test]
+    fn what_does_not_stay_is_not_made_without_end() {
+        let (seen, status) = live(600, vec![], |turn| {
+            let worked_on = [web()].into_iter().filter(|it| !turn.held_back.contains(it)).collect();
+            Ok(Passed { done: 1, worked_on, ..Passed::default() })
+        });
+        assert!(seen.len() < 50, "{} passes", seen.len());
+        assert!(status.troubles["server.web"].error.contains("did not stay so"));
+    }
+
+    #[test]
+    fn who_waits_for_another_or_for_the_host_waits_in_peace() {
+        let mut number = 0;
+        let (seen, status) = live(10, vec![], |_| {
+            number += 1;
+            if number < 5 { Err(NoPass::Busy("`novella apply`".into())) } else { Ok(Passed::default()) }
+        });
+        assert_eq!(times(&seen), [0, 1, 2, 3, 4]);
+        assert_eq!(status.waiting_for, None);
+
+        let (seen, status) = live(200, vec![], |_| Err(NoPass::Failed("libvirt does not answer".into())));
+        assert_eq!(times(&seen), [0, 1, 3, 7, 15, 31, 63, 123, 183]);
+        let failure = status.failure.expect("it is told");
+        assert_eq!((failure.failures, failure.since), (9, 1_000_000_000));
+    }
+
+    #[test]
+    fn a_trouble_does_not_make_it_turn_while_another_is_at_work() {
+        let mut number = 0;
+        let (seen, _) = live(20, vec![], |_| {
+            number += 1;
+            if number == 1 { Ok(fails()) } else { Err(NoPass::Busy("`novella apply`".into())) }
+        });
+        assert!(seen.len() <= 21, "{} passes", seen.len());
+    }
+
+    #[test]
+    fn a_broken_spec_makes_no_pass_and_the_way_back_none_either() {
+        let (seen, status) = live(59, vec![(10, write("[")), (20, write(SPEC))], |_| Ok(Passed::default()));
+        assert_eq!(times(&seen), [0]);
+        assert_eq!(status.rejected, None);
+        let (seen, status) = live(100, vec![(10, write("["))], |_| Ok(Passed::default()));
+        assert_eq!(times(&seen), [0, 60], "the host is looked after by the last good one");
+        assert_eq!(status.rejected.expect("it is told").since, 1_000_000_010);
+    }
+
+    #[test]
+    fn what_the_host_cannot_be_made_is_tried_again_each_minute_and_the_one_before_holds() {
+        let other = SPEC.replace("10.0.0.0", "10.1.0.0");
+        let good = std::cell::Cell::new(0);
+        let (seen, status) = live(
+            200,
+            vec![(10, Box::new(move |specs: &Path| std::fs::write(specs.join("spec.toml"), &other).expect("saved")))],
+            |turn| match turn.spec.source.files[0].text.contains("10.1.0.0") && turn.unix < 1_000_000_120 {
+                true => Err(NoPass::Spec(vec![Diagnostic::error("no")])),
+                false => {
+                    good.set(good.get() + 1);
+                    Ok(Passed::default())
+                }
+            },
+        );
+        assert!(seen.len() < 12, "{} passes", seen.len());
+        assert!(good.get() >= 4);
+        assert_eq!(status.rejected, None, "in the end it could be made");
     }
 }

@@ -26,6 +26,8 @@
 
 pub mod backoff;
 pub mod daemon;
+#[cfg(test)]
+pub(crate) mod fake;
 pub mod outside;
 pub mod pending;
 pub mod policy;
