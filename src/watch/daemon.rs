@@ -18,6 +18,9 @@ use crate::watch::status::{Failure, InForce, LastPass, Refused, RefusedApproval,
 use crate::watch::systemd;
 use crate::watch::window::{self, Window};
 
+/// How often a pass opens the state though nothing is likely to be done: what is in the trash goes when its time is over.
+const WHOLE: Duration = Duration::from_hours(1);
+
 /// How soon it is looked again whether another novella is done.
 const BUSY: Duration = Duration::from_secs(1);
 
@@ -140,6 +143,8 @@ pub struct Daemon<'a> {
     not_before: Duration,
     /// When a spec that the host could not be made is tried again.
     retry_spec: Duration,
+    /// When the next pass opens the state at the latest.
+    next_whole: Duration,
     /// Whether the last pass left nothing to do.
     is_settled: bool,
     status: Status,
@@ -160,6 +165,7 @@ impl<'a> Daemon<'a> {
             just_done: BTreeSet::new(),
             not_before: Duration::ZERO,
             retry_spec: Duration::ZERO,
+            next_whole: Duration::ZERO,
             is_settled: false,
             status,
         }
@@ -281,11 +287,12 @@ impl<'a> Daemon<'a> {
         self.next = begun + self.config.interval;
         let Some(spec) = self.specs.good.as_ref() else { return };
         let held_back = self.troubles.held_back(begun);
+        let look_first = self.is_settled && begun < self.next_whole;
         let turn = Turn {
             spec,
             held_back: &held_back,
             reboots_now: window::any_open(&self.config.maintenance, unix),
-            look_first: self.is_settled,
+            look_first,
             unix,
         };
         let passed = self.passes.pass(&turn);
@@ -293,6 +300,9 @@ impl<'a> Daemon<'a> {
         self.status.waiting_for = None;
         match passed {
             Ok(passed) => {
+                if !look_first {
+                    self.next_whole = begun + WHOLE;
+                }
                 self.specs.proven();
                 self.tell_specs();
                 (self.status.failure, self.not_before) = (None, Duration::ZERO);
@@ -416,10 +426,19 @@ mod tests {
 
     const SPEC: &str = "novella = 1\n[network.a]\n[subnet.a]\nnetwork = \"a\"\ncidr = \"10.0.0.0/24\"\n";
 
-    /// Passes that come out as a test wants it; each is noted with its time, and with what it was not to try.
+    /// The passes that were made: when, and what was not to be tried.
+    type Seen = Vec<(u64, Vec<String>)>;
+
+    /// Something that happens in the directory of the spec, and when.
+    type Event<'a> = (u64, Box<dyn FnMut(&Path) + 'a>);
+
+    /// What comes of a pass.
+    type Outcome<'a> = dyn FnMut(&Turn<'_>) -> Result<Passed, NoPass> + 'a;
+
+    /// Passes that come out as a test wants it; each is noted.
     struct Scripted<'a> {
-        seen: Rc<RefCell<Vec<(u64, Vec<String>)>>>,
-        outcome: Box<dyn FnMut(&Turn<'_>) -> Result<Passed, NoPass> + 'a>,
+        seen: Rc<RefCell<Seen>>,
+        outcome: Box<Outcome<'a>>,
     }
 
     impl Pass for Scripted<'_> {
@@ -433,9 +452,9 @@ mod tests {
     /// Lets a daemon run for so many seconds, with an interval of a minute, and gives its passes and its last word.
     fn live<'a>(
         seconds: u64,
-        events: Vec<(u64, Box<dyn FnMut(&Path) + 'a>)>,
+        events: Vec<Event<'a>>,
         outcome: impl FnMut(&Turn<'_>) -> Result<Passed, NoPass> + 'a,
-    ) -> (Vec<(u64, Vec<String>)>, Status) {
+    ) -> (Seen, Status) {
         let place: TempDir = tempfile::tempdir().expect("a directory");
         let (specs, dir) = (place.path().join("specs"), place.path().join("watch"));
         std::fs::create_dir(&specs).expect("a directory");
@@ -474,7 +493,7 @@ mod tests {
         Passed { not_done: 1, failed: vec![(web(), "domain web".into(), "no".into())], ..Passed::default() }
     }
 
-    fn times(seen: &[(u64, Vec<String>)]) -> Vec<u64> {
+    fn times(seen: &Seen) -> Vec<u64> {
         seen.iter().map(|(at, _)| *at).collect()
     }
 

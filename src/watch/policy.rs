@@ -6,9 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::address::Address;
+use crate::address::{Address, VolumeId};
 use crate::blueprint::facts::Disruption;
+use crate::blueprint::object::Object;
 use crate::plan::diff::Change;
+use crate::plan::world::Record;
 use crate::plan::{Action, Plan, Reason};
 
 /// What goes without asking.
@@ -31,6 +33,8 @@ pub enum Why {
     Guarded,
     /// A disk is not there that was made, as when its file system is not mounted: an empty one would take its place.
     DataIsGone,
+    /// A guest that runs would have a disk no more, which it may be writing to.
+    Detaches,
     /// A guest would be rebooted.
     Reboots,
     /// A guest would notice more than it may.
@@ -45,6 +49,7 @@ impl Why {
             Self::Replaces => "would be replaced",
             Self::Guarded => "has `prevent_destroy`, and would be destroyed or replaced",
             Self::DataIsGone => "is gone with what was in it, and an empty one would take its place",
+            Self::Detaches => "would have to give up a disk as it runs",
             Self::Reboots => "needs a reboot",
             Self::Disturbs => "disturbs more than `--max-disruption` lets it",
         }
@@ -54,7 +59,7 @@ impl Why {
     pub const fn loses(self) -> bool {
         match self {
             Self::Destroys | Self::Replaces | Self::Guarded | Self::DataIsGone => true,
-            Self::Reboots | Self::Disturbs => false,
+            Self::Detaches | Self::Reboots | Self::Disturbs => false,
         }
     }
 }
@@ -65,11 +70,12 @@ pub fn why(change: &Change, rules: Rules) -> Option<Why> {
         Action::Delete => Some(Why::Destroys),
         Action::Replace | Action::CreateThenDelete => Some(Why::Replaces),
         Action::Create => {
-            let held_data = change.want.as_ref().is_some_and(crate::blueprint::object::Object::is_worth_keeping);
+            let held_data = change.want.as_ref().is_some_and(Object::is_worth_keeping);
             (change.reason == Reason::Vanished && held_data).then_some(Why::DataIsGone)
         }
-        // These three change records alone: what is forgotten is gone or stays as it is.
-        Action::Record | Action::Forget | Action::Disown | Action::Update => None,
+        Action::Update => detaches(change).then_some(Why::Detaches),
+        // These change records alone: what is forgotten is gone or stays as it is.
+        Action::Record | Action::Forget | Action::Disown => None,
     };
     by_action.or_else(|| match change.cost() {
         cost if cost <= rules.max_disruption => None,
@@ -77,6 +83,17 @@ pub fn why(change: &Change, rules: Rules) -> Option<Why> {
         Disruption::Reboot => Some(Why::Reboots),
         Disruption::None | Disruption::Live | Disruption::Replace => Some(Why::Disturbs),
     })
+}
+
+/// Whether a guest that runs has a disk that it is to have no more.
+fn detaches(change: &Change) -> bool {
+    let Some(want) = change.want.as_ref().and_then(Object::as_domain).filter(|_| change.cost() > Disruption::None)
+    else {
+        return false;
+    };
+    let keeps: BTreeSet<&VolumeId> = want.disks.iter().map(|disk| &disk.volume).collect();
+    let made = change.made.iter().flat_map(Record::traces).filter_map(Object::as_domain);
+    !change.releases.is_empty() || made.flat_map(|it| &it.disks).any(|disk| !keeps.contains(&disk.volume))
 }
 
 /// The resources of which a change waits, each with the reasons. `approved` tells of changes that somebody said yes to.

@@ -113,8 +113,8 @@ fn each_edit_goes_or_waits() {
             &[("[volume.copy]\nimage = \"debian\"\nsize = \"1 GiB\"\n", ""), ("volumes = [\"copy\"]\n", "")],
             &[],
             LIVE,
-            &["volume.copy {Destroys}"],
-            &["server.two"],
+            &["volume.copy {Destroys}", "server.two {Detaches}"],
+            &[],
         ),
         (
             "bridges lost",
@@ -238,4 +238,18 @@ fn a_digest_says_what_is_done_and_not_why() {
     change.disruption = Disruption::Replace;
     assert_ne!(pending::digest(&change), digest);
     assert!(Why::Destroys.loses() && !Why::Reboots.loses());
+}
+
+#[test]
+fn what_has_prevent_destroy_waits_with_every_approval() {
+    let (host, store) = (SimHost::new(), MemoryStore::default());
+    let before = base().replace("[server.spare]", "[server.spare]\nlifecycle = { prevent_destroy = true }");
+    converge(&before, &host, &store);
+    let text = before.replace("[server.spare]", "[server.heir]").replace("lifecycle = { prevent_destroy = true }", "");
+    let plan = plan(&text, store.load().expect("records"), &host);
+    let all = held(&plan, ALL, |_| true);
+    assert_eq!(
+        all.into_iter().map(|(address, why)| format!("{address} {why:?}")).collect::<Vec<_>>(),
+        ["server.spare {Guarded}"]
+    );
 }

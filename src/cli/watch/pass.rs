@@ -14,6 +14,7 @@ use crate::cli::apply::close;
 use crate::cli::journal::Journal;
 use crate::cli::session::{self, Target};
 use crate::cli::watch::Arguments;
+use crate::diagnostic::Diagnostic;
 use crate::host::{Host, HostError};
 use crate::plan::diff::Change;
 use crate::plan::world::Recorded;
@@ -229,7 +230,9 @@ impl From<PlanError> for NoPass {
     fn from(error: PlanError) -> Self {
         match error {
             PlanError::Spec(diagnostics) => Self::Spec(diagnostics),
-            PlanError::Host(_) | PlanError::Cycle(_) | PlanError::DataDirMoved { .. } => failed(&error),
+            // A matter of the spec as well, so that the one before goes on.
+            PlanError::DataDirMoved { .. } => Self::Spec(vec![Diagnostic::error(error.to_string())]),
+            PlanError::Host(_) | PlanError::Cycle(_) => failed(&error),
         }
     }
 }
