@@ -372,5 +372,5 @@ fn a_lost_state_is_rebuilt_and_nothing_is_touched() {
     lab.assert_settled("they are taken over");
     assert_eq!(lab.inventory(), before);
     lab.destroy();
-    assert_eq!(lab.inventory(), [""; 0]);
+    assert_eq!(lab.left(), [""; 0]);
 }
