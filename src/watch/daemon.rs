@@ -108,7 +108,7 @@ pub trait Pass {
     /// Compares the host with the spec, and does what may be done.
     ///
     /// # Errors
-    /// See [`NoPass`]. Nothing was done then.
+    /// See [`NoPass`]. What was done before it, if anything, is in the history and will be found done.
     fn pass(&mut self, turn: &Turn<'_>) -> Result<Passed, NoPass>;
 }
 
@@ -265,12 +265,11 @@ impl<'a> Daemon<'a> {
     }
 
     fn tell_specs(&mut self) {
-        let refused = |it: &crate::watch::specs::Rejected| Refused {
+        let rejected = self.specs.rejected.as_ref().map(|it| Refused {
             digest: it.digest.clone(),
             since: it.since,
             problems: it.problems.clone(),
-        };
-        let rejected = self.specs.rejected.as_ref().map(refused);
+        });
         if self.status.rejected.is_some() && rejected.is_none() {
             report::watch::accepted();
         }
@@ -285,7 +284,10 @@ impl<'a> Daemon<'a> {
     fn pass(&mut self) {
         let (begun, unix) = (self.world.now(), self.world.unix());
         self.next = begun + self.config.interval;
-        let Some(spec) = self.specs.good.as_ref() else { return };
+        let Some(spec) = self.specs.good.as_ref() else {
+            self.not_before = self.next;
+            return;
+        };
         let held_back = self.troubles.held_back(begun);
         let look_first = self.is_settled && begun < self.next_whole;
         let turn = Turn {
@@ -562,6 +564,16 @@ mod tests {
             if number == 1 { Ok(fails()) } else { Err(NoPass::Busy("`novella apply`".into())) }
         });
         assert!(seen.len() <= 21, "{} passes", seen.len());
+    }
+
+    #[test]
+    fn with_a_trouble_and_without_a_spec_it_waits_in_peace() {
+        let (seen, status) = live(200, vec![], |turn| match turn.unix - 1_000_000_000 {
+            0 => Ok(fails()),
+            _ => Err(NoPass::Spec(vec![Diagnostic::error("the host is on this network")])),
+        });
+        assert!(seen.len() < 8, "{} passes", seen.len());
+        assert!(status.spec.is_none() && status.rejected.is_some());
     }
 
     #[test]

@@ -103,6 +103,11 @@ impl Pending {
         Some((pending, text))
     }
 
+    /// Whether it is this plan, of this spec, under the same rules.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (&self.digest, &self.spec, self.max_deletes) == (&other.digest, &other.spec, other.max_deletes)
+    }
+
     /// Reads the plan that waits.
     ///
     /// # Errors

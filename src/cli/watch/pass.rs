@@ -111,7 +111,7 @@ impl<'a> Reconciler<'a> {
     fn tell_pending(&self, pending: Option<(Pending, String)>) -> std::io::Result<Option<Pending>> {
         // What cannot be read is written anew.
         let before = Pending::read(self.dir).unwrap_or_default();
-        let is_same = |it: &Pending| before.as_ref().is_some_and(|at| (&at.digest, &at.spec) == (&it.digest, &it.spec));
+        let is_same = |it: &Pending| before.as_ref().is_some_and(|before| it.is_same(before));
         match &pending {
             Some((pending, _)) if is_same(pending) => return Ok(before),
             None if before.is_none() => return Ok(None),
@@ -143,7 +143,10 @@ impl<'a> Reconciler<'a> {
         let mut summary = report::plan::summary(&going);
         if let Some(approval) = approval {
             summary.push_str(&format!(", approved by {}", approval.by));
-            Approval { begun: true, ..approval }.write(self.dir).map_err(|error| failed(&error))?;
+            // Each time that it is written, the daemon is woken up.
+            if !approval.begun {
+                Approval { begun: true, ..approval }.write(self.dir).map_err(|error| failed(&error))?;
+            }
         }
         report::watch::begins(&summary);
         let journal = Journal::begin(store.lock(), "watch", Some(&turn.spec.source), summary.clone());
@@ -177,6 +180,8 @@ impl Pass for Reconciler<'_> {
             if going.changes.is_empty() {
                 return Ok(passed);
             }
+            // What was refused is withdrawn, and not seen a second time.
+            return self.work(turn).map(|done| Passed { refused: done.refused.or(passed.refused), ..done });
         }
         self.work(turn)
     }
