@@ -21,13 +21,13 @@
 //! | [`plan::Plan`] | [`plan`] | the changes and the order of the steps |
 //! | [`apply::Outcome`] | [`apply`] | what came of each step |
 //!
-//! Everything but [`host`], [`store`], [`apply`] and the edges ([`cli`], [`report`]) is pure: no clock, no environment, no
+//! Everything but [`host`], [`store`], [`apply`] and the edges ([`cli`], [`report`], [`watch`]) is pure: no clock, no environment, no
 //! I/O. There is no code that rolls back. A run that failed or was killed is repaired by running again, for each step
 //! writes its intent, does its deed, and writes the fact.
 //!
 //! A walk from the command line: [`cli`] reads the spec with [`spec::load`](fn@spec::load) and [`desired::resolve`], asks
 //! [`reconcile::plan`] for a plan, shows it with [`report::plan`], and hands it to [`apply::apply`] with a [`host::Host`]
-//! and a [`store::Store`].
+//! and a [`store::Store`]. [`watch`] does the same again and again, with nobody there.
 
 pub mod address;
 pub mod apply;
@@ -43,4 +43,5 @@ pub mod report;
 pub mod spec;
 pub mod store;
 pub mod value;
+pub mod watch;
 pub mod wishes;

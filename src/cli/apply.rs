@@ -79,7 +79,7 @@ pub(super) fn disruption() -> impl TypedValueParser<Value = Disruption> {
 }
 
 /// Each step that runs has a thread.
-fn threads() -> RangedU64ValueParser<usize> {
+pub(super) fn threads() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..=256)
 }
 
@@ -254,7 +254,7 @@ fn sweep_trash(target: &Target, telling: &Telling) -> Result<(), Stop> {
 }
 
 /// Leaves state and host in order.
-fn close(target: &Target, store: &SledStore) -> Result<(), Stop> {
+pub(super) fn close(target: &Target, store: &SledStore) -> Result<(), Stop> {
     if store.load()?.records.is_empty() {
         target.tidy();
     }

@@ -1,10 +1,11 @@
 //! The command line: one file a verb.
 //!
 //! Exit codes: 0 done or valid; 1 an error; 2 with `plan --detailed-exitcode` when there are changes, and of `drift` when
-//! there is some; 3 with `fmt --check` when a file is not as it should be; 130 when interrupted. `ssh` ends with the code of
-//! ssh.
+//! there is some; 3 with `fmt --check` when a file is not as it should be, and of `status` when a plan waits for approval;
+//! 130 when interrupted. `ssh` ends with the code of ssh.
 
 mod apply;
+mod approve;
 mod completions;
 mod console;
 mod destroy;
@@ -38,11 +39,13 @@ mod session;
 mod show;
 mod ssh;
 mod state;
+mod status;
 mod telling;
 mod trash;
 mod validate;
 mod vnc;
 mod wait;
+mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -59,6 +62,8 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 /// There are changes (`plan --detailed-exitcode`), or there is drift (`drift`).
 const CHANGES: u8 = 2;
+/// A plan waits for approval (`status`).
+const PENDING: u8 = 3;
 /// A file has not its canonical form (`fmt --check`).
 const UNFORMATTED: u8 = 3;
 /// A signal ended the work: 128 + SIGINT.
@@ -136,6 +141,12 @@ enum Verb {
     Ip(ip::Arguments),
     /// Show and tidy the image cache, and lock images to what they are
     Image(image::Arguments),
+    /// Apply whatever is saved, and keep it so; what would destroy or disturb waits for approval
+    Watch(watch::Arguments),
+    /// Let the plan go that the daemon has waiting; without a digest, show it
+    Approve(approve::Arguments),
+    /// Show how things are with the daemon: 0 healthy, 1 degraded or not running, 3 a plan waits for approval
+    Status(status::Arguments),
     /// Show what was done, by whom, and how it ended
     History(history::Arguments),
     /// Look at what is recorded, and mend it by hand; the host is never touched
@@ -202,6 +213,9 @@ pub fn run() -> ExitCode {
         Verb::Leases(arguments) => leases::run(&global, &arguments),
         Verb::Ip(arguments) => ip::run(&global, &arguments),
         Verb::Image(arguments) => image::run(&global, &arguments),
+        Verb::Watch(arguments) => watch::run(&global, &arguments),
+        Verb::Approve(arguments) => approve::run(&global, &arguments),
+        Verb::Status(arguments) => status::run(&global, &arguments),
         Verb::History(arguments) => history::run(&global, &arguments),
         Verb::State(verb) => state::run(&global, &verb),
         Verb::Start(arguments) => power::start(&global, &arguments),

@@ -75,7 +75,7 @@ pub fn one_json(entry: &Entry) -> String {
 }
 
 /// A time to the second, in UTC.
-fn time(seconds: u64) -> String {
+pub(super) fn time(seconds: u64) -> String {
     let at = i64::try_from(seconds).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
     at.map_or_else(|| seconds.to_string(), |at| at.to_string())
 }

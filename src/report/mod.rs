@@ -25,6 +25,7 @@ pub mod records;
 pub mod stream;
 pub mod table;
 pub mod topology;
+pub mod watch;
 
 use std::borrow::Cow;
 use std::fmt::Display;

@@ -32,3 +32,4 @@ mod saved;
 mod seeds;
 mod traces;
 mod verbs;
+mod watch;

@@ -1,0 +1,608 @@
+//! The wheel: waits for something to happen, reads the spec, has a pass made, tells how things are.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::iter;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::address::Address;
+use crate::diagnostic::Diagnostic;
+use crate::report;
+use crate::spec::Inputs;
+use crate::spec::variables::Given;
+use crate::watch::backoff::{self, Troubles};
+use crate::watch::pending::Pending;
+use crate::watch::settle::{Settle, Sign};
+use crate::watch::specs::{Good, Read, Specs};
+use crate::watch::status::{Failure, InForce, LastPass, Refused, RefusedApproval, Status, Trouble};
+use crate::watch::systemd;
+use crate::watch::window::{self, Window};
+
+/// How often a pass opens the state though nothing is likely to be done: what is in the trash goes when its time is over.
+const WHOLE: Duration = Duration::from_hours(1);
+
+/// How soon it is looked again whether another novella is done.
+const BUSY: Duration = Duration::from_secs(1);
+
+/// Something for which the daemon wakes up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wake {
+    /// Something happened where the spec is.
+    Spec(Sign),
+    /// Somebody has said yes to a plan, or asks for a pass.
+    Now,
+    /// It is to end.
+    End,
+}
+
+/// Time, and what happens in it.
+pub trait World {
+    /// The clock of the daemon: time since it began, which never goes back.
+    fn now(&self) -> Duration;
+
+    /// The time of day, in seconds since 1970 (UTC).
+    fn unix(&self) -> u64;
+
+    /// Waits for something to happen, for so long at most.
+    fn wait(&mut self, most: Duration) -> Option<Wake>;
+
+    /// Sees to it that what happens in these directories of specs, and to these files, is heard of, also where one was made
+    /// anew.
+    ///
+    /// # Errors
+    /// Why it is not, as a phrase. Time goes on all the same.
+    fn listen(&mut self, directories: &[PathBuf], files: &[PathBuf]) -> Result<(), String>;
+}
+
+/// What a pass goes by.
+#[derive(Debug)]
+pub struct Turn<'a> {
+    /// The spec in force.
+    pub spec: &'a Good,
+    /// The resources that have failed and are not tried yet.
+    pub held_back: &'a BTreeSet<Address>,
+    /// Whether guests may be rebooted just now.
+    pub reboots_now: bool,
+    /// Whether nothing is likely to be done, so that others are not kept from the state for a look.
+    pub look_first: bool,
+    /// The time of day, in seconds since 1970 (UTC).
+    pub unix: u64,
+}
+
+/// What came of a pass.
+#[derive(Debug, Default)]
+pub struct Passed {
+    /// What was to be done, in a line; none if nothing was.
+    pub summary: Option<String>,
+    /// How many steps were done.
+    pub done: usize,
+    /// How many were not.
+    pub not_done: usize,
+    /// The resources of which something was done.
+    pub worked_on: BTreeSet<Address>,
+    /// What failed: the resource, the object, the reason.
+    pub failed: Vec<(Address, String, String)>,
+    /// What cannot be made, for something that is not ours is in the way: the resource, the object, what is taken.
+    pub conflicts: Vec<(Address, String, String)>,
+    /// The plan that waits.
+    pub pending: Option<Pending>,
+    /// An approval that was refused.
+    pub refused: Option<RefusedApproval>,
+    /// The servers that wait for a reboot, each with what for.
+    pub waiting: BTreeMap<Address, Vec<String>>,
+}
+
+/// Why a pass came to nothing.
+#[derive(Debug)]
+pub enum NoPass {
+    /// Another novella works on the state: this one.
+    Busy(String),
+    /// The host cannot be made what the spec says.
+    Spec(Vec<Diagnostic>),
+    /// Anything else, as a phrase.
+    Failed(String),
+}
+
+/// Makes passes.
+pub trait Pass {
+    /// Compares the host with the spec, and does what may be done.
+    ///
+    /// # Errors
+    /// See [`NoPass`]. What was done before it, if anything, is in the history and will be found done.
+    fn pass(&mut self, turn: &Turn<'_>) -> Result<Passed, NoPass>;
+}
+
+/// How a daemon was told to go about it.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the spec is.
+    pub inputs: Inputs,
+    /// The directory of what the daemon writes.
+    pub dir: PathBuf,
+    /// How often it is looked with nothing heard of.
+    pub interval: Duration,
+    /// How long it has to be quiet before a spec is read.
+    pub debounce: Duration,
+    /// When guests may be rebooted.
+    pub maintenance: Vec<Window>,
+}
+
+/// A daemon.
+pub struct Daemon<'a> {
+    config: &'a Config,
+    world: &'a mut dyn World,
+    passes: &'a mut dyn Pass,
+    specs: Specs,
+    settle: Settle,
+    troubles: Troubles,
+    /// What was worked on in the last pass: it should be settled now.
+    just_done: BTreeSet<Address>,
+    /// When the next pass is made at the latest.
+    next: Duration,
+    /// Before this nothing is tried again: another novella is at work, or the host does not answer.
+    not_before: Duration,
+    /// When a spec that the host could not be made is tried again.
+    retry_spec: Duration,
+    /// When the next pass opens the state at the latest.
+    next_whole: Duration,
+    /// Whether the last pass left nothing to do.
+    is_settled: bool,
+    status: Status,
+}
+
+impl<'a> Daemon<'a> {
+    /// One that has done nothing yet.
+    pub fn new(config: &'a Config, world: &'a mut dyn World, passes: &'a mut dyn Pass) -> Self {
+        let status = Status::new(world.unix());
+        Self {
+            settle: Settle::new(config.debounce),
+            next: world.now(),
+            config,
+            world,
+            passes,
+            specs: Specs::default(),
+            troubles: Troubles::default(),
+            just_done: BTreeSet::new(),
+            not_before: Duration::ZERO,
+            retry_spec: Duration::ZERO,
+            next_whole: Duration::ZERO,
+            is_settled: false,
+            status,
+        }
+    }
+
+    /// Goes on until it is to end. The first pass is made at once, whatever happened while nobody was there.
+    pub fn run(mut self) {
+        self.listen();
+        self.read_spec();
+        systemd::tell("READY=1");
+        loop {
+            let now = self.world.now();
+            let due = self.next_wake();
+            if due > now {
+                let most = systemd::watchdog().map_or(due - now, |watchdog| watchdog.min(due - now));
+                match self.world.wait(most) {
+                    Some(Wake::End) => break,
+                    Some(Wake::Now) => {
+                        self.next = self.world.now();
+                        self.not_before = self.next;
+                    }
+                    Some(Wake::Spec(sign)) => self.settle.note(sign, self.world.now()),
+                    None => {}
+                }
+                systemd::tell("WATCHDOG=1");
+                continue;
+            }
+            self.turn();
+        }
+        systemd::tell("STOPPING=1");
+        self.write_status();
+        report::watch::ended();
+    }
+
+    /// When there is something to do.
+    fn next_wake(&self) -> Duration {
+        let pass = self.next_pass();
+        self.settle.due().map_or(pass, |due| due.min(pass))
+    }
+
+    fn next_pass(&self) -> Duration {
+        self.troubles.next().map_or(self.next, |retry| retry.min(self.next)).max(self.not_before)
+    }
+
+    fn listen(&mut self) {
+        let Inputs { directory, overlays, given } = &self.config.inputs;
+        let directories: Vec<PathBuf> = iter::once(directory).chain(overlays).cloned().collect();
+        let mut files = self.specs.named();
+        files.extend(given.iter().filter_map(|it| match it {
+            Given::File(path) => Some(path.clone()),
+            Given::Argument(_) | Given::Environment { .. } => None,
+        }));
+        self.status.without_inotify = self.world.listen(&directories, &files).err();
+    }
+
+    fn turn(&mut self) {
+        self.listen();
+        let now = self.world.now();
+        let mut is_time = now >= self.next_pass();
+        if self.settle.is_due(now) {
+            self.settle.rest();
+            is_time |= self.read_spec();
+        } else if self.settle.is_quiet() && self.specs.has_changed(&self.config.inputs) {
+            // Nobody told of that: it may be half of something, and is read when it stays as it is.
+            self.settle.note(Sign::Changed, now);
+        }
+        if self.specs.rejected.as_ref().is_some_and(|it| it.by_host) && now >= self.retry_spec {
+            is_time |= self.read_spec();
+        }
+        if is_time {
+            self.pass();
+        }
+        self.write_status();
+    }
+
+    /// Tells whether there is another spec to go by.
+    fn read_spec(&mut self) -> bool {
+        let (now, unix) = (self.world.now(), self.world.unix());
+        let read = self.specs.read(&self.config.inputs, now >= self.retry_spec, unix);
+        match read {
+            Read::Same => {}
+            Read::Other => {
+                self.troubles.forget();
+                self.just_done.clear();
+                self.is_settled = false;
+            }
+            Read::Bad => self.tell_rejected(),
+        }
+        self.tell_specs();
+        matches!(read, Read::Other)
+    }
+
+    fn tell_rejected(&self) {
+        if let Some(rejected) = &self.specs.rejected {
+            report::watch::rejected(&rejected.text, self.specs.good.is_some());
+        }
+    }
+
+    fn tell_specs(&mut self) {
+        let rejected = self.specs.rejected.as_ref().map(|it| Refused {
+            digest: it.digest.clone(),
+            since: it.since,
+            problems: it.problems.clone(),
+        });
+        if self.status.rejected.is_some() && rejected.is_none() {
+            report::watch::accepted();
+        }
+        self.status.rejected = rejected;
+        let unix = self.world.unix();
+        let digest = self.specs.good.as_ref().map(|good| good.digest.clone());
+        if self.status.spec.as_ref().map(|it| &it.digest) != digest.as_ref() {
+            self.status.spec = digest.map(|digest| InForce { digest, since: unix });
+        }
+    }
+
+    fn pass(&mut self) {
+        let (begun, unix) = (self.world.now(), self.world.unix());
+        self.next = begun + self.config.interval;
+        let Some(spec) = self.specs.good.as_ref() else {
+            self.not_before = self.next;
+            return;
+        };
+        let held_back = self.troubles.held_back(begun);
+        let look_first = self.is_settled && begun < self.next_whole;
+        let turn = Turn {
+            spec,
+            held_back: &held_back,
+            reboots_now: window::any_open(&self.config.maintenance, unix),
+            look_first,
+            unix,
+        };
+        let passed = self.passes.pass(&turn);
+        self.status.passes += 1;
+        self.status.waiting_for = None;
+        match passed {
+            Ok(passed) => {
+                if !look_first {
+                    self.next_whole = begun + WHOLE;
+                }
+                self.specs.proven();
+                self.tell_specs();
+                (self.status.failure, self.not_before) = (None, Duration::ZERO);
+                let took = self.world.now().saturating_sub(begun);
+                let pass = LastPass {
+                    at: unix,
+                    took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+                    done: passed.done,
+                    not_done: passed.not_done,
+                    summary: passed.summary.clone(),
+                };
+                if pass.summary.is_some() {
+                    self.status.last_applied = Some(pass.clone());
+                }
+                self.status.last_pass = Some(pass);
+                self.tell_passed(passed, &held_back);
+            }
+            Err(NoPass::Busy(holder)) => {
+                self.next = self.world.now() + BUSY;
+                self.not_before = self.next;
+                self.status.waiting_for = Some(holder);
+            }
+            Err(NoPass::Spec(diagnostics)) => {
+                self.retry_spec = self.next;
+                if self.specs.take_back(&diagnostics, unix) {
+                    self.tell_rejected();
+                }
+                if self.specs.good.is_some() {
+                    // The one before goes on at once.
+                    self.next = self.world.now();
+                }
+                self.tell_specs();
+            }
+            Err(NoPass::Failed(error)) => self.fail(error),
+        }
+    }
+
+    /// A whole pass has failed.
+    fn fail(&mut self, error: String) {
+        let before = self.status.failure.take();
+        if before.as_ref().is_none_or(|before| before.error != error) {
+            report::watch::failed(&error);
+        }
+        let failures = before.as_ref().map_or(0, |it| it.failures) + 1;
+        let since = before.map_or_else(|| self.world.unix(), |it| it.since);
+        self.next = self.world.now() + backoff::wait(failures).min(self.config.interval.max(backoff::FIRST));
+        self.not_before = self.next;
+        self.is_settled = false;
+        self.status.failure = Some(Failure { since, failures, error });
+    }
+
+    fn tell_passed(&mut self, passed: Passed, held_back: &BTreeSet<Address>) {
+        let (now, unix) = (self.world.now(), self.world.unix());
+        let mut failed: BTreeSet<Address> = BTreeSet::new();
+        for (address, object, error) in passed.failed {
+            if failed.insert(address.clone()) {
+                self.troubles.failed(&address, object, error, now, unix);
+            }
+        }
+        // What was done a moment ago and had to be done again does not stay: so it is not done without end.
+        for address in passed.worked_on.intersection(&self.just_done) {
+            if failed.insert(address.clone()) {
+                let error = "it was made what it is to be, and did not stay so".to_owned();
+                self.troubles.failed(address, String::new(), error, now, unix);
+            }
+        }
+        // What was done is only well when the next pass finds it so.
+        self.troubles.well_but(&failed, &(held_back | &passed.worked_on));
+        self.is_settled = passed.worked_on.is_empty() && failed.is_empty() && passed.not_done == 0;
+        if !passed.worked_on.is_empty() {
+            // It is looked whether it is so now.
+            self.next = now;
+        }
+        self.just_done = passed.worked_on;
+        self.tell_troubles(&passed.conflicts);
+        if passed.pending.as_ref().map(|it| &it.digest) != self.status.pending.as_ref().map(|it| &it.digest) {
+            report::watch::pending(passed.pending.as_ref());
+        }
+        self.status.pending = passed.pending;
+        if let Some(refused) = passed.refused {
+            report::watch::refused(&refused);
+            self.status.refused_approval = Some(refused);
+        }
+        let waiting = passed.waiting.into_iter().map(|(address, what)| (address.to_string(), what));
+        self.status.waiting_for_reboot = waiting.collect();
+    }
+
+    fn tell_troubles(&mut self, conflicts: &[(Address, String, String)]) {
+        let before = std::mem::take(&mut self.status.troubles);
+        for (address, object, claim) in conflicts {
+            let since = before.get(&address.to_string()).map_or_else(|| self.world.unix(), |it| it.since);
+            let error = format!("{claim} exists and is not novella's");
+            let trouble = Trouble { object: object.clone(), since, failures: 0, error };
+            self.status.troubles.insert(address.to_string(), trouble);
+        }
+        for (address, it) in &self.troubles.by_address {
+            let trouble =
+                Trouble { object: it.object.clone(), since: it.since, failures: it.failures, error: it.error.clone() };
+            self.status.troubles.insert(address.to_string(), trouble);
+        }
+    }
+
+    fn write_status(&mut self) {
+        if let Err(error) = self.status.write(&self.config.dir) {
+            tracing::warn!(%error, "cannot write the status");
+        }
+        systemd::tell(&format!("STATUS={}", self.status.health.as_str()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::path::Path;
+    use std::rc::Rc;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::watch::fake::Fake;
+
+    const SPEC: &str = "novella = 1\n[network.a]\n[subnet.a]\nnetwork = \"a\"\ncidr = \"10.0.0.0/24\"\n";
+
+    /// The passes that were made: when, and what was not to be tried.
+    type Seen = Vec<(u64, Vec<String>)>;
+
+    /// Something that happens in the directory of the spec, and when.
+    type Event<'a> = (u64, Box<dyn FnMut(&Path) + 'a>);
+
+    /// What comes of a pass.
+    type Outcome<'a> = dyn FnMut(&Turn<'_>) -> Result<Passed, NoPass> + 'a;
+
+    /// Passes that come out as a test wants it; each is noted.
+    struct Scripted<'a> {
+        seen: Rc<RefCell<Seen>>,
+        outcome: Box<Outcome<'a>>,
+    }
+
+    impl Pass for Scripted<'_> {
+        fn pass(&mut self, turn: &Turn<'_>) -> Result<Passed, NoPass> {
+            let held_back = turn.held_back.iter().map(ToString::to_string).collect();
+            self.seen.borrow_mut().push((turn.unix - 1_000_000_000, held_back));
+            (self.outcome)(turn)
+        }
+    }
+
+    /// Lets a daemon run for so many seconds, with an interval of a minute, and gives its passes and its last word.
+    fn live<'a>(
+        seconds: u64,
+        events: Vec<Event<'a>>,
+        outcome: impl FnMut(&Turn<'_>) -> Result<Passed, NoPass> + 'a,
+    ) -> (Seen, Status) {
+        let place: TempDir = tempfile::tempdir().expect("a directory");
+        let (specs, dir) = (place.path().join("specs"), place.path().join("watch"));
+        std::fs::create_dir(&specs).expect("a directory");
+        std::fs::create_dir(&dir).expect("a directory");
+        std::fs::write(specs.join("spec.toml"), SPEC).expect("a spec");
+        let config = Config {
+            inputs: Inputs { directory: specs.clone(), ..Inputs::default() },
+            dir: dir.clone(),
+            interval: Duration::from_mins(1),
+            debounce: Duration::from_millis(300),
+            maintenance: Vec::new(),
+        };
+        let events = events.into_iter().map(|(at, mut happen)| {
+            let specs = specs.clone();
+            let happen: Box<dyn FnMut()> = Box::new(move || happen(&specs));
+            (Duration::from_secs(at), happen, Some(Wake::Spec(Sign::Changed)))
+        });
+        let end = Duration::from_secs(seconds);
+        let mut world = Fake { now: Duration::ZERO, end, events: events.collect() };
+        let seen = Rc::new(RefCell::new(Vec::new()));
+        let mut passes = Scripted { seen: Rc::clone(&seen), outcome: Box::new(outcome) };
+        Daemon::new(&config, &mut world, &mut passes).run();
+        let status = Status::read(&dir).expect("a status").expect("a status");
+        (seen.take(), status)
+    }
+
+    fn write(text: &'static str) -> Box<dyn FnMut(&Path)> {
+        Box::new(move |specs| std::fs::write(specs.join("spec.toml"), text).expect("saved"))
+    }
+
+    fn web() -> Address {
+        "server.web".parse().expect("an address")
+    }
+
+    fn fails() -> Passed {
+        Passed { not_done: 1, failed: vec![(web(), "domain web".into(), "no".into())], ..Passed::default() }
+    }
+
+    fn times(seen: &Seen) -> Vec<u64> {
+        seen.iter().map(|(at, _)| *at).collect()
+    }
+
+    #[test]
+    fn it_looks_each_minute() {
+        let (seen, status) = live(200, vec![], |_| Ok(Passed::default()));
+        assert_eq!(times(&seen), [0, 60, 120, 180]);
+        assert_eq!((status.passes, status.judge()), (4, crate::watch::status::Health::Healthy));
+    }
+
+    #[test]
+    fn what_fails_is_tried_again_later_and_later_and_at_once_with_another_spec() {
+        let other = SPEC.replace("10.0.0.0", "10.1.0.0");
+        let (seen, status) = live(
+            100,
+            vec![(40, Box::new(move |specs: &Path| std::fs::write(specs.join("spec.toml"), &other).expect("saved")))],
+            |turn| Ok(if turn.held_back.contains(&web()) { Passed::default() } else { fails() }),
+        );
+        let tried: Vec<u64> = seen.iter().filter(|(_, held)| held.is_empty()).map(|(at, _)| *at).collect();
+        assert_eq!(tried, [0, 1, 3, 7, 15, 31, 40, 41, 43, 47, 55, 71]);
+        assert_eq!(status.troubles["server.web"].failures, 6);
+        assert_eq!(status.troubles["server.web"].since, 1_000_000_040);
+    }
+
+    #[test]
+    fn a_trouble_that_is_over_is_told_no_more() {
+        let mut left = 3;
+        let (_, status) = live(60, vec![], move |turn| {
+            left -= i32::from(turn.held_back.is_empty());
+            Ok(if left >= 0 && turn.held_back.is_empty() { fails() } else { Passed::default() })
+        });
+        assert!(status.troubles.is_empty(), "{status:#?}");
+    }
+
+    #[test]
+    fn what_does_not_stay_is_not_made_without_end() {
+        let (seen, status) = live(600, vec![], |turn| {
+            let worked_on = [web()].into_iter().filter(|it| !turn.held_back.contains(it)).collect();
+            Ok(Passed { done: 1, worked_on, ..Passed::default() })
+        });
+        assert!(seen.len() < 50, "{} passes", seen.len());
+        assert!(status.troubles["server.web"].error.contains("did not stay so"));
+    }
+
+    #[test]
+    fn who_waits_for_another_or_for_the_host_waits_in_peace() {
+        let mut number = 0;
+        let (seen, status) = live(10, vec![], |_| {
+            number += 1;
+            if number < 5 { Err(NoPass::Busy("`novella apply`".into())) } else { Ok(Passed::default()) }
+        });
+        assert_eq!(times(&seen), [0, 1, 2, 3, 4]);
+        assert_eq!(status.waiting_for, None);
+
+        let (seen, status) = live(200, vec![], |_| Err(NoPass::Failed("libvirt does not answer".into())));
+        assert_eq!(times(&seen), [0, 1, 3, 7, 15, 31, 63, 123, 183]);
+        let failure = status.failure.expect("it is told");
+        assert_eq!((failure.failures, failure.since), (9, 1_000_000_000));
+    }
+
+    #[test]
+    fn a_trouble_does_not_make_it_turn_while_another_is_at_work() {
+        let mut number = 0;
+        let (seen, _) = live(20, vec![], |_| {
+            number += 1;
+            if number == 1 { Ok(fails()) } else { Err(NoPass::Busy("`novella apply`".into())) }
+        });
+        assert!(seen.len() <= 21, "{} passes", seen.len());
+    }
+
+    #[test]
+    fn with_a_trouble_and_without_a_spec_it_waits_in_peace() {
+        let (seen, status) = live(200, vec![], |turn| match turn.unix - 1_000_000_000 {
+            0 => Ok(fails()),
+            _ => Err(NoPass::Spec(vec![Diagnostic::error("the host is on this network")])),
+        });
+        assert!(seen.len() < 8, "{} passes", seen.len());
+        assert!(status.spec.is_none() && status.rejected.is_some());
+    }
+
+    #[test]
+    fn a_broken_spec_makes_no_pass_and_the_way_back_none_either() {
+        let (seen, status) = live(59, vec![(10, write("[")), (20, write(SPEC))], |_| Ok(Passed::default()));
+        assert_eq!(times(&seen), [0]);
+        assert_eq!(status.rejected, None);
+        let (seen, status) = live(100, vec![(10, write("["))], |_| Ok(Passed::default()));
+        assert_eq!(times(&seen), [0, 60], "the host is looked after by the last good one");
+        assert_eq!(status.rejected.expect("it is told").since, 1_000_000_010);
+    }
+
+    #[test]
+    fn what_the_host_cannot_be_made_is_tried_again_each_minute_and_the_one_before_holds() {
+        let other = SPEC.replace("10.0.0.0", "10.1.0.0");
+        let good = std::cell::Cell::new(0);
+        let (seen, status) = live(
+            200,
+            vec![(10, Box::new(move |specs: &Path| std::fs::write(specs.join("spec.toml"), &other).expect("saved")))],
+            |turn| match turn.spec.source.files[0].text.contains("10.1.0.0") && turn.unix < 1_000_000_120 {
+                true => Err(NoPass::Spec(vec![Diagnostic::error("no")])),
+                false => {
+                    good.set(good.get() + 1);
+                    Ok(Passed::default())
+                }
+            },
+        );
+        assert!(seen.len() < 12, "{} passes", seen.len());
+        assert!(good.get() >= 4);
+        assert_eq!(status.rejected, None, "in the end it could be made");
+    }
+}

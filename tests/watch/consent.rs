@@ -1,0 +1,129 @@
+//! What waits, and what lets it go.
+
+use serde_json::Value;
+
+use crate::common::BASE;
+use crate::common::place::Place;
+use crate::home::Home;
+
+const MORE: &str = "count = 5";
+
+fn save(home: &Home, text: &str) {
+    std::fs::write(home.file(), text).expect("saved");
+}
+
+fn waits(home: &Home) -> Value {
+    home.until("something waits", |status| status["pending"] != Value::Null)["pending"].clone()
+}
+
+fn short(pending: &Value) -> String {
+    pending["digest"].as_str().expect("a digest")[..16].to_owned()
+}
+
+#[test]
+fn what_is_taken_away_waits_and_goes_when_somebody_says_so() {
+    let home = Home::new(BASE);
+    // One goes, one comes: the one that comes does not wait.
+    let text = BASE[..BASE.find("[server.spare]").expect("it")].replace("count = 2", "count = 3");
+    save(&home, &text);
+    let pending = waits(&home);
+    home.place.novella(&["show"]).ends(0).out("spare").out("web-3");
+    home.place.novella(&["status"]).ends(3).out("pending approval").out("server.spare").out("would be destroyed");
+    home.place.novella(&["approve"]).ends(0).out("# server.spare will be destroyed").out(&short(&pending));
+    home.place.novella(&["approve", "0123456789abcdef"]).ends(1).err("no plan waits that has the digest");
+    home.place.novella(&["approve", &short(&pending)[..7]]).ends(1).err("no plan waits that has the digest");
+    home.place
+        .novella(&["approve", &short(&pending)[..8]])
+        .ends(0)
+        .out("Approved: 0 to add, 0 to change, 1 to destroy.");
+    home.settled(&text);
+    let status = home.until("all is well", |status| status["health"] == "healthy");
+    assert!(status["last_applied"]["summary"].to_string().contains("approved by "), "{status:#}");
+    home.place.novella(&["approve"]).ends(1).err("Nothing waits for approval.");
+    home.place.novella(&["history"]).ends(0).out("approved by ");
+    let files = ["pending.json", "pending.txt", "approval.json"];
+    assert!(files.iter().all(|file| !home.place.path("state/sim/watch").join(file).exists()));
+}
+
+#[test]
+fn an_approval_of_another_plan_is_refused() {
+    let home = Home::new(BASE);
+    save(&home, &BASE.replace("count = 2", "count = 1"));
+    let pending = waits(&home);
+    let (file, text) = (home.place.path("state/sim/watch/approval.json"), BASE.replace("count = 2", "count = 0"));
+    home.place.novella(&["approve", &short(&pending)]).ends(0);
+    // A moment before the daemon has seen it.
+    let approval = std::fs::read(&file);
+    home.settled(&BASE.replace("count = 2", "count = 1"));
+    let Ok(approval) = approval else { return };
+    save(&home, &text);
+    waits(&home);
+    std::fs::write(&file, approval).expect("written");
+    let status = home.until("it is refused", |status| status["refused_approval"] != Value::Null);
+    assert_eq!(status["refused_approval"]["why"], "the spec was changed since");
+    home.place.novella(&["status"]).ends(3).out("Refused: approval of");
+    home.place.novella(&["show"]).ends(0).out("web-1");
+    assert!(!file.exists());
+}
+
+#[test]
+fn the_same_spec_with_another_plan_is_stale_too() {
+    let home = Home::with(Place::new(BASE), &["--interval", "1s"]);
+    home.settled(BASE);
+    save(&home, &BASE.replace("count = 2", "count = 1"));
+    let pending = waits(&home);
+    // The guest runs no more: a domain that is off is taken away in another way than one that is gone.
+    home.lose("disk");
+    let other = home.until("another plan waits", |status| {
+        status["pending"] != Value::Null && status["pending"]["digest"] != pending["digest"]
+    });
+    home.place.novella(&["approve", &short(&pending)]).ends(1).err(&short(&other["pending"]));
+}
+
+#[test]
+fn too_many_at_once_take_a_word_more() {
+    let five = BASE.replace("count = 2", MORE);
+    let home = Home::new(&five);
+    save(&home, &BASE.replace("count = 2", "count = 0"));
+    let pending = waits(&home);
+    assert_eq!(pending["losses"], 5);
+    home.place.novella(&["approve", &short(&pending)]).ends(1).err("5 resources would be destroyed").err("at most 3");
+    home.place.novella(&["approve", &short(&pending), "--allow-mass-delete"]).ends(0);
+    home.settled(&BASE.replace("count = 2", "count = 0"));
+}
+
+#[test]
+fn a_disk_that_is_gone_is_not_made_anew_by_itself() {
+    let home = Home::with(Place::new(BASE), &["--interval", "1s"]);
+    home.settled(BASE);
+    home.lose("disk");
+    let pending = waits(&home);
+    assert!(pending.to_string().contains("is gone with what was in it"), "{pending:#}");
+    assert!(
+        !home.said().lines().skip_while(|line| !line.contains("Waiting")).any(|line| line.contains("disk: Creating"))
+    );
+    home.place.novella(&["approve", &short(&pending), "--allow-mass-delete"]).ends(0);
+    home.settled(BASE);
+}
+
+#[test]
+fn a_reboot_waits_for_a_word_or_for_its_window() {
+    let more = BASE.replace("128 MiB", "256 MiB");
+    let home = Home::new(BASE);
+    save(&home, &more);
+    let pending = waits(&home);
+    assert!(pending.to_string().contains("needs a reboot"), "{pending:#}");
+    // The guest that is off needs none.
+    home.place.novella(&["show"]).ends(0);
+    home.place.novella(&["approve", &short(&pending)]).ends(0);
+    home.settled(&more);
+
+    let home = Home::with(
+        Place::new(BASE),
+        &["--interval", "1h", "--maintenance", "00:00-12:00", "--maintenance", "12:00-24:00"],
+    );
+    home.settled(BASE);
+    save(&home, &more);
+    home.settled(&more);
+    assert!(!home.said().contains("Waiting for approval"), "{}", home.said());
+}

@@ -1,0 +1,16 @@
+//! The daemon, with real files, real inotify and real signals, on the simulated host.
+//!
+//! - [`home`]: a place in which a daemon runs.
+//! - [`saves`]: every way in which a spec is saved, lost and found again.
+//! - [`consent`]: what waits, and what lets it go.
+//! - [`life`]: two daemons, kills, signals, others at work.
+//! - [`policy`]: what goes by itself, as a table.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod consent;
+mod home;
+mod life;
+mod policy;
+mod saves;
