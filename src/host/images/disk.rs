@@ -182,7 +182,9 @@ pub(super) fn remove_overlays(disk: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries?.collect::<io::Result<Vec<_>>>()?,
     };
-    for file in entries.into_iter().map(|entry| entry.path()).filter(|file| file != disk) {
+    // What is on a raw disk was written by its guest, and tells nothing.
+    let may_lie_over = |file: &PathBuf| file != disk && file.extension() != Some(OsStr::new(DiskFormat::Raw.as_str()));
+    for file in entries.into_iter().map(|entry| entry.path()).filter(may_lie_over) {
         let lies_over = header(&file).ok().and_then(|header| header.backing);
         if lies_over.is_some_and(|backing| backing == disk.as_os_str().as_bytes()) {
             // The last of a chain first: a walk that is cut off finds the others again.
