@@ -113,3 +113,32 @@ fn a_kill_in_the_midst_of_a_pass_is_mended_by_the_next_daemon() {
         home.settled(BASE);
     }
 }
+
+#[test]
+fn the_service_manager_is_told() {
+    let place = Place::new(BASE);
+    let socket = std::os::unix::net::UnixDatagram::bind(place.path("notify")).expect("a socket");
+    socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_novella"))
+        .args(["watch", "--backend", "sim", "--interval", "1h"])
+        .current_dir(place.0.path())
+        .env("NOTIFY_SOCKET", place.path("notify"))
+        .env("WATCHDOG_USEC", "400000")
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("novella");
+    let heard = |wanted: &str| loop {
+        let mut bytes = [0; 256];
+        let count = socket.recv(&mut bytes).unwrap_or_else(|error| panic!("{wanted} never comes: {error}"));
+        if bytes[..count] == *wanted.as_bytes() {
+            return;
+        }
+    };
+    // A sign of life comes twice in the time that is given, though nothing happens for an hour.
+    for wanted in ["READY=1", "STATUS=healthy", "WATCHDOG=1", "WATCHDOG=1", "WATCHDOG=1"] {
+        heard(wanted);
+    }
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).expect("it runs");
+    heard("STOPPING=1");
+    assert_eq!(child.wait().expect("a child").code(), Some(0));
+}

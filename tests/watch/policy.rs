@@ -140,7 +140,7 @@ fn each_edit_goes_or_waits() {
         ("a domain lost", &[], &[(Domain, "db")], LIVE, &[], &["server.db"]),
         ("a disk and its domain lost", &[], &[(Disk, "db"), (Domain, "db")], LIVE, &["server.db {DataIsGone}"], &[]),
         ("the same, whatever", &[], &[(Disk, "db"), (Domain, "db")], ALL, &["server.db {DataIsGone}"], &[]),
-        ("a volume lost", &[], &[(Volume, "data")], LIVE, &["volume.data {DataIsGone}"], &[]),
+        ("a volume lost", &[], &[(Volume, "data")], LIVE, &["volume.data {DataIsGone}", "server.one {Detaches}"], &[]),
     ];
     for (name, edits, lost, rules, waits, goes) in rows {
         let (waiting, going) = verdict(&after(edits, lost), *rules);
