@@ -4,6 +4,7 @@ use std::fs::OpenOptions;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use novella::plan::world::Recorded;
 use novella::store::Store as _;
@@ -24,6 +25,19 @@ fn files(dir: &Path, prefix: &str) -> Vec<PathBuf> {
     files
 }
 
+/// Opens a database, as sled alone does, that novella has closed a moment ago: sled lets go of its file in the background.
+fn opened_by_sled(db: &Path) -> Result<sled::Db, sled::Error> {
+    let until = Instant::now() + Duration::from_secs(10);
+    loop {
+        match sled::open(db) {
+            Err(sled::Error::Io(error)) if error.to_string().contains("lock") && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            opened => return opened,
+        }
+    }
+}
+
 /// Makes a database that cannot be read in any way.
 pub fn ruin(state: &Path) {
     let log = state.join("db/db");
@@ -41,7 +55,7 @@ fn snapshots_are_only_a_help() {
 
     // What a kill leaves as sled opens: sled alone could never open it again.
     std::fs::write(db.join("snap.FFFFFFFFFFFFFFFF.generating"), "half").expect("plants");
-    sled::open(&db).expect_err("this is what the guard is for");
+    opened_by_sled(&db).expect_err("this is what the guard is for");
     assert_eq!(load(&state), good);
     assert_eq!(files(&db, "snap.").len(), 1);
 
@@ -94,7 +108,7 @@ fn a_ruined_database_is_restored_from_the_export() {
 fn a_database_of_a_newer_novella_is_left_alone() {
     let (_scratch, state) = scratch();
     crashed(&state);
-    let newer = sled::open(state.join("db")).expect("opens");
+    let newer = opened_by_sled(&state.join("db")).expect("opens");
     newer.insert("record:bridge:private", r#"{"version":99,"record":{"of":"the future"}}"#).expect("inserts");
     drop(newer);
     for error in [SledStore::open(&state, "apply").map(drop), read_only(&state).map(drop)] {
