@@ -1,9 +1,10 @@
-//! Small values that specs and hosts share: sizes in bytes, MAC and IP addresses, SHA-256 digests, secrets.
+//! Small values that specs and hosts share: sizes in bytes, MAC and IP addresses, SHA-256 digests, secrets, times.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use ipnet::Ipv6Net;
 use serde::{Deserialize, Serialize};
@@ -186,6 +187,11 @@ pub fn span(seconds: u32) -> String {
         Some((size, unit)) => format!("{}{unit}", seconds / size),
         None => format!("{seconds}s"),
     }
+}
+
+/// The time in seconds since 1970 (UTC). A clock before that counts as 1970.
+pub fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// The length of time that a text such as `90s`, `30m`, `12h` or `7d` means, in seconds.

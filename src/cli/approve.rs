@@ -3,8 +3,9 @@
 use crate::cli::{FAILED, Global, Stop, session};
 use crate::report;
 use crate::report::{ADD, BOLD};
-use crate::store::who::{person, unix_now};
+use crate::store::who::person;
 use crate::store::{StoreError, lock::StateLock};
+use crate::value::unix_now;
 use crate::watch;
 use crate::watch::pending::{Approval, FEWEST_DIGITS, Pending, too_many};
 

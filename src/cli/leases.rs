@@ -1,7 +1,6 @@
 //! `novella leases`.
 
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
@@ -10,6 +9,7 @@ use crate::cli::session::{self, Target};
 use crate::cli::{Global, Stop};
 use crate::report;
 use crate::report::leases::Row;
+use crate::value::unix_now;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -40,7 +40,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
             }
         }
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let now = unix_now();
     let rows = report::leases::compare(&recorded, &leases, now);
     if !hands_out {
         report::note("note: the simulated host hands out no addresses; these are the planned ones");

@@ -12,7 +12,7 @@ use crate::desired::{self, Desired};
 use crate::diagnostic::{Diagnostic, did_you_mean, has_errors};
 use crate::host::dhcp::Lease;
 use crate::host::images::Images;
-use crate::host::images::trash::{self, Entry};
+use crate::host::images::trash::Entry;
 use crate::host::machine::Machine;
 use crate::host::sim::SimHost;
 use crate::host::{Host, HostError, OnProgress};
@@ -24,7 +24,7 @@ use crate::spec::{self, Source};
 use crate::store::lock::StateLock;
 use crate::store::sled::SledStore;
 use crate::store::{StoreError, export};
-use crate::value::parse_span;
+use crate::value::{parse_span, unix_now};
 use crate::wishes::Wishes;
 
 /// Reads and resolves the spec, and prints what is wrong with it.
@@ -144,7 +144,7 @@ impl Target {
     pub(super) fn sweep_trash(&self) -> Result<Vec<Entry>, HostError> {
         match self {
             Self::Machine(machine) => {
-                let now = trash::now();
+                let now = unix_now();
                 machine.images().empty_trash(|entry| entry.is_expired(now))
             }
             Self::Sim(_) => Ok(Vec::new()),

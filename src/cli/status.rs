@@ -6,7 +6,7 @@ use crate::cli::{FAILED, Global, PENDING, Stop, session};
 use crate::report;
 use crate::store::StoreError;
 use crate::store::lock::StateLock;
-use crate::store::who::unix_now;
+use crate::value::unix_now;
 use crate::watch;
 use crate::watch::status::{Health, Status};
 

@@ -9,11 +9,11 @@ use crate::cli::apply::approved;
 use crate::cli::servers::machine;
 use crate::cli::session::{self, Target};
 use crate::cli::{FAILED, Global, Stop};
-use crate::host::images::trash::{Entry, Trashed, now};
+use crate::host::images::trash::{Entry, Trashed};
 use crate::report;
 use crate::report::leases::relative;
 use crate::store::lock::StateLock;
-use crate::value::{ByteSize, parse_span};
+use crate::value::{ByteSize, parse_span, unix_now};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -88,7 +88,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
         }
         What::Empty(empty) => {
             let _lock = lock(global, "trash empty")?;
-            let now = now();
+            let now = unix_now();
             let goes = |entry: &Entry| {
                 empty.all
                     || entry.is_expired(now)
@@ -121,7 +121,7 @@ fn lock(global: &Global, operation: &str) -> Result<StateLock, Stop> {
 }
 
 fn show(entries: &[Entry]) {
-    let now = now();
+    let now = unix_now();
     let size = |size: Option<ByteSize>| size.map_or("unknown".into(), |size| size.to_string());
     let row = |entry: &Entry| {
         vec![

@@ -13,9 +13,9 @@ use nix::libc;
 use serde::{Deserialize, Serialize};
 
 use crate::store::lock::StateLock;
-use crate::store::who::{person, unix_now};
+use crate::store::who::person;
 use crate::store::{StoreError, snapshot};
-use crate::value::Sha256;
+use crate::value::{Sha256, unix_now};
 
 /// The file in the state directory.
 const FILE: &str = "history.jsonl";

@@ -16,7 +16,8 @@ use nix::libc;
 use serde::{Deserialize, Serialize};
 
 use crate::store::StoreError;
-use crate::store::who::{self, unix_now};
+use crate::store::who;
+use crate::value::unix_now;
 
 /// The lock's file in the state directory. It stays when the lock is gone.
 pub(super) const FILE: &str = "lock";

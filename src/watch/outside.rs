@@ -18,7 +18,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::spec::lock;
-use crate::store::who::unix_now;
+use crate::value::unix_now;
 use crate::watch::daemon::{Wake, World};
 use crate::watch::pending::APPROVAL;
 use crate::watch::settle::Sign;

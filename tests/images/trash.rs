@@ -12,9 +12,9 @@ use novella::blueprint::disk::{Content, Volume};
 use novella::blueprint::key::{disk_key, volume_key};
 use novella::blueprint::object::{BaseRef, DiskFormat};
 use novella::host::images::Images;
-use novella::host::images::trash::{Entry, Trashed, now};
+use novella::host::images::trash::{Entry, Trashed};
 use novella::host::{Keep, Why};
-use novella::value::ByteSize;
+use novella::value::{ByteSize, unix_now};
 
 use crate::lab::{Lab, fails, has_qemu_img, images, qemu_img};
 
@@ -131,9 +131,9 @@ fn a_disk_goes_to_the_trash_and_comes_back() {
         images.remove_disk("web", KEEP).expect("removed");
     }
     assert_eq!(addresses(&images), ["server.web"; 3]);
-    let expired = |entry: &Entry| entry.is_expired(now() + 3599);
+    let expired = |entry: &Entry| entry.is_expired(unix_now() + 3599);
     assert_eq!(images.empty_trash(expired).expect("swept").len(), 0);
-    assert_eq!(images.empty_trash(|entry| entry.is_expired(now() + 3600)).expect("swept").len(), 3);
+    assert_eq!(images.empty_trash(|entry| entry.is_expired(unix_now() + 3600)).expect("swept").len(), 3);
     assert!(!lab.layout.trash().exists());
     images.remove_base(&base.id).expect("nothing needs it");
     images.ensure_disk(&lab.disk("db", None, ByteSize::mib(2))).expect("made");

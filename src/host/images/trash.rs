@@ -16,7 +16,6 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +24,7 @@ use crate::blueprint::Layout;
 use crate::blueprint::object::DiskFormat;
 use crate::host::images::{Images, header, names_in};
 use crate::host::{HostError, Keep, Why, files};
-use crate::value::ByteSize;
+use crate::value::{ByteSize, unix_now};
 
 /// Only we may look into the trash.
 const PRIVATE: u32 = 0o700;
@@ -130,11 +129,6 @@ impl Entry {
     }
 }
 
-/// Seconds since 1970.
-pub fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
 impl Images {
     /// Moves the disk in this file to the trash. Nothing happens where there is none.
     pub(super) fn put_into_trash(
@@ -163,7 +157,7 @@ impl Images {
         }
         files::make_dir(&self.layout.trash(), PRIVATE)?;
         let (size, base) = self.measure(path, format);
-        let since = now();
+        let since = unix_now();
         let mut entry = Entry {
             id: String::new(),
             address: what.clone(),
