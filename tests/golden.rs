@@ -23,7 +23,7 @@ use novella::report::explain::{Known, explain};
 use novella::report::graph::{Format, Graph};
 use novella::spec::Source;
 use novella::spec::variables::Given;
-use novella::spec::{Inputs, load_with};
+use novella::spec::{Inputs, load::load_texts, load_with};
 use novella::store::memory::MemoryStore;
 
 #[test]
@@ -143,8 +143,9 @@ fn explanations_and_graphs_read_as_they_should() {
     let new = reconcile::plan(&before, store.snapshot(), &host).expect("a plan");
     let graph = Graph::of_resources(&before, &source);
     assert_golden(&folder.join("resources.dot"), &graph.render(Format::Dot));
-    let created = graph.with_resources_of(&new, &before).render(Format::Mermaid);
-    assert_golden(&folder.join("created.mmd"), &created);
+    let created = graph.with_resources_of(&new, &before);
+    assert_golden(&folder.join("created.mmd"), &created.render(Format::Mermaid));
+    assert_golden(&folder.join("created.svg"), &created.render(Format::Svg));
     assert!(walk(&new, &host, &store, 1).is_complete());
 
     let (desired, source) = load("256 MiB");
@@ -153,6 +154,7 @@ fn explanations_and_graphs_read_as_they_should() {
     let plan = reconcile::plan(&desired, recorded.clone(), &host).expect("a plan");
     let graph = Graph::of_objects(&blueprint).with_objects_of(&plan);
     assert_golden(&folder.join("objects.dot"), &graph.render(Format::Dot));
+    assert_golden(&folder.join("objects.svg"), &graph.render(Format::Svg));
     let known =
         Known { desired: &desired, source: &source, blueprint: &blueprint, recorded: &recorded, observed: &observed };
     let mut said = String::new();
@@ -165,6 +167,71 @@ fn explanations_and_graphs_read_as_they_should() {
     }
     assert!(!said.contains("hunter2"), "{said}");
     assert_golden(&folder.join("expected.txt"), &said);
+}
+
+/// A point of a picture that stands in an attribute.
+fn number(node: roxmltree::Node<'_, '_>, name: &str) -> f64 {
+    node.attribute(name).and_then(|it| it.parse().ok()).unwrap_or_else(|| panic!("no {name} in {node:?}"))
+}
+
+/// Every example, and a large spec: boxes stand apart, names are in full, and each edge runs from the right to the left of
+/// boxes, past all others.
+#[test]
+fn pictures_of_graphs_are_xml_in_which_nothing_overlaps() {
+    let large = format!("{}{}", BASE.replace("count = 2", "count = 40"), common::PORTS);
+    let mut specs = vec![("large".to_owned(), load_texts([("large.toml", large.as_str())]))];
+    for folder in ["k3s", "router", "two-tier", "volumes"] {
+        let directory = Path::new("examples").join(folder);
+        specs.push((folder.to_owned(), load_with(&Inputs { directory, ..Inputs::default() })));
+    }
+    for (name, loaded) in specs {
+        let (desired, problems) = novella::desired::resolve(&loaded.spec, &loaded.source);
+        let desired = desired.unwrap_or_else(|| panic!("{name}: {problems:?}"));
+        let (host, store) = (SimHost::new(), MemoryStore::default());
+        let plan = reconcile::plan(&desired, store.snapshot(), &host).expect("a plan");
+        let (blueprint, _) = reconcile::blueprint(&desired, &store.snapshot(), &host).expect("a blueprint");
+        let resources = Graph::of_resources(&desired, &loaded.source);
+        for graph in [resources, Graph::of_objects(&blueprint), Graph::of_objects(&blueprint).with_objects_of(&plan)] {
+            let text = graph.render(Format::Svg);
+            let picture = roxmltree::Document::parse(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
+            let boxes: Vec<[f64; 4]> = picture
+                .descendants()
+                .filter(|node| node.attribute("class") == Some("box"))
+                .map(|node| ["x", "y", "width", "height"].map(|it| number(node, it)))
+                .collect();
+            let dot = graph.render(Format::Dot);
+            let named = dot.lines().filter(|line| line.starts_with("  \"") && !line.contains(" -> "));
+            let named: Vec<&str> = named.filter_map(|line| line.split('"').nth(1)).collect();
+            assert!(boxes.len() >= named.len() && !named.is_empty(), "{name}");
+            for full in named {
+                let is_there = picture
+                    .descendants()
+                    .filter(|node| node.has_tag_name("text"))
+                    .any(|node| node.text().is_some_and(|text| text == full || text.ends_with(&format!(" {full}"))));
+                assert!(is_there, "{name}: {full}");
+            }
+            for (number, [x, y, width, height]) in boxes.iter().enumerate() {
+                for [left, top, wide, high] in &boxes[number + 1..] {
+                    let apart = x + width < *left || left + wide < *x || y + height < *top || top + high < *y;
+                    assert!(apart, "{name}: {x},{y} and {left},{top}");
+                }
+            }
+            assert!(picture.descendants().any(|node| node.attribute("class") == Some("line")), "{name}");
+            for line in picture.descendants().filter(|node| node.attribute("class") == Some("line")) {
+                let path = line.attribute("d").expect("a path");
+                let (curve, on) = path[1..].split_once('h').map_or((&path[1..], "0"), |(curve, on)| (curve, on));
+                let points: Vec<f64> = curve.split(['C', ' ']).map(|it| it.parse().expect("a number")).collect();
+                let (start, end) = (points[0], points[6]);
+                let through = end + on.parse::<f64>().expect("a length");
+                for [x, y, width, height] in &boxes {
+                    // Between two columns there is nothing, and what goes through a column meets no box in it.
+                    let in_the_way = start < x + width - 0.1 && x + 0.1 < end;
+                    let crossed = end < x + width && *x < through - 0.1 && *y < points[7] && points[7] < y + height;
+                    assert!(!in_the_way && !crossed, "{name}: {path} and the box at {x},{y}");
+                }
+            }
+        }
+    }
 }
 
 /// What `docs/diagnostics.md` has is in the source, and what the source has is in it.

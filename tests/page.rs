@@ -9,10 +9,12 @@ mod common;
 use std::path::PathBuf;
 use std::process::Command;
 
-use common::{BASE, PORTS, SEEDS, converge, plan};
+use common::{BASE, PORTS, SEEDS, converge, desired, plan};
 use novella::address::Name;
 use novella::host::sim::SimHost;
+use novella::reconcile;
 use novella::report;
+use novella::report::graph::{Format, Graph};
 use novella::spec::Source;
 use novella::store::memory::MemoryStore;
 
@@ -68,6 +70,24 @@ fn a_page_needs_nothing_and_takes_nothing_in() {
     }
     assert!(page("nothing changes").contains("No changes.") && page("nothing changes").contains(">web-1</text>"));
     assert!(page("hostile").contains("&lt;img src=x onerror=alert(1)&gt;"));
+}
+
+/// Pictures of graphs, in a page around them.
+fn graphs() -> Vec<(&'static str, String)> {
+    let (host, store) = (SimHost::new(), MemoryStore::default());
+    converge(&format!("{BASE}{PORTS}{SEEDS}"), &host, &store);
+    let edited =
+        BASE.replace("[server.spare]", "[server.a-name-that-is-as-long-as-a-name-can-be-with-sixty-3-characters]");
+    let (blueprint, _) = reconcile::blueprint(&desired(&edited), &store.snapshot(), &host).expect("a blueprint");
+    let plan = plan(&edited, store.snapshot(), &host);
+    let blueprint = Graph::of_objects(&blueprint);
+    let page = |graph: &Graph| {
+        let picture = graph.render(Format::Svg);
+        format!(
+            "<!doctype html><body><div class=\"scroll\" tabindex=0 aria-label=\"Graph\" style=\"overflow:auto\">{picture}</div>"
+        )
+    };
+    vec![("a graph", page(&blueprint)), ("a graph with a plan", page(&blueprint.with_objects_of(&plan)))]
 }
 
 /// Where Chromium is.
@@ -157,7 +177,7 @@ fn a_browser_shows_it_narrow_and_wide_light_and_dark() {
         let directory = tempfile::tempdir().expect("a directory");
         let mut text =
             format!("<!doctype html><meta charset=utf-8><script>const DARK = {dark};{JUDGE}</script><body>\n");
-        for (what, page) in pages() {
+        for (what, page) in pages().into_iter().chain(graphs()) {
             for width in [400, 700, 1400] {
                 let page = page.replace('&', "&amp;").replace('"', "&quot;");
                 text.push_str(&format!(

@@ -16,6 +16,7 @@ use crate::blueprint::facts::Disruption;
 use crate::plan::Plan;
 use crate::plan::diff::{Action, Change};
 use crate::plan::world::Recorded;
+pub(in crate::report) use crate::report::html::picture::CHARACTER;
 use crate::report::plan::{
     Attribute, Counts, Marks, Resources, Verdict, attributes_of, by_resource, count, disruption_counts, nothing,
     reason_within, symbol, title, verdict,
@@ -76,7 +77,7 @@ fn hash(text: &str) -> String {
 }
 
 /// Text from outside, as text of the page.
-fn escape(text: &str) -> String {
+pub(in crate::report) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in clean(text).chars() {
         match c {

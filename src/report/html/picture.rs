@@ -15,7 +15,10 @@ const MOST: usize = 100;
 const NAME: usize = 20;
 
 // All lengths are in pixels.
-const CHARACTER: usize = 8;
+
+/// How wide a letter is, at most: pictures are written in 13 pixels of a font whose letters are all as wide.
+pub(in crate::report) const CHARACTER: usize = 8;
+
 const LINE: usize = 15;
 const GAP: usize = 10;
 const BAR: usize = 10;

@@ -1,4 +1,7 @@
-//! What refers to what, for Graphviz and Mermaid.
+//! What refers to what, for Graphviz and Mermaid, and as a picture.
+
+mod layers;
+mod svg;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -19,6 +22,8 @@ pub enum Format {
     Dot,
     /// Mermaid, which Markdown shows on many sites.
     Mermaid,
+    /// A picture that needs nothing else.
+    Svg,
 }
 
 /// What becomes of a thing, with its colour; the worse is behind.
@@ -91,6 +96,7 @@ impl Graph {
         match format {
             Format::Dot => self.dot(),
             Format::Mermaid => self.mermaid(),
+            Format::Svg => svg::draw(self),
         }
     }
 
