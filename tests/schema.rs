@@ -1,15 +1,22 @@
-//! The JSON Schema of the language, against what the loader takes and refuses.
+//! The JSON Schema of the language, against what the loader takes and refuses, and what Taplo makes of it.
+//!
+//! The last takes a `taplo` with a language server (`cargo install taplo-cli --features lsp`) on the path, or that which
+//! `NOVELLA_TEST_TAPLO` names.
+
+#![allow(clippy::print_stdout, reason = "it says why something is skipped")]
 
 mod common;
 
 use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use common::{BASE, PORTS, SEEDS, assert_golden};
 use novella::address::ResourceKind;
 use novella::spec::json_schema;
 use novella::spec::load::load_texts;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn validator() -> jsonschema::Validator {
     jsonschema::draft7::new(&json_schema::document()).expect("a schema of draft 7")
@@ -111,4 +118,148 @@ fn every_key_is_in_the_schema() {
 fn it_reads_as_it_should() {
     let text = serde_json::to_string_pretty(&json_schema::document()).expect("JSON");
     assert_golden(Path::new("docs/novella.schema.json"), &format!("{text}\n"));
+}
+
+/// Taplo as an editor has it: a process that is asked by JSON, each message behind its length.
+struct Taplo {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Taplo {
+    /// Starts it in this directory; none where there is no such program, or one without a language server.
+    fn start(directory: &Path) -> Option<Self> {
+        let program = std::env::var_os("NOVELLA_TEST_TAPLO").unwrap_or_else(|| "taplo".into());
+        let serves =
+            Command::new(&program).args(["lsp", "--help"]).output().is_ok_and(|output| output.status.success());
+        if !serves {
+            return None;
+        }
+        let mut child = Command::new("timeout")
+            .arg("120")
+            .arg(program)
+            .args(["lsp", "stdio"])
+            .current_dir(directory)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("taplo");
+        let input = child.stdin.take().expect("its input");
+        let output = BufReader::new(child.stdout.take().expect("its output"));
+        let mut taplo = Self { child, input, output };
+        let root = format!("file://{}", directory.display());
+        taplo.ask(
+            "initialize",
+            &json!({
+                "capabilities": {}, "rootUri": root, "workspaceFolders": [{ "uri": root, "name": "specs" }],
+            }),
+        );
+        taplo.send(&json!({ "jsonrpc": "2.0", "method": "initialized", "params": {} }));
+        Some(taplo)
+    }
+
+    fn send(&mut self, message: &Value) {
+        let text = message.to_string();
+        write!(self.input, "Content-Length: {}\r\n\r\n{text}", text.len()).expect("taplo reads");
+        self.input.flush().expect("taplo reads");
+    }
+
+    fn receive(&mut self) -> Value {
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            assert_ne!(self.output.read_line(&mut line).expect("a line"), 0, "taplo has ended");
+            match line.trim_end().split_once(": ") {
+                Some(("Content-Length", number)) => length = number.parse().expect("a length"),
+                Some(_) => {}
+                None => break,
+            }
+        }
+        let mut text = vec![0; length];
+        self.output.read_exact(&mut text).expect("a message");
+        serde_json::from_slice(&text).expect("JSON")
+    }
+
+    fn ask(&mut self, method: &str, params: &Value) -> Value {
+        self.send(&json!({ "jsonrpc": "2.0", "id": method, "method": method, "params": params }));
+        loop {
+            let message = self.receive();
+            if message.get("method").is_none() && message["id"] == method {
+                return message["result"].clone();
+            }
+            // What it wants to know itself is how it is set up: it is to look for no schemas in the world.
+            if let (Some(id), Some(items)) = (message.get("id"), message["params"]["items"].as_array()) {
+                let settings = vec![json!({ "schema": { "enabled": true, "catalogs": [] } }); items.len()];
+                self.send(&json!({ "jsonrpc": "2.0", "id": id, "result": settings }));
+            }
+        }
+    }
+
+    /// What it offers at the end of a text: what is shown, and what is said of it.
+    fn complete(&mut self, path: &Path, text: &str) -> Vec<(String, String)> {
+        std::fs::write(path, text).expect("a spec");
+        let document =
+            json!({ "uri": format!("file://{}", path.display()), "languageId": "toml", "version": 1, "text": text });
+        self.send(&json!({
+            "jsonrpc": "2.0", "method": "textDocument/didOpen", "params": { "textDocument": document },
+        }));
+        let last = text.lines().last().unwrap_or_default();
+        let at = if text.ends_with('\n') { 0 } else { last.len() };
+        let position = json!({ "line": text.matches('\n').count(), "character": at });
+        let offered = self.ask("textDocument/completion", &json!({ "textDocument": document, "position": position }));
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let items = offered.as_array().into_iter().flatten();
+        items.map(|item| (text(&item["label"]), text(&item["documentation"]["value"]))).collect()
+    }
+}
+
+impl Drop for Taplo {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// With each of the two ways in which README names the schema.
+#[test]
+fn taplo_completes_keys_and_values_with_their_meaning() {
+    for (head, config) in [
+        ("#:schema ../novella.schema.json\n", ""),
+        ("", "include = [\"specs/**/*.toml\"]\n[schema]\npath = \"novella.schema.json\"\n"),
+    ] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let specs = directory.path().join("specs");
+        std::fs::create_dir(&specs).expect("a directory");
+        std::fs::copy("docs/novella.schema.json", directory.path().join("novella.schema.json")).expect("the schema");
+        if !config.is_empty() {
+            std::fs::write(directory.path().join(".taplo.toml"), config).expect("its configuration");
+        }
+        let Some(mut taplo) = Taplo::start(directory.path()) else {
+            println!(
+                "skipped: there is no taplo with a language server; `cargo install taplo-cli --features lsp`, or name one with \
+                 NOVELLA_TEST_TAPLO"
+            );
+            return;
+        };
+        let offered = taplo.complete(&specs.join("keys.toml"), &format!("{head}[server.web]\n"));
+        for (key, meaning) in novella::spec::json_schema::keys(ResourceKind::Server) {
+            let said: Vec<&str> = offered.iter().filter(|(it, _)| *it == key).map(|(_, said)| said.as_str()).collect();
+            // What is a table of its own says what that is.
+            let is_table = ["lifecycle", "root_disk"].contains(&key.as_str());
+            assert!(
+                said.contains(&meaning.as_str()) || is_table && !said.is_empty(),
+                "{key}: {meaning:?} and {said:?}"
+            );
+        }
+        let image: Vec<_> = offered.iter().filter(|(key, _)| key == "image").collect();
+        assert_eq!(image, [&("image".to_owned(), "The image. Needed.".to_owned())]);
+        println!("{} keys are offered", offered.len());
+
+        let offered = taplo.complete(&specs.join("values.toml"), &format!("{head}[server.web]\npower = "));
+        for (value, meaning) in [("\"on\"", "Running."), ("\"off\"", "Defined and shut off.")] {
+            assert!(offered.contains(&(value.into(), meaning.into())), "{offered:?}");
+        }
+    }
 }

@@ -29,6 +29,9 @@ const NAME: &str = "^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$";
 /// A dotted quad, or anything with the letters of an IPv6 address in it.
 const ADDRESS: &str = r"(\d{1,3}(\.\d{1,3}){3}|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*)";
 
+/// A string with a variable in it.
+const VARIABLE: &str = r"\$\{var\.[a-z][a-z0-9_]*\}";
+
 /// The whole schema.
 pub fn document() -> Value {
     let settings = SchemaSettings::draft07().with(|settings| {
@@ -58,10 +61,7 @@ pub fn document() -> Value {
         properties.insert(kind.to_string(), named(&description, NAME, schema.to_value()));
     }
     let mut definitions = generator.take_definitions(false);
-    let is_table = |schema: &Value| schema.get("properties").is_some();
-    let tables = definitions.iter().filter(|(_, schema)| is_table(schema));
-    let mut written =
-        Written { tables: tables.map(|(name, _)| json!({ "$ref": format!("#/$defs/{name}") })).collect() };
+    let mut written = Written { definitions: definitions.clone() };
     for definition in definitions.values_mut() {
         if let Ok(schema) = definition.try_into() {
             written.transform(schema);
@@ -72,7 +72,7 @@ pub fn document() -> Value {
         json!({
             "type": "string",
             "description": "A string with `${var.NAME}` in it.",
-            "pattern": r"\$\{var\.[a-z][a-z0-9_]*\}",
+            "pattern": VARIABLE,
         }),
     );
     json!({
@@ -134,8 +134,8 @@ pub(super) fn variable(_: &mut SchemaGenerator) -> Schema {
 /// Makes of what serde reads what people write: there is no `null` in TOML, an unknown key is an error, and a variable may
 /// stand for any value.
 struct Written {
-    /// References to tables, which are written out: no variable stands for one.
-    tables: Vec<Value>,
+    /// What is referred to by name, as serde reads it.
+    definitions: Map<String, Value>,
 }
 
 impl Transform for Written {
@@ -173,15 +173,52 @@ impl Written {
             _ => None,
         };
         let value = alone.unwrap_or_else(|| schema.take());
-        if self.tables.contains(&value) {
+        // A table is written out: no variable stands for one.
+        if self.definition(&value).is_some_and(|it| it.get("properties").is_some()) {
             *schema = value;
             return;
         }
-        let mut choice = json!({ "anyOf": [value, { "$ref": "#/$defs/WithVariable" }] });
-        if let (Some(description), Some(choice)) = (description, choice.as_object_mut()) {
-            choice.insert("description".into(), description);
+        *schema = self.with_variable(&value, description.as_ref());
+    }
+
+    /// What a reference leads to.
+    fn definition(&self, value: &Value) -> Option<&Value> {
+        self.definitions.get(value.get("$ref")?.as_str()?.strip_prefix("#/$defs/")?)
+    }
+
+    /// The value or a string with a variable in it. Taplo lists a key once for each part of a choice, with what that part says:
+    /// so there is no choice where there need be none, and the description is in each part.
+    fn with_variable(&self, value: &Value, description: Option<&Value>) -> Value {
+        let described = |value: &Value| {
+            let mut value = self.definition(value).unwrap_or(value).clone();
+            if let (Some(description), Some(object)) = (description, value.as_object_mut()) {
+                object.insert("description".into(), description.clone());
+            }
+            value
+        };
+        let mut value = described(value);
+        let variable = json!({ "$ref": "#/$defs/WithVariable" });
+        let parts = |value: &Value, key: &str| value.get(key).and_then(Value::as_array).cloned();
+        if let Some(words) = parts(&value, "oneOf") {
+            let each = |key: &str| words.iter().map(|word| word[key].clone()).collect::<Vec<_>>();
+            let words = json!({ "type": "string", "enum": each("const"), "x-taplo": { "docs": { "enumValues": each("description") } } });
+            return json!({ "anyOf": [described(&words), variable], "description": value["description"] });
         }
-        *schema = choice;
+        if let Some(parts) = parts(&value, "anyOf") {
+            let is_table = |part: &Value| self.definition(part).is_some_and(|it| it.get("properties").is_some());
+            let parts = parts.iter().map(|part| if is_table(part) { part.clone() } else { described(part) });
+            value["anyOf"] = parts.chain([variable]).collect();
+            return value;
+        }
+        match (value.get("type"), value.get("pattern").and_then(Value::as_str)) {
+            (_, Some(pattern)) => value["pattern"] = format!("{pattern}|{VARIABLE}").into(),
+            (Some(kind), None) if kind != "string" => {
+                value["type"] = json!([kind, "string"]);
+                value["pattern"] = VARIABLE.into();
+            }
+            _ => {}
+        }
+        value
     }
 }
 
