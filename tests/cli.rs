@@ -168,17 +168,6 @@ fn wrong_arguments_are_told_apart_from_failures() {
 }
 
 #[test]
-fn completions_name_the_verbs() {
-    let place = Place::new(BASE);
-    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        place.novella(&["completions", shell]).ends(0).out("destroy").out("leases").out("free").out("console");
-    }
-    for shell in ["bash", "zsh", "fish"] {
-        place.novella(&["completions", shell]).ends(0).out("cloud-init");
-    }
-}
-
-#[test]
 fn a_log_has_no_colours_where_none_are_wanted() {
     let place = Place::new(BASE);
     let said = place.novella(&["apply", "--auto-approve", "--log", "trace", "--no-color"]);

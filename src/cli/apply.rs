@@ -12,7 +12,7 @@ use crate::cli::saved::SavedFile;
 use crate::cli::scope::{self, ScopeArguments};
 use crate::cli::session::{self, Target};
 use crate::cli::telling::Telling;
-use crate::cli::{FAILED, Global, INTERRUPTED, Stop, destroy, interrupt, lock};
+use crate::cli::{FAILED, Global, INTERRUPTED, Stop, candidates, destroy, interrupt, lock};
 use crate::desired::Desired;
 use crate::host::Host;
 use crate::plan::Plan;
@@ -44,7 +44,7 @@ pub(super) struct Arguments {
     #[command(flatten)]
     patience: session::Patience,
     /// Take this away although it has `prevent_destroy`; can be given more than once
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", add = candidates::addresses())]
     allow_destroy: Vec<String>,
     #[command(flatten)]
     scope: ScopeArguments,
@@ -68,7 +68,7 @@ pub(super) struct ApplyArguments {
     #[arg(long)]
     defer_reboots: bool,
     /// Give this server a new root disk, from what the spec says now; can be given more than once
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", add = candidates::server_addresses())]
     replace: Vec<String>,
 }
 

@@ -1,6 +1,6 @@
 //! `novella approve`.
 
-use crate::cli::{FAILED, Global, Stop, session};
+use crate::cli::{FAILED, Global, Stop, candidates, session};
 use crate::report;
 use crate::report::{ADD, BOLD};
 use crate::store::who::person;
@@ -12,7 +12,7 @@ use crate::watch::pending::{Approval, FEWEST_DIGITS, Pending, too_many};
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The digest of the plan that waits, or its first 8 digits; without it, the plan is shown
-    #[arg(value_name = "DIGEST")]
+    #[arg(value_name = "DIGEST", add = candidates::digests())]
     digest: Option<String>,
     /// Let it destroy and replace more resources than `watch --max-deletes` lets
     #[arg(long, requires = "digest")]

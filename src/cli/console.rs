@@ -11,7 +11,7 @@ use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use signal_hook::consts::{SIGHUP, SIGTERM};
 
 use crate::cli::servers::{Servers, machine};
-use crate::cli::{Global, INTERRUPTED, Stop};
+use crate::cli::{Global, INTERRUPTED, Stop, candidates};
 use crate::host::HostError;
 use crate::host::hypervisor::Console;
 use crate::report;
@@ -23,6 +23,7 @@ const ESCAPE: u8 = 0x1d;
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The server, as `web` or `server.web`
+    #[arg(add = candidates::servers())]
     server: String,
     /// Take the console from whoever is at it
     #[arg(long)]

@@ -1,14 +1,14 @@
 //! `novella explain`.
 
 use crate::cli::session::{self, Target};
-use crate::cli::{FAILED, Global, Stop};
+use crate::cli::{FAILED, Global, Stop, candidates};
 use crate::report::explain::{Known, explain};
 use crate::{reconcile, report};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// An address, or one key or attribute of it: `server.web`, `server.web.memory`
-    #[arg(value_name = "ADDRESS[.FIELD]")]
+    #[arg(value_name = "ADDRESS[.FIELD]", add = candidates::questions())]
     question: String,
 }
 

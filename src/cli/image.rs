@@ -9,7 +9,7 @@ use crate::address::{Name, ResourceKind};
 use crate::blueprint::key::{ObjectKind, domain_key};
 use crate::blueprint::object::{BaseRole, Locked, Object, Source};
 use crate::cli::session::{self, Target};
-use crate::cli::{Global, Stop, lock};
+use crate::cli::{Global, Stop, candidates, lock};
 use crate::desired::{Desired, ImageFile};
 use crate::host::HostError;
 use crate::host::images::{Cached, Images};
@@ -62,7 +62,7 @@ struct Prune {
 #[derive(Debug, clap::Args)]
 struct Update {
     /// The images, by name; all of them if none is named
-    #[arg(value_name = "IMAGE")]
+    #[arg(value_name = "IMAGE", add = candidates::images())]
     images: Vec<String>,
 }
 

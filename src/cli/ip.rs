@@ -4,7 +4,7 @@ use clap::Subcommand;
 
 use crate::address::ResourceKind;
 use crate::blueprint::usage;
-use crate::cli::{FAILED, Global, Stop, session};
+use crate::cli::{FAILED, Global, Stop, candidates, session};
 use crate::diagnostic::has_errors;
 use crate::report;
 use crate::report::addresses;
@@ -26,6 +26,7 @@ enum What {
 #[derive(Debug, clap::Args)]
 struct Of {
     /// The network, as `private` or `network.private`
+    #[arg(add = candidates::networks())]
     network: String,
     /// Print JSON
     #[arg(long)]

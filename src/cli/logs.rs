@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cli::servers::{Servers, machine};
-use crate::cli::{Global, Stop};
+use crate::cli::{Global, Stop, candidates};
 use crate::host::HostError;
 use crate::report;
 use crate::report::console::{Cleaner, raw};
@@ -21,6 +21,7 @@ const OLDER: u32 = 9;
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The server, as `web` or `server.web`
+    #[arg(add = candidates::servers())]
     server: String,
     /// Go on with what is said from now on, until Ctrl-C
     #[arg(long, short)]

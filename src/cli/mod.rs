@@ -6,6 +6,7 @@
 
 mod apply;
 mod approve;
+mod candidates;
 mod completions;
 mod console;
 mod destroy;
@@ -172,7 +173,7 @@ enum Verb {
     Doctor,
     /// Tell where a value comes from, what was made of it, and what a change of it costs
     Explain(explain::Arguments),
-    /// Draw what refers to what, for Graphviz or Mermaid
+    /// Draw what refers to what, as a picture, or for Graphviz or Mermaid
     Graph(graph::Arguments),
     /// Give the spec files their canonical spacing; comments and order stay
     Fmt(fmt::Arguments),
@@ -181,7 +182,7 @@ enum Verb {
     /// Write the manual pages
     #[command(hide = true)]
     Man(man::Arguments),
-    /// Print the completions for a shell
+    /// Print what makes a shell complete verbs, options, and the names in the spec and the state
     Completions(completions::Arguments),
 }
 
@@ -191,6 +192,7 @@ fn command() -> clap::Command {
 
 /// Runs the program with the arguments it was started with.
 pub fn run() -> ExitCode {
+    candidates::answer();
     let matches = command().get_matches();
     let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     cli.global.given = given::Arguments::read(&matches);
@@ -235,7 +237,7 @@ pub fn run() -> ExitCode {
             Ok(())
         }
         Verb::Man(arguments) => man::run(&arguments, command()),
-        Verb::Completions(arguments) => completions::run(&arguments, &mut command()),
+        Verb::Completions(arguments) => completions::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

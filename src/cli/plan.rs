@@ -11,7 +11,7 @@ use crate::cli::format::FormatArguments;
 use crate::cli::saved;
 use crate::cli::scope::{self, ScopeArguments};
 use crate::cli::session::{self, Target};
-use crate::cli::{CHANGES, Global, Stop, lock};
+use crate::cli::{CHANGES, Global, Stop, candidates, lock};
 use crate::desired::Desired;
 use crate::host::Host;
 use crate::host::recorded::RecordedHost;
@@ -47,10 +47,10 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
     refresh: bool,
     /// Show what `apply --replace` would do; can be given more than once
-    #[arg(long, value_name = "ADDRESS", conflicts_with = "destroy")]
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "destroy", add = candidates::server_addresses())]
     replace: Vec<String>,
     /// Show what the same with `--allow-destroy` would do; can be given more than once
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", add = candidates::addresses())]
     allow_destroy: Vec<String>,
     /// Save the plan in this file as well, open to its owner only: `novella apply FILE` carries it out
     #[arg(long, value_name = "FILE")]

@@ -10,7 +10,7 @@ use crate::blueprint::key::domain_key;
 use crate::blueprint::object::{Object, Power};
 use crate::cli::servers::Servers;
 use crate::cli::session::Target;
-use crate::cli::{FAILED, Global, Stop};
+use crate::cli::{FAILED, Global, Stop, candidates};
 use crate::host::HostError;
 use crate::report::{self, BOLD};
 
@@ -20,14 +20,14 @@ const AT_ONCE: usize = 8;
 #[derive(Debug, clap::Args)]
 pub(super) struct StartArguments {
     /// The servers, as `web` or `server.web`
-    #[arg(required = true, value_name = "SERVER")]
+    #[arg(required = true, value_name = "SERVER", add = candidates::servers())]
     servers: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct StopArguments {
     /// The servers, as `web` or `server.web`
-    #[arg(required = true, value_name = "SERVER")]
+    #[arg(required = true, value_name = "SERVER", add = candidates::servers())]
     servers: Vec<String>,
     /// Force them off at once, as if the plug were pulled
     #[arg(long)]

@@ -8,7 +8,7 @@ use crate::address::{Address, Name, ResourceKind};
 use crate::blueprint::key::domain_key;
 use crate::blueprint::object::Domain;
 use crate::cli::session::{self, Target};
-use crate::cli::{FAILED, Global, INTERRUPTED, Stop, interrupt};
+use crate::cli::{FAILED, Global, INTERRUPTED, Stop, candidates, interrupt};
 use crate::host::HostError;
 use crate::plan::world::Recorded;
 use crate::report;
@@ -21,7 +21,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     pending: bool,
     /// The servers, by name
-    #[arg(value_name = "SERVER", required_unless_present = "pending")]
+    #[arg(value_name = "SERVER", required_unless_present = "pending", add = candidates::servers())]
     servers: Vec<Name>,
     #[command(flatten)]
     patience: session::Patience,

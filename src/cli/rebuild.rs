@@ -1,7 +1,7 @@
 //! `novella rebuild`.
 
 use crate::cli::apply::{self, Errand, Locking, carry_out};
-use crate::cli::{Global, Stop};
+use crate::cli::{Global, Stop, candidates};
 use crate::reconcile;
 
 #[derive(Debug, clap::Args)]
@@ -9,7 +9,7 @@ pub(super) struct RebuildArguments {
     #[command(flatten)]
     common: apply::Arguments,
     /// The servers, as `web` or `server.web`
-    #[arg(value_name = "SERVER", required = true)]
+    #[arg(value_name = "SERVER", required = true, add = candidates::servers())]
     servers: Vec<String>,
 }
 

@@ -1,7 +1,7 @@
 //! `--target` and `--exclude`.
 
 use crate::choice;
-use crate::cli::{FAILED, Stop, session};
+use crate::cli::{FAILED, Stop, candidates, session};
 use crate::desired::Desired;
 use crate::plan::world::Recorded;
 use crate::plan::{Plan, Scope};
@@ -12,10 +12,10 @@ use crate::spec::Source;
 #[derive(Debug, Default, clap::Args)]
 pub(super) struct ScopeArguments {
     /// Only this resource, with what it needs; can be given more than once
-    #[arg(long, value_name = "ADDRESS", conflicts_with = "exclude")]
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "exclude", add = candidates::addresses())]
     pub target: Vec<String>,
     /// Everything but this resource, and what depends on it; can be given more than once
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", add = candidates::addresses())]
     pub exclude: Vec<String>,
 }
 

@@ -7,12 +7,13 @@ use std::process::Command;
 use std::time::UNIX_EPOCH;
 
 use crate::cli::servers::{Place, Servers, machine, places};
-use crate::cli::{Global, Stop, session};
+use crate::cli::{Global, Stop, candidates, session};
 use crate::host::{HostError, command};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The server, as `web` or `server.web`
+    #[arg(add = candidates::servers())]
     server: String,
     /// The user to log in as; else whom ssh takes
     #[arg(long, short, value_name = "USER")]

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::cli::apply::approved;
 use crate::cli::servers::machine;
 use crate::cli::session::{self, Target};
-use crate::cli::{FAILED, Global, Stop};
+use crate::cli::{FAILED, Global, Stop, candidates};
 use crate::host::images::trash::{Entry, Trashed};
 use crate::report;
 use crate::report::leases::relative;
@@ -41,6 +41,7 @@ struct ListArguments {
 #[derive(Debug, clap::Args)]
 struct RestoreArguments {
     /// What it is called in the trash
+    #[arg(add = candidates::trashed())]
     id: String,
     /// Put it in this place, and not where it was: `server.NAME` (its root disk), `server.NAME/DISK` or `volume.NAME`
     #[arg(long = "as", value_name = "ADDR")]

@@ -1,12 +1,13 @@
 //! `novella vnc`.
 
 use crate::cli::servers::{Servers, machine};
-use crate::cli::{Global, Stop};
+use crate::cli::{Global, Stop, candidates};
 use crate::report;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The server, as `web` or `server.web`
+    #[arg(add = candidates::servers())]
     server: String,
     /// Print JSON
     #[arg(long)]

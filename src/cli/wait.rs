@@ -24,7 +24,7 @@ use crate::blueprint::object::Domain;
 use crate::cli::logs::Log;
 use crate::cli::servers::{Place, Servers, domain, machine, places};
 use crate::cli::session::{self, Target};
-use crate::cli::{FAILED, Global, Stop};
+use crate::cli::{FAILED, Global, Stop, candidates};
 use crate::host::HostError;
 use crate::host::hypervisor::Hypervisor;
 use crate::host::machine::Machine;
@@ -44,7 +44,7 @@ const CLOCKS: u64 = 5;
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The servers, as `web` or `server.web`; all of them are waited for
-    #[arg(required = true, value_name = "SERVER")]
+    #[arg(required = true, value_name = "SERVER", add = candidates::servers())]
     servers: Vec<String>,
     /// What to wait for
     #[arg(long = "for", value_name = "WHAT", default_value = "ip")]

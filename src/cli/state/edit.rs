@@ -3,7 +3,7 @@
 use crate::address::Address;
 use crate::cli::session::{self, Patience};
 use crate::cli::state::{self, Edit, rewrite};
-use crate::cli::{Global, Stop};
+use crate::cli::{Global, Stop, candidates};
 use crate::plan::records::{self, Refusal};
 use crate::report;
 use crate::store::Store as _;
@@ -11,7 +11,7 @@ use crate::store::Store as _;
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct MvArguments {
     /// The resource as it is recorded, as `image.debian`
-    #[arg(value_parser = state::address)]
+    #[arg(value_parser = state::address, add = candidates::recorded_addresses())]
     from: Address,
     /// The same under its new name
     #[arg(value_parser = state::address)]
@@ -23,7 +23,7 @@ pub(in crate::cli) struct MvArguments {
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct RmArguments {
     /// The resources, as `server.web`
-    #[arg(required = true, value_name = "ADDRESS", value_parser = state::address)]
+    #[arg(required = true, value_name = "ADDRESS", value_parser = state::address, add = candidates::recorded_addresses())]
     addresses: Vec<Address>,
     #[command(flatten)]
     patience: Patience,

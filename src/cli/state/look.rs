@@ -1,7 +1,7 @@
 //! `novella state list` and `novella state show`.
 
 use crate::address::Address;
-use crate::cli::{Global, Stop, session, state};
+use crate::cli::{Global, Stop, candidates, session, state};
 use crate::plan::records::{self, Refusal};
 use crate::report;
 
@@ -15,7 +15,7 @@ pub(in crate::cli) struct ListArguments {
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct ShowArguments {
     /// The resource, as `server.web`
-    #[arg(value_parser = state::address)]
+    #[arg(value_parser = state::address, add = candidates::recorded_addresses())]
     address: Address,
     /// Print JSON
     #[arg(long)]
