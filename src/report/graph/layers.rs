@@ -16,19 +16,11 @@ const ROUNDS: usize = 12;
 const BEND: f64 = 0.3;
 const GAP: f64 = 0.35;
 
-/// What stands in a column.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// The node of this number.
-    Node(usize),
-    /// A line on its way.
-    Bend,
-}
-
 /// A node or a bend.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Item {
-    pub kind: Kind,
+    /// Whether it is a line on its way, and no node.
+    pub is_bend: bool,
     /// The number of its column, from the left.
     pub column: usize,
     /// Where its middle is, from the top, in heights of a node.
@@ -36,15 +28,12 @@ pub(super) struct Item {
 }
 
 impl Item {
-    const fn new(kind: Kind, column: usize) -> Self {
-        Self { kind, column, middle: 0.0 }
+    const fn new(is_bend: bool, column: usize) -> Self {
+        Self { is_bend, column, middle: 0.0 }
     }
 
     fn height(&self) -> f64 {
-        match self.kind {
-            Kind::Node(_) => 1.0 + GAP,
-            Kind::Bend => BEND + GAP,
-        }
+        GAP + if self.is_bend { BEND } else { 1.0 }
     }
 }
 
@@ -63,14 +52,13 @@ impl Layers {
     /// Places this many nodes with these edges between them, which go in no circle.
     pub(super) fn new(nodes: usize, edges: &[(usize, usize)]) -> Self {
         let columns = columns(nodes, edges);
-        let mut items: Vec<Item> =
-            columns.iter().enumerate().map(|(node, &column)| Item::new(Kind::Node(node), column)).collect();
+        let mut items: Vec<Item> = columns.iter().map(|&column| Item::new(false, column)).collect();
         let (mut lines, mut bends) = (BTreeSet::new(), BTreeMap::new());
         for &(from, to) in edges {
             let mut last = from;
             for column in columns[from] + 1..columns[to] {
                 let bend = *bends.entry((to, column)).or_insert_with(|| {
-                    items.push(Item::new(Kind::Bend, column));
+                    items.push(Item::new(true, column));
                     items.len() - 1
                 });
                 lines.insert((last, bend));

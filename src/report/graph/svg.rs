@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use crate::plan::Action;
 use crate::report::clean_line;
-use crate::report::graph::layers::{Item, Kind, Layers};
+use crate::report::graph::layers::{Item, Layers};
 use crate::report::graph::{COLOURS, Graph};
 use crate::report::html::{CHARACTER, escape};
 use crate::report::plan::symbol;
@@ -89,7 +89,7 @@ pub(super) fn draw(graph: &Graph) -> String {
             text,
             "<path class=\"line\" d=\"M{start:.1} {above:.1}C{half:.1} {above:.1} {half:.1} {below:.1} {end:.1} {below:.1}"
         );
-        if to.kind == Kind::Bend {
+        if to.is_bend {
             let _ = write!(text, "h{:.1}", columns[to.column].width);
         }
         text.push_str("\"/>\n");
