@@ -100,12 +100,16 @@ fn bash_knows_what_the_spec_and_the_state_have() {
     // What the spec has no more is still there, and a spec with mistakes is still read.
     place.write(&format!("{}\n[server.half]\nflavor = \"none\"\n", BASE.replace("[server.spare]", "[server.other]")));
     let before = files(place.0.path());
-    let offered = bash(&place, &["novella ssh ", "novella state show server.s", "novella ssh --specs nowhere "]);
+    let offered = bash(
+        &place,
+        &["novella ssh ", "novella state show server.s", "novella ssh --specs nowhere ", "novella history show "],
+    );
     assert_eq!(files(place.0.path()), before, "something was written");
     let offered = offered.expect("bash was there");
     assert_eq!(words(&offered[0]), ["db", "half", "other", "spare", "web", "web-1", "web-2"]);
     assert_eq!(words(&offered[1]), ["server.spare"]);
     assert_eq!(words(&offered[2]), ["db", "spare", "web-1", "web-2"], "the state is there");
+    assert_eq!(words(&offered[3]), ["1"]);
 }
 
 /// A digest is offered while a plan waits, and a disk while it is in the trash of this machine.

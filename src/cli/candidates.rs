@@ -16,6 +16,7 @@ use crate::cli::{Global, command, given};
 use crate::desired::{self, Desired};
 use crate::spec::{self, Source, json_schema};
 use crate::store::export;
+use crate::store::history::{self, Begun};
 use crate::watch::{self, pending::Pending};
 
 /// The variable by which a shell asks.
@@ -51,6 +52,18 @@ pub(super) fn server_addresses() -> ArgValueCompleter {
     completer(|global, _| of_kind(&known(global), ResourceKind::Server).map(candidate).collect())
 }
 
+/// Addresses of what has a disk that can be in the trash.
+pub(super) fn disks() -> ArgValueCompleter {
+    completer(|global, _| {
+        let known = known(global);
+        [ResourceKind::Server, ResourceKind::Volume]
+            .iter()
+            .flat_map(|kind| of_kind(&known, *kind))
+            .map(candidate)
+            .collect()
+    })
+}
+
 /// Addresses of the state.
 pub(super) fn recorded_addresses() -> ArgValueCompleter {
     completer(|global, _| recorded(global).iter().map(candidate).collect())
@@ -80,6 +93,18 @@ pub(super) fn trashed() -> ArgValueCompleter {
             CompletionCandidate::new(entry.id).help(Some(entry.address.to_string().into()))
         };
         entries.into_iter().map(candidate).collect()
+    })
+}
+
+/// The numbers of the runs in the history, the last first.
+pub(super) fn runs() -> ArgValueCompleter {
+    completer(|global, _| {
+        let entries = history::read(&session::state_dir(global)).unwrap_or_default();
+        let run = |entry: history::Entry| {
+            let Begun { number, operation, summary, .. } = entry.begun;
+            CompletionCandidate::new(number.to_string()).help(Some(format!("{operation}: {summary}").into()))
+        };
+        entries.into_iter().rev().map(run).collect()
     })
 }
 

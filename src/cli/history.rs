@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use crate::cli::{Global, Stop, session};
+use crate::cli::{Global, Stop, candidates, session};
 use crate::report;
 use crate::store::{StoreError, history};
 
@@ -24,7 +24,7 @@ enum What {
     /// Show one run with its steps
     Show {
         /// Its number
-        #[arg(value_name = "N")]
+        #[arg(value_name = "N", add = candidates::runs())]
         number: u64,
         /// Print JSON
         #[arg(long)]

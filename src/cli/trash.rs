@@ -44,7 +44,7 @@ struct RestoreArguments {
     #[arg(add = candidates::trashed())]
     id: String,
     /// Put it in this place, and not where it was: `server.NAME` (its root disk), `server.NAME/DISK` or `volume.NAME`
-    #[arg(long = "as", value_name = "ADDR")]
+    #[arg(long = "as", value_name = "ADDR", add = candidates::disks())]
     place: Option<Trashed>,
 }
 
