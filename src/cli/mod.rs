@@ -21,6 +21,7 @@ mod given;
 mod graph;
 mod history;
 mod image;
+mod import;
 mod interrupt;
 mod ip;
 mod journal;
@@ -140,6 +141,8 @@ enum Verb {
     Leases(leases::Arguments),
     /// Show which addresses of a network are in use, and which are free
     Ip(ip::Arguments),
+    /// Tell a libvirt domain of others as a spec, naming each field that would differ; the domain is only read
+    Import(import::Arguments),
     /// Show and tidy the image cache, and lock images to what they are
     Image(image::Arguments),
     /// Apply whatever is saved, and keep it so; what would destroy or disturb waits for approval
@@ -214,6 +217,7 @@ pub fn run() -> ExitCode {
         Verb::Show(arguments) => show::run(&global, &arguments),
         Verb::Leases(arguments) => leases::run(&global, &arguments),
         Verb::Ip(arguments) => ip::run(&global, &arguments),
+        Verb::Import(arguments) => import::run(&global, &arguments),
         Verb::Image(arguments) => image::run(&global, &arguments),
         Verb::Watch(arguments) => watch::run(&global, &arguments),
         Verb::Approve(arguments) => approve::run(&global, &arguments),

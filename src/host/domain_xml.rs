@@ -10,6 +10,8 @@
 //! </novella:server>
 //! ```
 
+pub mod foreign;
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -163,6 +163,11 @@ pub mod hypervisor {
         }
 
         /// Never called.
+        pub fn foreign(&self, _: &str) -> Result<crate::host::domain_xml::foreign::Foreign, HostError> {
+            match *self {}
+        }
+
+        /// Never called.
         pub fn vnc(&self, _: &Name) -> Result<(String, u16), HostError> {
             match *self {}
         }

@@ -17,6 +17,7 @@ mod edits;
 mod exposure;
 mod foreign;
 mod images;
+mod import;
 mod interrupt;
 mod ipv6;
 mod kill;

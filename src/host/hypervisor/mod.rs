@@ -4,6 +4,7 @@
 //! - `devices`: what a guest takes while it runs: interfaces that come and go, what is in its drive, cables.
 //! - `power`: starting, shutting down, forcing off.
 //! - `overlays`: snapshots over our disks.
+//! - `foreign`: looking at a domain of others.
 //! - `guest`: what people do to one guest by hand.
 //! - here: what is there, making it what it is to be, and taking it away.
 //!
@@ -11,6 +12,7 @@
 
 mod connection;
 mod devices;
+mod foreign;
 mod guest;
 mod overlays;
 mod power;
