@@ -62,7 +62,8 @@ const A_PASS: Duration = Duration::from_mins(5);
 /// How verbs that write wait for each other.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(super) struct Patience {
-    /// How long to wait for another novella that works on the state, as `90s`, `5m`, `2h`
+    /// How long to wait for another novella that works on the state, as `90s`, `5m`, `2h`; for a pass of a daemon, 5m at
+    /// least
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = length)]
     lock_timeout: Duration,
 }

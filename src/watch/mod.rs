@@ -15,7 +15,7 @@
 //! be lived through in a moment. [`outside`] is the real world: inotify, signals, time. [`systemd`] tells the service manager,
 //! [`socket`] those who ask what is done just now.
 //!
-//! All that the daemon writes is in one directory in that of the state:
+//! All that the daemon writes is in one directory in that of the state, but for its [`socket`]:
 //!
 //! ```text
 //! state/watch/lock           which daemon this state has; see `store::lock`

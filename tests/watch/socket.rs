@@ -5,11 +5,13 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use novella::store::lock::StateLock;
+use novella::watch::socket::{self, Now, Server};
 use serde_json::{Value, json};
 
 use crate::common::BASE;
@@ -122,6 +124,39 @@ fn fifty_ask_at_once() {
         assert!(Instant::now() < deadline, "{} handles, {before} before", home.handles());
         thread::sleep(Duration::from_millis(20));
     }
+}
+
+#[test]
+fn it_answers_in_the_midst_of_a_pass() {
+    let home = Home::new(BASE);
+    home.rests();
+    let more = BASE.replace("count = 2", "count = 40");
+    fs::write(home.file(), &more).expect("saved");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let step = loop {
+        let now = home.answer(ASK.as_bytes())["now"].take();
+        if let Some(step) = now["steps"].get(0) {
+            assert!(now["pass_since"].is_u64(), "{now}");
+            break step.clone();
+        }
+        assert!(Instant::now() < deadline, "{}", home.said());
+    };
+    assert!(step["address"].as_str().is_some_and(|it| it.contains('.')), "{step}");
+    assert!(step["since"].is_u64(), "{step}");
+    home.settled(&more);
+    home.rests();
+}
+
+#[test]
+fn a_path_too_long_for_a_socket_is_no_hindrance() {
+    let place = Place::new(BASE);
+    let state = place.path(&["a-directory-with-a-long-name"; 5].join("/"));
+    fs::create_dir_all(&state).expect("a directory");
+    assert!(socket::path(&state).as_os_str().len() > 107);
+    let server = Server::begin(&state, Arc::default()).expect("a socket");
+    assert_eq!(socket::ask(&state).expect("an answer"), Now::default());
+    drop(server);
+    assert!(!socket::path(&state).exists());
 }
 
 #[test]
