@@ -25,6 +25,7 @@ use crate::store::lock::StateLock;
 use crate::store::sled::SledStore;
 use crate::store::{StoreError, export};
 use crate::value::{parse_span, unix_now};
+use crate::watch;
 use crate::wishes::Wishes;
 
 /// Reads and resolves the spec, and prints what is wrong with it.
@@ -55,10 +56,14 @@ pub(super) fn length(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs(seconds.into()))
 }
 
+/// How long a pass of the daemon is waited for at least.
+const A_PASS: Duration = Duration::from_mins(5);
+
 /// How verbs that write wait for each other.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(super) struct Patience {
-    /// How long to wait for another novella that works on the state, as `90s`, `5m`, `2h`
+    /// How long to wait for another novella that works on the state, as `90s`, `5m`, `2h`; for a pass of a daemon, 5m at
+    /// least
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = length)]
     lock_timeout: Duration,
 }
@@ -66,12 +71,17 @@ pub(super) struct Patience {
 /// Opens the state in order to write to it.
 pub(super) fn store(global: &Global, operation: &str, patience: Patience) -> Result<SledStore, StoreError> {
     let dir = state_dir(global);
-    if !patience.lock_timeout.is_zero()
-        && let Some(holder) = StateLock::holder(&dir)
+    let holder = StateLock::holder(&dir);
+    // A daemon gives the state away after each pass, and waits as long as somebody else has it.
+    let is_watched = StateLock::holder(&watch::directory(&dir)).is_some();
+    let is_lent = is_watched && holder.as_ref().is_none_or(|holder| holder.operation == "watch");
+    let timeout = if is_lent { patience.lock_timeout.max(A_PASS) } else { patience.lock_timeout };
+    if !timeout.is_zero()
+        && let Some(holder) = holder
     {
         report::note(format_args!("note: waiting for {}", report::clean_line(&holder.to_string())));
     }
-    SledStore::with_lock(StateLock::acquire(&dir, operation, patience.lock_timeout)?)
+    SledStore::with_lock(StateLock::acquire(&dir, operation, timeout)?)
 }
 
 /// The host that the verbs work on.

@@ -6,6 +6,7 @@ use crate::report::history::time;
 use crate::report::{ADD, BOLD, CHANGE, REMOVE, clean, clean_line, count, line, note, span, table};
 use crate::store::lock::Holder;
 use crate::watch::pending::Pending;
+use crate::watch::socket::Now;
 use crate::watch::status::{Health, LastPass, RefusedApproval, Status};
 
 /// It has begun.
@@ -61,6 +62,25 @@ pub fn refused(refused: &RefusedApproval) {
         refused.digest.short(),
         clean(&refused.why)
     ));
+}
+
+/// There is no socket to ask it.
+pub fn no_socket(error: &std::io::Error) {
+    note(format_args!("warning: no socket can be made, so `status` tells nothing of a pass that runs: {error}"));
+}
+
+/// What is done just now; nothing where no pass runs.
+pub fn now(now: &Now, unix: u64) -> String {
+    let mut text = String::new();
+    let Some(since) = now.pass_since else { return text };
+    push(&mut text, format_args!("\n{BOLD}A pass runs{BOLD:#}, begun {}.", ago(since, unix)));
+    if !now.steps.is_empty() {
+        let rows = now.steps.iter().map(|it| {
+            vec![it.address.clone(), clean_line(&it.object).to_string(), it.deed.clone(), ago(it.since, unix)]
+        });
+        text.push_str(&table::render(&["RESOURCE", "OBJECT", "STEP", "SINCE"], &rows.collect::<Vec<_>>()));
+    }
+    text
 }
 
 /// How things are. `holder` is the daemon, if one runs.

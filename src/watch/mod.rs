@@ -12,9 +12,10 @@
 //!
 //! [`specs`] keeps the last good spec, [`status`] is what is told of all this, [`daemon`] turns the wheel: it is handed the
 //! [`World`](daemon::World) with its clock and its events, and somebody who does a [`Pass`](daemon::Pass), so that hours can
-//! be lived through in a moment. [`outside`] is the real world: inotify, signals, time. [`systemd`] tells the service manager.
+//! be lived through in a moment. [`outside`] is the real world: inotify, signals, time. [`systemd`] tells the service manager,
+//! [`socket`] those who ask what is done just now.
 //!
-//! All that the daemon writes is in one directory in that of the state:
+//! All that the daemon writes is in one directory in that of the state, but for its [`socket`]:
 //!
 //! ```text
 //! state/watch/lock           which daemon this state has; see `store::lock`
@@ -32,6 +33,7 @@ pub mod outside;
 pub mod pending;
 pub mod policy;
 pub mod settle;
+pub mod socket;
 pub mod specs;
 pub mod status;
 pub mod systemd;

@@ -4,6 +4,7 @@
 //! - [`saves`]: every way in which a spec is saved, lost and found again.
 //! - [`consent`]: what waits, and what lets it go.
 //! - [`life`]: two daemons, kills, signals, others at work.
+//! - [`socket`]: who asks it what it does, well or badly.
 //! - [`policy`]: what goes by itself, as a table.
 
 #[path = "../common/mod.rs"]
@@ -14,3 +15,4 @@ mod home;
 mod life;
 mod policy;
 mod saves;
+mod socket;

@@ -18,6 +18,7 @@ use crate::value::parse_span;
 use crate::watch;
 use crate::watch::daemon::{Config, Daemon};
 use crate::watch::outside::Outside;
+use crate::watch::socket::{Server, Work};
 use crate::watch::window::Window;
 use pass::Reconciler;
 
@@ -65,8 +66,11 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
     let mut outside = Outside::new(&dir).map_err(|error| Stop::error(&error, None))?;
     outside.hear_signals(Arc::clone(&stop), INTERRUPTED).map_err(|error| Stop::error(&error, None))?;
     let config = config(global, arguments, &dir);
-    let mut reconciler = Reconciler::new(global, arguments, &dir, stop);
+    let work = Arc::new(Work::default());
+    let mut reconciler = Reconciler::new(global, arguments, &dir, stop, Arc::clone(&work));
     report::watch::began(&global.specs);
+    // Without it, only what is done just now cannot be told.
+    let _server = Server::begin(&state, work).inspect_err(report::watch::no_socket);
     Daemon::new(&config, &mut outside, &mut reconciler).run();
     Ok(())
 }
@@ -162,7 +166,7 @@ mod tests {
         events.sort_by_key(|(at, ..)| *at);
         let mut world = Fake { now: Duration::ZERO, end: hours * 6, events };
         let config = config(&cli.global, arguments, &dir);
-        let mut reconciler = Reconciler::new(&cli.global, arguments, &dir, Arc::default());
+        let mut reconciler = Reconciler::new(&cli.global, arguments, &dir, Arc::default(), Arc::default());
         Daemon::new(&config, &mut world, &mut reconciler).run();
         drop(world);
 

@@ -28,6 +28,7 @@ use crate::store::{Store as _, StoreError, export};
 use crate::watch::daemon::{NoPass, Pass, Passed, Turn};
 use crate::watch::pending::{Approval, Judgement, Origin, Pending};
 use crate::watch::policy::{self, Rules};
+use crate::watch::socket::Work;
 use crate::watch::status::RefusedApproval;
 use crate::watch::systemd::Pulse;
 
@@ -40,6 +41,8 @@ pub(super) struct Reconciler<'a> {
     /// Where the daemon writes.
     dir: &'a Path,
     stop: Arc<AtomicBool>,
+    /// What it does just now.
+    work: Arc<Work>,
 }
 
 /// What a pass comes to before anything is done.
@@ -53,8 +56,14 @@ struct Decision {
 }
 
 impl<'a> Reconciler<'a> {
-    pub(super) fn new(global: &'a Global, arguments: &'a Arguments, dir: &'a Path, stop: Arc<AtomicBool>) -> Self {
-        Self { global, arguments, state: session::state_dir(global), dir, stop }
+    pub(super) fn new(
+        global: &'a Global,
+        arguments: &'a Arguments,
+        dir: &'a Path,
+        stop: Arc<AtomicBool>,
+        work: Arc<Work>,
+    ) -> Self {
+        Self { global, arguments, state: session::state_dir(global), dir, stop, work }
     }
 
     fn decide(&self, turn: &Turn<'_>, recorded: Recorded, host: &dyn Host) -> Result<Decision, NoPass> {
@@ -126,7 +135,8 @@ impl<'a> Reconciler<'a> {
             Err(error) => return Err(self.busy().unwrap_or_else(|| failed(&error))),
         };
         let store = SledStore::with_lock(lock)?;
-        let progress = Arc::new(Heard { progress: Arc::default(), pulse: Pulse::default() });
+        let progress =
+            Arc::new(Heard { progress: Arc::default(), pulse: Pulse::default(), work: Arc::clone(&self.work) });
         let sink = progress.progress.sink();
         let heard = Arc::clone(&progress);
         let on_progress = Arc::new(move |key: &_, done, total| {
@@ -173,6 +183,8 @@ impl Pass for Reconciler<'_> {
         if let Some(busy) = self.busy() {
             return Err(busy);
         }
+        let work = Arc::clone(&self.work);
+        let _running = work.pass();
         if turn.look_first {
             let recorded = export::read_only(&self.state)?.recorded;
             let target = Target::open(self.global, &turn.spec.desired, session::no_progress())?;
@@ -242,15 +254,17 @@ impl From<PlanError> for NoPass {
     }
 }
 
-/// Shows the progress, and tells the service manager that things go on.
+/// Shows the progress, and tells the service manager and those who ask that things go on.
 struct Heard {
     progress: Arc<Progress>,
     pulse: Pulse,
+    work: Arc<Work>,
 }
 
 impl Observer for Heard {
     fn event(&self, change: &Change, deed: Deed, event: Event<'_>) {
         self.pulse.beat();
+        self.work.event(change, deed, &event);
         self.progress.event(change, deed, event);
     }
 }
