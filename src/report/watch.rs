@@ -139,6 +139,9 @@ pub fn status(status: Option<&Status>, holder: Option<&Holder>, now: u64) -> Str
     if let Some(why) = &status.without_inotify {
         row(&mut text, "Saves", format!("are only seen at the next interval: {why}"));
     }
+    if let Some(why) = &status.without_events {
+        row(&mut text, "Damage", format!("is only seen at the next interval: {why}"));
+    }
     if let Some(rejected) = &status.rejected {
         push(
             &mut text,

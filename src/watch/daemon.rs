@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::address::Address;
+use crate::desired::Desired;
 use crate::diagnostic::Diagnostic;
 use crate::report;
 use crate::spec::Inputs;
@@ -24,12 +25,21 @@ const WHOLE: Duration = Duration::from_hours(1);
 /// How soon it is looked again whether another novella is done.
 const BUSY: Duration = Duration::from_secs(1);
 
+/// How long nothing has to happen on the host before it is looked at: what happens comes in bursts.
+const QUIET: Duration = Duration::from_millis(200);
+
+/// How many times as long as a look that found nothing to do took, it is waited before there is another for what happened on
+/// the host: so one where something happens without end costs a tenth of a processor at most.
+const REST: u32 = 9;
+
 /// Something for which the daemon wakes up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wake {
     /// Something happened where the spec is.
     Spec(Sign),
-    /// Somebody has said yes to a plan, or asks for a pass.
+    /// Something happened on the host to what may be ours.
+    Host,
+    /// Somebody has said yes to a plan or asks for a pass, or libvirt is back.
     Now,
     /// It is to end.
     End,
@@ -52,6 +62,12 @@ pub trait World {
     /// # Errors
     /// Why it is not, as a phrase. Time goes on all the same.
     fn listen(&mut self, directories: &[PathBuf], files: &[PathBuf]) -> Result<(), String>;
+
+    /// Sees to it that what happens on the host to the project of this spec is heard of, also to what was made meanwhile.
+    ///
+    /// # Errors
+    /// Why it is not, as a phrase. Time goes on all the same.
+    fn heed(&mut self, desired: &Desired) -> Result<(), String>;
 }
 
 /// What a pass goes by.
@@ -134,6 +150,10 @@ pub struct Daemon<'a> {
     passes: &'a mut dyn Pass,
     specs: Specs,
     settle: Settle,
+    /// What happens on the host.
+    unrest: Settle,
+    /// Before this it is not looked for what happened on the host.
+    rest: Duration,
     troubles: Troubles,
     /// What was worked on in the last pass: it should be settled now.
     just_done: BTreeSet<Address>,
@@ -156,6 +176,8 @@ impl<'a> Daemon<'a> {
         let status = Status::new(world.unix());
         Self {
             settle: Settle::new(config.debounce),
+            unrest: Settle::new(QUIET),
+            rest: Duration::ZERO,
             next: world.now(),
             config,
             world,
@@ -177,23 +199,21 @@ impl<'a> Daemon<'a> {
         self.read_spec();
         systemd::tell("READY=1");
         loop {
-            let now = self.world.now();
-            let due = self.next_wake();
-            if due > now {
-                let most = systemd::watchdog().map_or(due - now, |watchdog| watchdog.min(due - now));
-                match self.world.wait(most) {
-                    Some(Wake::End) => break,
-                    Some(Wake::Now) => {
-                        self.next = self.world.now();
-                        self.not_before = self.next;
-                    }
-                    Some(Wake::Spec(sign)) => self.settle.note(sign, self.world.now()),
-                    None => {}
+            // What was said by now is heard before anything is done: what happens before a pass, the pass sees.
+            let left = self.next_wake().saturating_sub(self.world.now());
+            let most = systemd::watchdog().map_or(left, |watchdog| watchdog.min(left));
+            match self.world.wait(most) {
+                Some(Wake::End) => break,
+                Some(Wake::Now) => {
+                    self.next = self.world.now();
+                    self.not_before = self.next;
                 }
-                systemd::tell("WATCHDOG=1");
-                continue;
+                Some(Wake::Host) => self.unrest.note(Sign::Changed, self.world.now()),
+                Some(Wake::Spec(sign)) => self.settle.note(sign, self.world.now()),
+                None if left.is_zero() => self.turn(),
+                None => {}
             }
-            self.turn();
+            systemd::tell("WATCHDOG=1");
         }
         systemd::tell("STOPPING=1");
         self.write_status();
@@ -207,7 +227,8 @@ impl<'a> Daemon<'a> {
     }
 
     fn next_pass(&self) -> Duration {
-        self.troubles.next().map_or(self.next, |retry| retry.min(self.next)).max(self.not_before)
+        let heard = self.unrest.due().map(|due| due.max(self.rest));
+        iter::once(self.next).chain(self.troubles.next()).chain(heard).min().unwrap_or(self.next).max(self.not_before)
     }
 
     fn listen(&mut self) {
@@ -219,6 +240,8 @@ impl<'a> Daemon<'a> {
             Given::Argument(_) | Given::Environment { .. } => None,
         }));
         self.status.without_inotify = self.world.listen(&directories, &files).err();
+        let good = self.specs.good.as_ref();
+        self.status.without_events = good.and_then(|good| self.world.heed(&good.desired).err());
     }
 
     fn turn(&mut self) {
@@ -288,6 +311,7 @@ impl<'a> Daemon<'a> {
             self.not_before = self.next;
             return;
         };
+        self.unrest.rest();
         let held_back = self.troubles.held_back(begun);
         let look_first = self.is_settled && begun < self.next_whole;
         let turn = Turn {
@@ -320,7 +344,7 @@ impl<'a> Daemon<'a> {
                     self.status.last_applied = Some(pass.clone());
                 }
                 self.status.last_pass = Some(pass);
-                self.tell_passed(passed, &held_back);
+                self.tell_passed(passed, &held_back, took);
             }
             Err(NoPass::Busy(holder)) => {
                 self.next = self.world.now() + BUSY;
@@ -356,7 +380,7 @@ impl<'a> Daemon<'a> {
         self.status.failure = Some(Failure { since, failures, error });
     }
 
-    fn tell_passed(&mut self, passed: Passed, held_back: &BTreeSet<Address>) {
+    fn tell_passed(&mut self, passed: Passed, held_back: &BTreeSet<Address>, took: Duration) {
         let (now, unix) = (self.world.now(), self.world.unix());
         let mut failed: BTreeSet<Address> = BTreeSet::new();
         for (address, object, error) in passed.failed {
@@ -377,6 +401,9 @@ impl<'a> Daemon<'a> {
         if !passed.worked_on.is_empty() {
             // It is looked whether it is so now.
             self.next = now;
+        }
+        if self.is_settled {
+            self.rest = now + took * REST;
         }
         self.just_done = passed.worked_on;
         self.tell_troubles(&passed.conflicts);

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::desired::Desired;
 use crate::watch::daemon::{Wake, World};
 
 /// What happens at a time, and what is heard of it.
@@ -38,6 +39,10 @@ impl World for Fake<'_> {
     }
 
     fn listen(&mut self, _: &[PathBuf], _: &[PathBuf]) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn heed(&mut self, _: &Desired) -> Result<(), String> {
         Ok(())
     }
 }

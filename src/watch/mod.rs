@@ -12,8 +12,8 @@
 //!
 //! [`specs`] keeps the last good spec, [`status`] is what is told of all this, [`daemon`] turns the wheel: it is handed the
 //! [`World`](daemon::World) with its clock and its events, and somebody who does a [`Pass`](daemon::Pass), so that hours can
-//! be lived through in a moment. [`outside`] is the real world: inotify, signals, time. [`systemd`] tells the service manager,
-//! [`socket`] those who ask what is done just now.
+//! be lived through in a moment. [`outside`] is the real world: inotify, signals, time; [`events`] is what happens on the host.
+//! [`systemd`] tells the service manager, [`socket`] those who ask what is done just now.
 //!
 //! All that the daemon writes is in one directory in that of the state, but for its [`socket`]:
 //!
@@ -27,6 +27,7 @@
 
 pub mod backoff;
 pub mod daemon;
+pub mod events;
 #[cfg(test)]
 pub(crate) mod fake;
 pub mod outside;

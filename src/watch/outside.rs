@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
@@ -17,9 +17,11 @@ use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher as _};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::desired::Desired;
 use crate::spec::lock;
 use crate::value::unix_now;
 use crate::watch::daemon::{Wake, World};
+use crate::watch::events::{Events, Heard, Tell};
 use crate::watch::pending::APPROVAL;
 use crate::watch::settle::Sign;
 
@@ -31,6 +33,10 @@ pub struct Outside {
     sender: Sender<Wake>,
     receiver: Receiver<Wake>,
     watched: Option<Watched>,
+    hears_host: bool,
+    events: Option<Events>,
+    /// Whether it was said that something happened on the host, and nobody has taken note of it yet: that is said once.
+    is_told: Arc<AtomicBool>,
 }
 
 /// What is listened to.
@@ -59,7 +65,16 @@ impl Outside {
     /// The world of a daemon that writes in `dir`.
     pub fn new(dir: &Path) -> io::Result<Self> {
         let (sender, receiver) = mpsc::channel();
-        Ok(Self { begun: Instant::now(), dir: std::path::absolute(dir)?, sender, receiver, watched: None })
+        Ok(Self {
+            begun: Instant::now(),
+            dir: std::path::absolute(dir)?,
+            sender,
+            receiver,
+            watched: None,
+            hears_host: false,
+            events: None,
+            is_told: Arc::default(),
+        })
     }
 
     /// Hears signals: SIGTERM and SIGINT set `stop` and end the daemon after the steps that run, a second one at once, with
@@ -81,6 +96,23 @@ impl Outside {
             }
         });
         Ok(())
+    }
+
+    /// Also hears what happens on this machine.
+    pub const fn hear_host(&mut self) {
+        self.hears_host = true;
+    }
+
+    fn tell(&self) -> Tell {
+        let (sender, is_told) = (Mutex::new(self.sender.clone()), Arc::clone(&self.is_told));
+        Arc::new(move |heard| {
+            let wake = match heard {
+                Heard::Something if is_told.swap(true, Ordering::SeqCst) => return,
+                Heard::Something => Wake::Host,
+                Heard::Libvirt => Wake::Now,
+            };
+            let _ = sender.lock().unwrap_or_else(PoisonError::into_inner).send(wake);
+        })
     }
 
     fn watch(&self, ears: Ears, places: &BTreeSet<Place>) -> notify::Result<RecommendedWatcher> {
@@ -108,7 +140,11 @@ impl World for Outside {
 
     fn wait(&mut self, most: Duration) -> Option<Wake> {
         // This world has a sender itself, so that there is always one: nothing came in time.
-        self.receiver.recv_timeout(most).ok()
+        let wake = self.receiver.recv_timeout(most).ok();
+        if wake == Some(Wake::Host) {
+            self.is_told.store(false, Ordering::SeqCst);
+        }
+        wake
     }
 
     fn listen(&mut self, directories: &[PathBuf], files: &[PathBuf]) -> Result<(), String> {
@@ -128,6 +164,19 @@ impl World for Outside {
         self.watched = Some(Watched { places, files, _watcher: watcher });
         // What happened between the two was not heard.
         let _ = self.sender.send(Wake::Spec(Sign::Changed));
+        Ok(())
+    }
+
+    fn heed(&mut self, desired: &Desired) -> Result<(), String> {
+        if !self.hears_host {
+            return Ok(());
+        }
+        let mut events = match self.events.take().filter(|it| it.is_about(desired)) {
+            Some(events) => events,
+            None => Events::hear(desired, self.tell())?,
+        };
+        events.renew();
+        self.events = Some(events);
         Ok(())
     }
 }

@@ -78,6 +78,9 @@ pub struct Status {
     pub waiting_for_reboot: BTreeMap<String, Vec<String>>,
     /// Why changes of files are only seen by and by; none if they are seen at once.
     pub without_inotify: Option<String>,
+    /// Why what happens on the host is only seen by and by; none if it is seen at once.
+    #[serde(default)]
+    pub without_events: Option<String>,
 }
 
 /// A spec in force.
@@ -171,6 +174,7 @@ impl Status {
             troubles: BTreeMap::new(),
             waiting_for_reboot: BTreeMap::new(),
             without_inotify: None,
+            without_events: None,
         }
     }
 

@@ -130,6 +130,64 @@ fn a_daemon_keeps_guests_what_they_are_to_be() {
 }
 
 #[test]
+fn what_happens_on_the_host_wakes_it() {
+    let Some(lab) = Lab::with_guests("watch-events") else { return };
+    lab.spec(&[base(), server("web", "")].concat());
+    // No pass comes by itself while this test runs.
+    let mut daemon = lab.start(&["watch", "--interval", "1h"]);
+    lab.boot_of(WEB);
+    until(&lab, &daemon, "all is made", |told| told["health"] == "healthy");
+    settled(&lab, &daemon, "all is made");
+    let bridge = lab.sh("ls /sys/class/net | grep -m 1 ^brq");
+    for (name, damage) in [
+        ("a guest is pulled down", "virsh -q destroy default.web".to_owned()),
+        ("a dnsmasq is killed", "kill -9 $(pgrep -o -x dnsmasq)".to_owned()),
+        ("the rules are gone", "nft flush ruleset".to_owned()),
+        ("an address is gone", format!("ip addr flush dev {bridge}")),
+        ("a bridge is deleted", format!("ip link del {bridge}")),
+        (
+            "libvirtd is killed, a guest with it, and libvirtd started anew",
+            "kill -9 $(pgrep -x libvirtd) $(pgrep -x qemu-system-x86); sleep 1
+             cd / && env -i \"PATH=$PATH\" libvirtd --daemon"
+                .to_owned(),
+        ),
+    ] {
+        lab.sh(&damage);
+        settled(&lab, &daemon, name);
+        lab.boot_of(WEB);
+    }
+    until(&lab, &daemon, "all is well again", |told| told["health"] == "healthy");
+
+    // Where nothing happens, nothing wakes it: what it did itself does not go on waking it either. The threads of sled, which
+    // it keeps once a state was open, look each second whether they are needed; they are not counted.
+    let pid = daemon.pid.expect("it runs");
+    let woken = || -> u64 {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs").filter_map(Result::ok);
+        let status = tasks.map(|task| std::fs::read_to_string(task.path().join("status")).unwrap_or_default());
+        let times = status.filter(|it| !it.starts_with("Name:\tsled-io")).filter_map(|it| {
+            it.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?.trim().parse::<u64>().ok()
+        });
+        times.sum()
+    };
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (before, quiet) = (woken(), Duration::from_secs(5));
+        std::thread::sleep(quiet);
+        let times = woken() - before;
+        note(format_args!("woken {times} times in {quiet:?}"));
+        if times == 0 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "it does not come to rest\n{}", daemon.err_so_far());
+    }
+    assert!(daemon.is_going_on() && daemon.signal(Signal::SIGTERM));
+    daemon.wait().success();
+    assert_eq!(lab.count("virsh"), 0, "nobody listens any more");
+    lab.destroy();
+    assert_eq!(lab.left(), [""; 0]);
+}
+
+#[test]
 fn a_daemon_killed_at_any_instant_is_followed_by_one_that_goes_on() {
     let Some(lab) = Lab::without_guests("watch-kill") else { return };
     let spec = |count: usize| [base(), server("node", &format!("count = {count}\npower = \"off\""))].concat();

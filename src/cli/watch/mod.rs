@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::apply::Options;
 use crate::blueprint::facts::Disruption;
 use crate::cli::apply::{disruption, threads};
-use crate::cli::{Global, INTERRUPTED, Stop, session};
+use crate::cli::{Backend, Global, INTERRUPTED, Stop, session};
 use crate::report;
 use crate::store::StoreError;
 use crate::store::lock::StateLock;
@@ -65,6 +65,9 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
     let stop = Arc::new(AtomicBool::new(false));
     let mut outside = Outside::new(&dir).map_err(|error| Stop::error(&error, None))?;
     outside.hear_signals(Arc::clone(&stop), INTERRUPTED).map_err(|error| Stop::error(&error, None))?;
+    if global.backend == Backend::Libvirt {
+        outside.hear_host();
+    }
     let config = config(global, arguments, &dir);
     let work = Arc::new(Work::default());
     let mut reconciler = Reconciler::new(global, arguments, &dir, stop, Arc::clone(&work));

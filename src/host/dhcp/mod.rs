@@ -318,6 +318,17 @@ impl Dnsmasq {
         Ok(process::leaders(&processes.iter().collect::<Vec<_>>()).first().map(|it| (*it).clone()))
     }
 
+    /// The processes of the project that run, by their pid files.
+    pub fn pids(&self) -> Vec<i32> {
+        let networks = self.networks(&[]).unwrap_or_default();
+        let pid = |network: &Name| {
+            let files = self.files(network.as_str());
+            let process = Process::read(files.read_pid()?, self.service.uid)?;
+            (process.pid_file() == Some(&files.pid())).then_some(process.pid)
+        };
+        networks.iter().filter_map(pid).collect()
+    }
+
     /// Sends the signal upon which dnsmasq reads its files anew, if it has to, and waits until it has.
     fn tell(&self, files: &Files) -> io::Result<()> {
         if !files.must_reload() {
