@@ -85,6 +85,9 @@ impl Links {
                 let master = link.master.and_then(|index| names.get(&index)).map(|name| (*name).to_owned());
                 map.taps.insert(link.name.clone(), master);
             } else if let Some(network) = self.network_of(link) {
+                if link.name == self.unborn(&network) {
+                    continue;
+                }
                 let facts = link.facts(&addresses);
                 into.objects
                     .entry(bridge_key(&network))
@@ -161,8 +164,7 @@ impl Links {
     fn create(&self, bridge: &Bridge) -> Result<Link, HostError> {
         let deed = || format!("cannot create bridge `{}`", bridge.device);
         tracing::debug!(device = bridge.device, network = %bridge.network, "creating bridge");
-        let mark = self.mark(&bridge.network);
-        let unborn = format!("nv-{}", &Sha256::of(mark.as_bytes()).short()[..12]);
+        let (mark, unborn) = (self.mark(&bridge.network), self.unborn(&bridge.network));
         let made = match self.link(&unborn)? {
             Some(left_over) => Some(left_over),
             None => {
@@ -192,6 +194,12 @@ impl Links {
                 Err(if error.raw_os_error() == Some(EEXIST) { not_ours(&bridge.device) } else { failed(deed(), error) })
             }
         }
+    }
+
+    /// The name of a bridge until it has its own. One that a kill has left there is no bridge yet: it is not observed, and
+    /// made on from there.
+    fn unborn(&self, network: &Name) -> String {
+        format!("nv-{}", &Sha256::of(self.mark(network).as_bytes()).short()[..12])
     }
 
     /// Changes what differs, attribute by attribute.

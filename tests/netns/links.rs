@@ -665,6 +665,8 @@ fn a_kill_at_any_message_leaves_what_the_next_run_finishes() {
             let (seen, _) = observe(&links);
             let foreign: Vec<_> = seen.foreign.into_iter().collect();
             assert_eq!(foreign, [Claim::Link("lo".into())], "nothing is left that nobody knows: message {message}");
+            let devices: Vec<_> = seen.objects.values().filter_map(|facts| facts.get("device")).collect();
+            assert!(devices.iter().all(|device| *device == DEVICE), "one without its name is none yet: {devices:?}");
             half_made += usize::from(
                 seen.objects.values().any(|facts| !differences(&Object::Bridge(bridge()), facts).is_empty()),
             );
