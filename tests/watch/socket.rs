@@ -188,8 +188,8 @@ fn apply_waits_for_a_pass_that_runs() {
     let lock = StateLock::acquire(&home.place.path("state/sim"), "watch", Duration::ZERO).expect("nobody has it");
     thread::scope(|scope| {
         let apply = scope.spawn(|| home.place.novella(&["apply", "--auto-approve"]));
-        // It tries again and again; one that does not wait has ended by then.
-        thread::sleep(Duration::from_millis(500));
+        // It tries again and again; one that does not wait has ended by then, and also a slow machine has started it.
+        thread::sleep(Duration::from_secs(3));
         assert!(!apply.is_finished());
         drop(lock);
         apply.join().expect("it ends").ends(0).err("waiting for");
