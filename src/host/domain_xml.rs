@@ -555,11 +555,12 @@ fn read_mark(domain: Node, interfaces: &[Node]) -> Option<Marked> {
     }
     // Without a maximum the guest has what the machine has, unless somebody fills its balloon.
     let most = amount(domain, "memory");
+    let told = |amount: Option<ByteSize>| amount.map(|it| it.to_string());
     if mark.has_attribute("max_memory") {
-        put("memory", amount(domain, "currentMemory").or(most.clone()).as_deref());
-        put("max_memory", most.as_deref());
+        put("memory", told(amount(domain, "currentMemory").or(most)).as_deref());
+        put("max_memory", told(most).as_deref());
     } else {
-        put("memory", most.as_deref());
+        put("memory", told(most).as_deref());
     }
     match firmware(domain) {
         Firmware::Bios => {}
@@ -651,9 +652,9 @@ fn free_slots(domain: Node) -> usize {
 }
 
 /// libvirt gives memory in KiB, whatever unit it was defined in.
-fn amount(domain: Node, name: &str) -> Option<String> {
+fn amount(domain: Node, name: &str) -> Option<ByteSize> {
     let kib: u64 = text(domain, &[name])?.parse().ok()?;
-    Some(ByteSize(kib.checked_mul(1024)?).to_string())
+    Some(ByteSize(kib.checked_mul(1024)?))
 }
 
 /// The disks of a kind: `disk`, `cdrom`.

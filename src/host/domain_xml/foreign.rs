@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 
 use roxmltree::{Document, Node};
 
-use super::{at, disks, firmware, text, value};
+use super::{amount, at, disks, firmware, text, value};
 use crate::address::Name;
 use crate::blueprint::hardware::Firmware;
 use crate::value::{ByteSize, Mac};
@@ -330,12 +330,9 @@ fn image(name: &str, domain: Node, root: &Disk, file: &mut File) -> Result<(), U
 }
 
 fn flavor(server: &Name, domain: Node, root: &Disk, file: &mut File) -> Result<(), Unsayable> {
-    let amount = |name: &str| {
-        let kib: u64 = text(domain, &[name])?.trim().parse().ok()?;
-        Some(ByteSize(kib.checked_mul(1024)?))
-    };
-    let most = amount("memory").ok_or_else(|| refused("memory", "it is not told", "look at `virsh dumpxml`"))?;
-    let memory = amount("currentMemory").unwrap_or(most).min(most);
+    let most =
+        amount(domain, "memory").ok_or_else(|| refused("memory", "it is not told", "look at `virsh dumpxml`"))?;
+    let memory = amount(domain, "currentMemory").unwrap_or(most).min(most);
     let processors = |told: Option<&str>| told.and_then(|number| number.trim().parse::<u32>().ok());
     let all = processors(text(domain, &["vcpu"])).unwrap_or(1);
     let vcpus = processors(value(domain, &["vcpu"], "current")).unwrap_or(all);
