@@ -84,14 +84,19 @@ impl Work {
     /// Something happened to a step.
     pub fn event(&self, change: &Change, deed: Deed, event: &Event<'_>) {
         let object = change.key.to_string();
-        let deed = format!("{deed:?}").to_lowercase();
+        let deed = deed.as_str();
         self.change(|now| match event {
             Event::Started => {
-                now.steps.push(Running { address: change.address.to_string(), object, deed, since: unix_now() });
+                now.steps.push(Running {
+                    address: change.address.to_string(),
+                    object,
+                    deed: deed.into(),
+                    since: unix_now(),
+                });
             }
             Event::Retrying { .. } => {}
             Event::Done { .. } | Event::Failed { .. } | Event::Skipped => {
-                now.steps.retain(|step| (&step.object, &step.deed) != (&object, &deed));
+                now.steps.retain(|step| (step.object.as_str(), step.deed.as_str()) != (object.as_str(), deed));
             }
         });
     }
