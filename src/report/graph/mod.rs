@@ -26,9 +26,13 @@ pub enum Format {
     Svg,
 }
 
-/// What becomes of a thing, with its colour; the worse is behind.
-const COLOURS: [(&str, &str); 4] =
-    [("create", "#2e7d32"), ("update", "#f9a825"), ("replace", "#ad1457"), ("delete", "#c62828")];
+/// What becomes of a thing, with the action that it stands for and its colour; the worse is behind.
+const VERDICTS: [(&str, Action, &str); 4] = [
+    ("create", Action::Create, "#2e7d32"),
+    ("update", Action::Update, "#f9a825"),
+    ("replace", Action::Replace, "#ad1457"),
+    ("delete", Action::Delete, "#c62828"),
+];
 
 /// Things, and which needs which.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -84,7 +88,7 @@ impl Graph {
     }
 
     fn mark(&mut self, node: String, verdict: &'static str) {
-        let rank = |verdict: &str| COLOURS.iter().position(|(word, _)| *word == verdict);
+        let rank = |verdict: &str| VERDICTS.iter().position(|(word, ..)| *word == verdict);
         let was = self.nodes.entry(node).or_default();
         if was.and_then(rank) < rank(verdict) {
             *was = Some(verdict);
@@ -100,13 +104,18 @@ impl Graph {
         }
     }
 
+    /// What becomes of any of it.
+    fn verdicts(&self) -> impl Iterator<Item = &'static (&'static str, Action, &'static str)> {
+        VERDICTS.iter().filter(|(word, ..)| self.nodes.values().any(|it| *it == Some(word)))
+    }
+
     fn dot(&self) -> String {
         let quoted = |text: &str| format!("\"{}\"", clean_line(text).replace('\\', "\\\\").replace('"', "\\\""));
         let mut text = "digraph novella {\n  rankdir = \"LR\";\n  node [shape = \"box\"];\n".to_owned();
         // Writing to a string cannot fail, here and below.
         for (node, verdict) in &self.nodes {
-            let _ = match COLOURS.iter().find(|(word, _)| Some(*word) == *verdict) {
-                Some((word, colour)) => {
+            let _ = match VERDICTS.iter().find(|(word, ..)| Some(*word) == *verdict) {
+                Some((word, _, colour)) => {
                     writeln!(text, "  {} [color = \"{colour}\", tooltip = \"{word}\"];", quoted(node))
                 }
                 None => writeln!(text, "  {};", quoted(node)),
@@ -131,7 +140,7 @@ impl Graph {
                 let _ = writeln!(text, "  n{from} --> n{to}");
             }
         }
-        for (word, colour) in COLOURS.iter().filter(|(word, _)| self.nodes.values().any(|it| *it == Some(word))) {
+        for (word, _, colour) in self.verdicts() {
             let _ = writeln!(text, "  classDef {word} stroke:{colour},stroke-width:3px");
         }
         text

@@ -3,10 +3,9 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use crate::plan::Action;
 use crate::report::clean_line;
 use crate::report::graph::layers::{Item, Layers};
-use crate::report::graph::{COLOURS, Graph};
+use crate::report::graph::{Graph, VERDICTS};
 use crate::report::html::{CHARACTER, escape};
 use crate::report::plan::symbol;
 
@@ -57,14 +56,12 @@ pub(super) fn draw(graph: &Graph) -> String {
     let number = |name: &String| nodes.binary_search_by_key(&name, |(it, _)| it).ok();
     let edges: Vec<_> = graph.edges.iter().filter_map(|(from, to)| Some((number(from)?, number(to)?))).collect();
     let layers = Layers::new(nodes.len(), &edges);
-    let labels: Vec<String> =
-        nodes.iter().map(|(name, verdict)| format!("{}{}", sign(*verdict), clean_line(name))).collect();
+    let labels: Vec<String> = nodes.iter().map(|(name, verdict)| signed(*verdict, &clean_line(name))).collect();
     let columns = place(&layers, &labels);
 
-    let used = COLOURS.iter().filter(|(word, _)| nodes.iter().any(|(_, it)| *it == Some(word)));
-    let legend: Vec<&str> = used.map(|(word, _)| *word).collect();
+    let legend: Vec<(&str, String)> = graph.verdicts().map(|(word, ..)| (*word, signed(Some(word), word))).collect();
     let head = MARGIN + if legend.is_empty() { 0.0 } else { LEGEND };
-    let words: f64 = legend.iter().map(|word| width(&format!("{}{word}", sign(Some(word)))) + MARGIN).sum();
+    let words: f64 = legend.iter().map(|(_, label)| width(label) + MARGIN).sum();
     let right = columns.last().map_or(0.0, |column| column.left + column.width + MARGIN);
     let (wide, high) = (right.max(words + MARGIN).ceil(), (head + layers.height * BOX + MARGIN).ceil());
     let mut text = format!(
@@ -74,8 +71,7 @@ pub(super) fn draw(graph: &Graph) -> String {
         nodes.len(),
     );
     let mut left = MARGIN;
-    for word in legend {
-        let label = format!("{}{word}", sign(Some(word)));
+    for (word, label) in legend {
         boxed(&mut text, word, &label, Column { left, width: width(&label) }, MARGIN + BOX / 2.0);
         left += width(&label) + MARGIN;
     }
@@ -143,14 +139,10 @@ fn boxed(text: &mut String, class: &str, label: &str, Column { left, width }: Co
     );
 }
 
-/// What stands before the name of a node, as in a plan.
-fn sign(verdict: Option<&str>) -> String {
-    let action = match verdict {
-        Some("create") => Action::Create,
-        Some("update") => Action::Update,
-        Some("replace") => Action::Replace,
-        Some("delete") => Action::Delete,
-        _ => return String::new(),
-    };
-    format!("{} ", symbol(action).0)
+/// A name with what becomes of it before, as in a plan.
+fn signed(verdict: Option<&str>, name: &str) -> String {
+    match VERDICTS.iter().find(|(word, ..)| Some(*word) == verdict) {
+        Some((_, action, _)) => format!("{} {name}", symbol(*action).0),
+        None => name.to_owned(),
+    }
 }
