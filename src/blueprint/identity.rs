@@ -17,6 +17,9 @@ const BASE_MAC: [u8; 3] = [0xfa, 0x16, 0x3e];
 /// How often a MAC address is chosen anew when it is taken: Neutron's `mac_generation_retries` (reference C6).
 pub const MAC_GENERATION_RETRIES: u32 = 16;
 
+/// How the name of every tap begins (reference C12).
+pub const TAP: &str = "tap";
+
 /// Derives the identities of one project.
 #[derive(Clone, Debug)]
 pub struct Identity {
@@ -52,9 +55,9 @@ impl Identity {
         device("brq", network)
     }
 
-    /// The name of the tap of the port with this id: `tap` and 11 characters (reference C12).
+    /// The name of the tap of the port with this id: [`TAP`] and 11 characters.
     pub fn tap(port: Uuid) -> String {
-        device("tap", port)
+        device(TAP, port)
     }
 
     /// A MAC address for the thing with this id; another one with each attempt.

@@ -97,6 +97,11 @@ impl fmt::Display for ObjectKey {
     }
 }
 
+/// How the alias of every link of a project begins that we make ourselves; libvirt makes the taps.
+pub fn link_mark(project: &Name) -> String {
+    format!("novella:{project}:")
+}
+
 /// The name of a project's nft table.
 pub fn firewall_table(project: &Name) -> String {
     format!("novella-{project}")

@@ -23,7 +23,7 @@ use rtnetlink::{AddressMessageBuilder, LinkBridge, LinkMessageBuilder, LinkUnspe
 use self::netlink::Netlink;
 use crate::address::Name;
 use crate::blueprint::facts::Facts;
-use crate::blueprint::key::bridge_key;
+use crate::blueprint::key::{bridge_key, link_mark};
 use crate::blueprint::object::{Bridge, Claim};
 use crate::host::HostError;
 use crate::plan::world::Observed;
@@ -307,13 +307,13 @@ impl Links {
 
     /// The alias of the bridge of a network.
     fn mark(&self, network: &Name) -> String {
-        format!("novella:{}:network.{network}", self.project)
+        format!("{}network.{network}", link_mark(&self.project))
     }
 
     /// The network whose bridge a link is, if it carries our mark.
     fn network_of(&self, link: &Link) -> Option<Name> {
-        let named = link.alias.as_deref()?.strip_prefix("novella:")?.strip_prefix(self.project.as_str())?;
-        let network = named.strip_prefix(":network.")?.parse().ok()?;
+        let named = link.alias.as_deref()?.strip_prefix(&link_mark(&self.project))?;
+        let network = named.strip_prefix("network.")?.parse().ok()?;
         (link.kind == Some(InfoKind::Bridge)).then_some(network)
     }
 

@@ -19,7 +19,8 @@ use rtnetlink::sys::{Socket, SocketAddr};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::address::Name;
-use crate::blueprint::key::firewall_table;
+use crate::blueprint::identity::TAP;
+use crate::blueprint::key::{firewall_table, link_mark};
 use crate::watch::events::{Heard, Tell};
 
 // The groups of rtnetlink(7), as bits.
@@ -32,9 +33,6 @@ const TABLES: u32 = 1 << (7 - 1);
 /// The header of a message of nfnetlink, and the attribute that has the name of the table in all of those of nftables.
 const NFGENMSG: usize = 4;
 const TABLE: u16 = 1;
-
-/// How our links begin; see [`Identity`](crate::blueprint::identity::Identity).
-const PREFIXES: [&str; 2] = ["brq", "tap"];
 
 // What woke the thread up.
 const LINK: u64 = 0;
@@ -56,7 +54,7 @@ impl Kernel {
             links: socket(NETLINK_ROUTE, LINKS | ADDRESSES)?,
             rules: socket(NETLINK_NETFILTER, TABLES)?,
             table: firewall_table(project),
-            ours: ours(),
+            ours: Ours::find(link_mark(project)),
         };
         let epoll = Arc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?);
         let end = EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?;
@@ -97,23 +95,67 @@ fn socket(protocol: isize, groups: u32) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// The indices of the links that may be ours: messages of addresses have no names.
-fn ours() -> BTreeSet<u32> {
-    let all = fs::read_dir("/sys/class/net").into_iter().flatten().filter_map(Result::ok);
-    let ours = all.filter(|entry| entry.file_name().to_str().is_some_and(is_ours));
-    ours.filter_map(|entry| fs::read_to_string(entry.path().join("ifindex")).ok()?.trim().parse().ok()).collect()
+/// The links that may be ours: bridges by their mark, whatever they are called, and taps by their names.
+struct Ours {
+    mark: String,
+    /// Their indices, for messages of addresses have nothing else.
+    indices: BTreeSet<u32>,
 }
 
-fn is_ours(link: &str) -> bool {
-    PREFIXES.iter().any(|prefix| link.starts_with(prefix))
+impl Ours {
+    /// Those that are there.
+    fn find(mark: String) -> Self {
+        let mut ours = Self { mark, indices: BTreeSet::new() };
+        for entry in fs::read_dir("/sys/class/net").into_iter().flatten().filter_map(Result::ok) {
+            let told = |what: &str| fs::read_to_string(entry.path().join(what)).ok();
+            if (entry.file_name().to_str().is_some_and(is_tap) || told("ifalias").is_some_and(|it| ours.is_marked(&it)))
+                && let Some(index) = told("ifindex").and_then(|it| it.trim().parse().ok())
+            {
+                ours.indices.insert(index);
+            }
+        }
+        ours
+    }
+
+    fn is_marked(&self, alias: &str) -> bool {
+        alias.starts_with(&self.mark)
+    }
+
+    /// Whether a message is about one of them.
+    fn has(&mut self, message: &RouteNetlinkMessage) -> bool {
+        let is_ours = |link: &LinkMessage| {
+            link.attributes.iter().any(|it| match it {
+                LinkAttribute::IfName(name) => is_tap(name),
+                LinkAttribute::IfAlias(alias) => self.is_marked(alias),
+                _ => false,
+            })
+        };
+        match message {
+            RouteNetlinkMessage::NewLink(link) => {
+                let is_ours = is_ours(link);
+                if is_ours {
+                    self.indices.insert(link.header.index);
+                }
+                is_ours || self.indices.contains(&link.header.index)
+            }
+            RouteNetlinkMessage::DelLink(link) => is_ours(link) | self.indices.remove(&link.header.index),
+            RouteNetlinkMessage::NewAddress(it) | RouteNetlinkMessage::DelAddress(it) => {
+                self.indices.contains(&it.header.index)
+            }
+            _ => false,
+        }
+    }
+}
+
+fn is_tap(link: &str) -> bool {
+    link.starts_with(TAP)
 }
 
 struct Ears {
     links: Socket,
     rules: Socket,
     table: String,
-    /// The indices of our links.
-    ours: BTreeSet<u32>,
+    ours: Ours,
 }
 
 impl Ears {
@@ -146,7 +188,7 @@ impl Ears {
     fn read_links(&mut self) -> bool {
         let Self { links, ours, .. } = self;
         read(links, |message| match NetlinkMessage::<RouteNetlinkMessage>::deserialize(message) {
-            Ok(NetlinkMessage { payload: NetlinkPayload::InnerMessage(message), .. }) => link_concerns(&message, ours),
+            Ok(NetlinkMessage { payload: NetlinkPayload::InnerMessage(message), .. }) => ours.has(&message),
             // What cannot be read may be anything.
             Ok(_) | Err(_) => true,
         })
@@ -184,27 +226,44 @@ fn split(datagram: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((message, datagram.get(length.next_multiple_of(4)..).unwrap_or_default()))
 }
 
-fn link_concerns(message: &RouteNetlinkMessage, ours: &mut BTreeSet<u32>) -> bool {
-    let name = |link: &LinkMessage| {
-        link.attributes.iter().any(|it| matches!(it, LinkAttribute::IfName(name) if is_ours(name)))
-    };
-    match message {
-        RouteNetlinkMessage::NewLink(link) => {
-            if name(link) {
-                ours.insert(link.header.index);
-            }
-            name(link) || ours.contains(&link.header.index)
-        }
-        RouteNetlinkMessage::DelLink(link) => name(link) | ours.remove(&link.header.index),
-        RouteNetlinkMessage::NewAddress(it) | RouteNetlinkMessage::DelAddress(it) => ours.contains(&it.header.index),
-        _ => false,
-    }
-}
-
 fn rule_concerns(message: &[u8], table: &str) -> bool {
     let Ok(message) = NetlinkBuffer::new_checked(message) else { return true };
     let Some(attributes) = message.payload().get(NFGENMSG..) else { return true };
     NlasIterator::new(attributes)
         .map_while(Result::ok)
         .any(|it| it.kind() == TABLE && it.value().strip_suffix(b"\0") == Some(table.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use rtnetlink::packet_route::address::AddressMessage;
+
+    use super::*;
+
+    #[test]
+    fn a_bridge_is_known_by_its_mark_and_a_tap_by_its_name() {
+        let mut ours = Ours { mark: link_mark(&"default".parse().expect("a name")), indices: BTreeSet::new() };
+        let link = |index, name: &str, alias: Option<&str>| {
+            let mut link = LinkMessage::default();
+            link.header.index = index;
+            link.attributes.push(LinkAttribute::IfName(name.into()));
+            link.attributes.extend(alias.map(|alias| LinkAttribute::IfAlias(alias.into())));
+            link
+        };
+        let address = |index| {
+            let mut address = AddressMessage::default();
+            address.header.index = index;
+            RouteNetlinkMessage::NewAddress(address)
+        };
+        assert!(!ours.has(&address(7)));
+        assert!(ours.has(&RouteNetlinkMessage::NewLink(link(7, "br-mine", Some("novella:default:network.a")))));
+        assert!(ours.has(&address(7)));
+        assert!(ours.has(&RouteNetlinkMessage::NewLink(link(8, "tap0123", None))));
+        assert!(!ours.has(&RouteNetlinkMessage::NewLink(link(9, "brq0123", None))));
+        assert!(!ours.has(&RouteNetlinkMessage::NewLink(link(10, "brq4567", Some("novella:other:network.a")))));
+        // It lost its mark, and is still the one that was ours.
+        assert!(ours.has(&RouteNetlinkMessage::NewLink(link(7, "br-mine", None))));
+        assert!(ours.has(&RouteNetlinkMessage::DelLink(link(7, "br-mine", None))));
+        assert!(!ours.has(&address(7)));
+    }
 }
