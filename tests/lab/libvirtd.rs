@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::lab::{Lab, base, note, server};
 
 /// As scripts/lab starts it.
-const START: &str = "cd / && env -i \"PATH=$PATH\" libvirtd --daemon";
+pub const START: &str = "cd / && env -i \"PATH=$PATH\" libvirtd --daemon";
 
 #[test]
 fn a_libvirtd_that_is_started_anew_is_waited_for() {
