@@ -7,7 +7,7 @@ use crate::store::who::person;
 use crate::store::{StoreError, lock::StateLock};
 use crate::value::unix_now;
 use crate::watch;
-use crate::watch::pending::{Approval, FEWEST_DIGITS, Pending, too_many};
+use crate::watch::pending::{Approval, FEWEST_DIGITS, Pending};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -35,8 +35,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
         let error = StoreError::refused(format!("no plan waits that has the digest `{}`", digest.escape_default()));
         return Err(error.help(format!("what waits is {}; `novella approve` shows it", pending.digest.short())).into());
     }
-    if pending.losses > pending.max_deletes && !arguments.allow_mass_delete {
-        return Err(StoreError::refused(too_many(pending.losses, pending.max_deletes)).into());
+    if let Some(why) = pending.exceeds().filter(|_| !arguments.allow_mass_delete) {
+        return Err(StoreError::refused(why).into());
     }
     let approval = Approval {
         digest: pending.digest.clone(),

@@ -108,6 +108,17 @@ impl Pending {
         (&self.digest, &self.spec, self.max_deletes) == (&other.digest, &other.spec, other.max_deletes)
     }
 
+    /// Why an approval has to say that so much may be lost at once; none if that is no more than may be.
+    pub fn exceeds(&self) -> Option<String> {
+        (self.losses > self.max_deletes).then(|| {
+            format!(
+                "{} would be destroyed or replaced at once, and at most {} may be without `--allow-mass-delete`",
+                report::count(self.losses, "resource"),
+                self.max_deletes
+            )
+        })
+    }
+
     /// Reads the plan that waits.
     ///
     /// # Errors
@@ -232,9 +243,9 @@ impl Approval {
         if self.digest != pending.digest {
             return Judgement::Refused(format!("the plan that waits is another now, {}", pending.digest.short()));
         }
-        match pending.losses > pending.max_deletes && !self.allow_mass_delete {
-            true => Judgement::Refused(too_many(pending.losses, pending.max_deletes)),
-            false => Judgement::Holds,
+        match pending.exceeds() {
+            Some(why) if !self.allow_mass_delete => Judgement::Refused(why),
+            Some(_) | None => Judgement::Holds,
         }
     }
 
@@ -242,12 +253,4 @@ impl Approval {
     pub fn allows(&self, change: &Change) -> bool {
         self.changes.contains(&digest(change))
     }
-}
-
-/// That more would be lost at once than may be.
-pub fn too_many(losses: usize, most: usize) -> String {
-    format!(
-        "{} would be destroyed or replaced at once, and at most {most} may be without `--allow-mass-delete`",
-        report::count(losses, "resource")
-    )
 }
