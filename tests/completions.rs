@@ -14,7 +14,7 @@ use novella::blueprint::Layout;
 use novella::plan::Plan;
 use novella::plan::world::Recorded;
 use novella::value::Sha256;
-use novella::watch::pending::{Origin, Pending};
+use novella::watch::pending::{Limits, Origin, Pending};
 
 /// Runs a script in a shell, in a place, with our novella on the path; none where there is no such shell.
 fn shell(place: &Place, shell: &str, arguments: &[&str]) -> Option<Said> {
@@ -129,7 +129,7 @@ fn bash_knows_what_waits_and_what_is_in_the_trash() {
     let plan = common::plan(BASE, Recorded::default(), &novella::host::sim::SimHost::new());
     let nothing = Plan { changes: Vec::new(), ..plan.clone() };
     let spec = Sha256::of(b"a spec");
-    let origin = Origin { spec: &spec, max_deletes: 0, unix: 1 };
+    let origin = Origin { spec: &spec, resources: 0, limits: Limits::default(), unix: 1 };
     let (pending, text) = Pending::new(&plan, &nothing, &Default::default(), origin).expect("a plan that waits");
     let watch = place.path("state/sim/watch");
     std::fs::create_dir_all(&watch).expect("what watch keeps");

@@ -14,7 +14,7 @@ pub(super) struct Arguments {
     /// The digest of the plan that waits, or its first 8 digits; without it, the plan is shown
     #[arg(value_name = "DIGEST", add = candidates::digests())]
     digest: Option<String>,
-    /// Let it destroy and replace more resources than `watch --max-deletes` lets
+    /// Let it destroy and replace more resources than `--max-deletes` and `--max-delete-percent` of `watch` let
     #[arg(long, requires = "digest")]
     allow_mass_delete: bool,
 }

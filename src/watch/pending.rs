@@ -41,10 +41,24 @@ pub struct Pending {
     pub summary: String,
     /// How many resources are destroyed or replaced, or have lost what was in them.
     pub losses: usize,
-    /// How many may be with an approval that says nothing of that.
-    pub max_deletes: usize,
+    /// How many resources are recorded; 0 in what an older daemon has written, who did not count them.
+    #[serde(default)]
+    pub resources: usize,
+    /// What an approval that says nothing of losses may come to.
+    #[serde(flatten)]
+    pub limits: Limits,
     /// What waits, by object.
     pub changes: Vec<Waiting>,
+}
+
+/// How much may be lost at once, unless an approval says more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// How many resources.
+    pub max_deletes: usize,
+    /// How many of a hundred that are recorded, if it is more than one.
+    #[serde(default)]
+    pub max_delete_percent: usize,
 }
 
 /// A change that waits.
@@ -67,8 +81,10 @@ pub struct Waiting {
 pub struct Origin<'a> {
     /// The digest of the spec.
     pub spec: &'a Sha256,
-    /// How many resources an approval may destroy or replace.
-    pub max_deletes: usize,
+    /// How many resources are recorded.
+    pub resources: usize,
+    /// How many of them may be lost at once.
+    pub limits: Limits,
     /// The time, in seconds since 1970 (UTC).
     pub unix: u64,
 }
@@ -96,7 +112,8 @@ impl Pending {
             since: origin.unix,
             summary: report::plan::summary(&rest),
             losses: held.values().filter(|why| why.iter().any(|why| why.loses())).count(),
-            max_deletes: origin.max_deletes,
+            resources: origin.resources,
+            limits: origin.limits,
             changes,
         };
         let text = anstream::adapter::strip_str(&report::plan::render(&rest)).to_string();
@@ -105,18 +122,24 @@ impl Pending {
 
     /// Whether it is this plan, of this spec, under the same rules.
     pub fn is_same(&self, other: &Self) -> bool {
-        (&self.digest, &self.spec, self.max_deletes) == (&other.digest, &other.spec, other.max_deletes)
+        let of = |it: &Self| (it.resources, it.limits);
+        (&self.digest, &self.spec, of(self)) == (&other.digest, &other.spec, of(other))
     }
 
-    /// Why an approval has to say that so much may be lost at once; none if that is no more than may be.
+    /// Why an approval has to say that so much may be lost at once; none if that is no more than may be. A single resource
+    /// is never too many in a hundred.
     pub fn exceeds(&self) -> Option<String> {
-        (self.losses > self.max_deletes).then(|| {
-            format!(
-                "{} would be destroyed or replaced at once, and at most {} may be without `--allow-mass-delete`",
-                report::count(self.losses, "resource"),
-                self.max_deletes
-            )
-        })
+        let Self { losses, resources, limits: Limits { max_deletes, max_delete_percent }, .. } = *self;
+        let (of, most) = if losses > max_deletes {
+            (String::new(), format!("{max_deletes} may be without `--allow-mass-delete` (`--max-deletes`)"))
+        } else if losses > 1 && resources > 0 && losses * 100 > resources * max_delete_percent {
+            let most = format!("{max_delete_percent} % may be without `--allow-mass-delete` (`--max-delete-percent`)");
+            (format!(" of {resources}, {} %,", losses * 100 / resources), most)
+        } else {
+            return None;
+        };
+        let lost = report::count(losses, "resource");
+        Some(format!("{lost}{of} would be destroyed or replaced at once, and at most {most}"))
     }
 
     /// Reads the plan that waits.
@@ -181,7 +204,7 @@ pub struct Approval {
     pub spec: Sha256,
     /// Of each of its changes.
     pub changes: BTreeSet<Sha256>,
-    /// Whether more may be lost than `--max-deletes` lets.
+    /// Whether more may be lost than `--max-deletes` and `--max-delete-percent` let.
     pub allow_mass_delete: bool,
     /// Whether its changes were begun.
     #[serde(default)]

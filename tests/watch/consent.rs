@@ -1,5 +1,6 @@
 //! What waits, and what lets it go.
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::common::BASE;
@@ -87,9 +88,42 @@ fn too_many_at_once_take_a_word_more() {
     save(&home, &BASE.replace("count = 2", "count = 0"));
     let pending = waits(&home);
     assert_eq!(pending["losses"], 5);
-    home.place.novella(&["approve", &short(&pending)]).ends(1).err("5 resources would be destroyed").err("at most 3");
+    home.place.novella(&["approve", &short(&pending)]).ends(1).err("5 resources would be destroyed").err("at most 3 ");
     home.place.novella(&["approve", &short(&pending), "--allow-mass-delete"]).ends(0);
     home.settled(&BASE.replace("count = 2", "count = 0"));
+}
+
+#[test]
+fn too_large_a_share_at_once_takes_a_word_more() {
+    let five = BASE.replace("count = 2", MORE);
+    let share = |percent| ["--interval", "1h", "--max-deletes", "9", "--max-delete-percent", percent];
+    let mut home = Home::with(Place::new(&five), &share("50"));
+    home.settled(&five);
+    // All five are fewer than half of what is recorded.
+    save(&home, &BASE.replace("count = 2", "count = 0"));
+    let pending = waits(&home);
+    let resources = pending["resources"].as_u64().expect("a number");
+    assert!((11..50).contains(&resources), "{pending:#}");
+    home.signal(Signal::SIGTERM);
+    assert_eq!(home.end(), Some(0));
+    // The plan that waits is under the limit of the daemon that runs now, also if another has written it down.
+    home.again(&share("10"));
+    home.until("it waits under another limit", |status| status["pending"]["max_delete_percent"] == 10);
+    home.place
+        .novella(&["approve", &short(&pending)])
+        .ends(1)
+        .err(&format!("5 resources of {resources}, {} %, would be", 500 / resources))
+        .err("at most 10 % may be without `--allow-mass-delete` (`--max-delete-percent`)");
+    home.place.novella(&["approve", &short(&pending), "--allow-mass-delete"]).ends(0);
+    home.settled(&BASE.replace("count = 2", "count = 0"));
+    // A single one is less than any share.
+    home.signal(Signal::SIGTERM);
+    assert_eq!(home.end(), Some(0));
+    home.again(&share("0"));
+    let text = BASE[..BASE.find("[server.spare]").expect("it")].replace("count = 2", "count = 0");
+    save(&home, &text);
+    home.place.novella(&["approve", &short(&waits(&home))]).ends(0);
+    home.settled(&text);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use novella::host::sim::SimHost;
 use novella::plan::{Plan, Scope};
 use novella::store::Store as _;
 use novella::store::memory::MemoryStore;
-use novella::watch::pending::{self, Approval, Judgement, Origin, Pending};
+use novella::watch::pending::{self, Approval, Judgement, Limits, Origin, Pending};
 use novella::watch::policy::{Rules, Why, held};
 
 use crate::common::{BASE, DISKS, converge, plan};
@@ -192,7 +192,8 @@ fn an_approval_is_for_one_plan_of_one_spec() {
     let held = held(&plan, LIVE, |_| false);
     let going = plan.clone().confine(&Scope::Without(held.keys().cloned().collect())).expect("an order");
     let of = |max_deletes| {
-        let origin = Origin { spec: &spec, max_deletes, unix: 7 };
+        let limits = Limits { max_deletes, max_delete_percent: 50 };
+        let origin = Origin { spec: &spec, resources: 9, limits, unix: 7 };
         Pending::new(&plan, &going, &held, origin).expect("something waits").0
     };
     let pending = of(3);
@@ -226,6 +227,53 @@ fn an_approval_is_for_one_plan_of_one_spec() {
     rest.changes[0].digest = other;
     assert_eq!(begun.judge(Some(&rest), &spec), Judgement::Spent);
     assert_eq!(begun.judge(None, &spec), Judgement::Spent);
+}
+
+#[test]
+fn losses_have_two_limits() {
+    let plan = after(&[("count = 2\n\n[server.db]", "count = 0\n\n[server.db]")], &[]);
+    let (spec, held) = (novella::value::Sha256::of(b"one"), held(&plan, LIVE, |_| false));
+    let nothing = Plan { changes: Vec::new(), ..plan.clone() };
+    let of = |losses, resources, max_deletes, max_delete_percent| {
+        let origin = Origin { spec: &spec, resources, limits: Limits { max_deletes, max_delete_percent }, unix: 7 };
+        Pending { losses, ..Pending::new(&plan, &nothing, &held, origin).expect("something waits").0 }
+    };
+    let (number, share) = (Some("`--max-deletes`"), Some("`--max-delete-percent`"));
+    for (losses, resources, max_deletes, percent, limit) in [
+        (3, 100, 3, 50, None),
+        (4, 100, 3, 50, number),
+        (2, 4, 3, 50, None),
+        (2, 3, 3, 50, share),
+        (3, 3, 3, 100, None),
+        (3, 3, 2, 0, number),
+        (2, 1000, 3, 0, share),
+        // A single one is no share of anything.
+        (1, 1, 3, 0, None),
+        (1, 1, 0, 100, number),
+        (0, 9, 0, 0, None),
+        (33, 100, 99, 33, None),
+        (34, 101, 99, 33, share),
+    ] {
+        let why = of(losses, resources, max_deletes, percent).exceeds();
+        let is_so = limit.map_or(why.is_none(), |limit| why.as_ref().is_some_and(|why| why.contains(limit)));
+        assert!(is_so, "{losses} of {resources} with {max_deletes} and {percent} %: {why:?}");
+    }
+    let pending = of(2, 3, 3, 50);
+    assert_eq!(
+        pending.exceeds().as_deref(),
+        Some(
+            "2 resources of 3, 66 %, would be destroyed or replaced at once, and at most 50 % may be without \
+             `--allow-mass-delete` (`--max-delete-percent`)"
+        )
+    );
+    assert!(!pending.is_same(&of(2, 3, 3, 60)) && !pending.is_same(&of(2, 4, 3, 50)) && pending.is_same(&pending));
+
+    // What an older daemon has written knows of no share.
+    let mut old = serde_json::to_value(of(2, 3, 3, 50)).expect("JSON");
+    for key in ["resources", "max_delete_percent"] {
+        assert!(old.as_object_mut().expect("an object").remove(key).is_some(), "{key}");
+    }
+    assert_eq!(serde_json::from_value::<Pending>(old).expect("a plan that waits").exceeds(), None);
 }
 
 #[test]

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use clap::builder::RangedU64ValueParser;
+
 use crate::apply::Options;
 use crate::blueprint::facts::Disruption;
 use crate::cli::apply::{disruption, threads};
@@ -36,12 +38,19 @@ pub(super) struct Arguments {
     /// How many resources one approval may destroy or replace, unless it was given with `--allow-mass-delete`
     #[arg(long, value_name = "N", default_value_t = 3)]
     max_deletes: usize,
+    /// How many of a hundred recorded resources one approval may destroy or replace, unless it was given so or is for one
+    #[arg(long, value_name = "P", default_value_t = 50, value_parser = percent())]
+    max_delete_percent: usize,
     /// When guests may be rebooted, as `Sat 02:00-04:00`, or `02:00-04:00` each day; can be given more than once
     #[arg(long, value_name = "WHEN")]
     maintenance: Vec<Window>,
     /// How many steps run at once, at most
     #[arg(long, value_name = "N", default_value_t = Options::default().parallelism, value_parser = threads())]
     parallelism: usize,
+}
+
+fn percent() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(0..=100)
 }
 
 /// A length of time from a second on.

@@ -26,7 +26,7 @@ use crate::store::lock::StateLock;
 use crate::store::sled::SledStore;
 use crate::store::{Store as _, StoreError, export};
 use crate::watch::daemon::{NoPass, Pass, Passed, Turn};
-use crate::watch::pending::{Approval, Judgement, Origin, Pending};
+use crate::watch::pending::{Approval, Judgement, Limits, Origin, Pending};
 use crate::watch::policy::{self, Rules};
 use crate::watch::socket::Work;
 use crate::watch::status::RefusedApproval;
@@ -67,9 +67,12 @@ impl<'a> Reconciler<'a> {
     }
 
     fn decide(&self, turn: &Turn<'_>, recorded: Recorded, host: &dyn Host) -> Result<Decision, NoPass> {
+        let resources: BTreeSet<Address> = recorded.records.values().map(|it| it.object.address()).collect();
         let plan = reconcile::plan(&turn.spec.desired, recorded, host)?;
         let rules = Rules { max_disruption: self.arguments.max_disruption, reboots_now: turn.reboots_now };
-        let origin = Origin { spec: &turn.spec.digest, max_deletes: self.arguments.max_deletes, unix: turn.unix };
+        let limits =
+            Limits { max_deletes: self.arguments.max_deletes, max_delete_percent: self.arguments.max_delete_percent };
+        let origin = Origin { spec: &turn.spec.digest, resources: resources.len(), limits, unix: turn.unix };
         let held = policy::held(&plan, rules, |_| false);
         let mut going = without(plan.clone(), held.keys().cloned().collect())?;
         let mut pending = Pending::new(&plan, &going, &held, origin);
