@@ -44,4 +44,5 @@ pub mod spec;
 pub mod store;
 pub mod value;
 pub mod watch;
+pub mod window;
 pub mod wishes;

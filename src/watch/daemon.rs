@@ -17,7 +17,7 @@ use crate::watch::settle::{Settle, Sign};
 use crate::watch::specs::{Good, Read, Specs};
 use crate::watch::status::{Failure, InForce, LastPass, Refused, RefusedApproval, Status, Trouble};
 use crate::watch::systemd;
-use crate::watch::window::{self, Window};
+use crate::window::{self, Window};
 
 /// How often a pass opens the state though nothing is likely to be done: what is in the trash goes when its time is over.
 const WHOLE: Duration = Duration::from_hours(1);

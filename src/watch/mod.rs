@@ -8,7 +8,7 @@
 //! | [`pending`] | the plan that waits, and the word that lets it go |
 //! | [`backoff`] | when what has failed is tried again |
 //! | [`settle`] | when a file that is being saved may be read |
-//! | [`window`] | when guests may be rebooted |
+//! | [`window`](crate::window) | when guests may be rebooted |
 //!
 //! [`specs`] keeps the last good spec, [`status`] is what is told of all this, [`daemon`] turns the wheel: it is handed the
 //! [`World`](daemon::World) with its clock and its events, and somebody who does a [`Pass`](daemon::Pass), so that hours can
@@ -38,7 +38,6 @@ pub mod socket;
 pub mod specs;
 pub mod status;
 pub mod systemd;
-pub mod window;
 
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};

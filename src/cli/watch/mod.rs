@@ -21,7 +21,7 @@ use crate::watch;
 use crate::watch::daemon::{Config, Daemon};
 use crate::watch::outside::Outside;
 use crate::watch::socket::{Server, Work};
-use crate::watch::window::Window;
+use crate::window::Window;
 use pass::Reconciler;
 
 #[derive(Clone, Debug, clap::Args)]
