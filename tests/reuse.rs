@@ -57,6 +57,26 @@ fn environment(name: &str, value: &str) -> Given {
     Given::Environment { name: name.into(), value: value.into() }
 }
 
+#[test]
+fn windows_are_extended_and_laid_over_as_a_whole() {
+    let spec = "[vars]\nnight = \"02:00-04:00\"\n[host.local]\nmaintenance = \"${var.night}\"\n\
+                [server.base]\nabstract = true\nmaintenance = [\"Sat 02:00-04:00\", \"${var.night}\"]\n\
+                [server.web]\nextends = \"base\"\n[server.db]\nextends = \"base\"\nmaintenance = []\n";
+    let over = "[server.web]\nmaintenance = \"Sun 01:00-02:00\"\n[host.local]\nmaintenance = [\"Mon 01:00-02:00\"]\n";
+    same(
+        &[("specs/spec.toml", spec)],
+        &[],
+        "[host.local]\nmaintenance = \"02:00-04:00\"\n[server.db]\nmaintenance = []\n\
+         [server.web]\nmaintenance = [\"Sat 02:00-04:00\", \"02:00-04:00\"]\n",
+    );
+    same(
+        &[("specs/spec.toml", spec), ("over-a/spec.toml", over)],
+        &[],
+        "[host.local]\nmaintenance = \"Mon 01:00-02:00\"\n[server.db]\nmaintenance = []\n\
+         [server.web]\nmaintenance = \"Sun 01:00-02:00\"\n",
+    );
+}
+
 const VARS: &str = r#"
 [vars]
 count = 2

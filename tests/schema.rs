@@ -69,6 +69,8 @@ fn what_is_wrong_does_not() {
         "[server.web]\ncount = \"three\"",
         "[server.web]\npower = \"onn\"",
         "[server.web]\nautostart = true",
+        "[server.web]\nmaintenance = \"nightly\"",
+        "[host.local]\nmaintenance = [2]",
         "[server.web]\nports = [{ netwerk = \"a\" }]",
         "[server.web]\nports = [{ network = \"a\", fixed_ips = [\"10.0.0\"] }]",
         "[server.web]\nmetadata = { role = 1 }",
@@ -81,9 +83,13 @@ fn what_is_wrong_does_not() {
     ] {
         assert!(!validator.is_valid(&value(text)), "{text}");
     }
-    for text in
-        ["[server.web]\ncount = \"${var.n}\"\nnetworks = \"${var.nets}\"", "[vars]\nx = 1\ny = { type = \"list\" }"]
-    {
+    for text in [
+        "[server.web]\ncount = \"${var.n}\"\nnetworks = \"${var.nets}\"",
+        "[vars]\nx = 1\ny = { type = \"list\" }",
+        "[host.local]\nmaintenance = \"sat 02:00-04:00\"",
+        "[server.web]\nmaintenance = [\"02:00-04:00\", \"${var.window}\"]",
+        "[server.web]\nmaintenance = \"${var.windows}\"",
+    ] {
         assert!(validator.is_valid(&value(text)), "{text}");
     }
 }

@@ -1,14 +1,16 @@
 //! The machine that holds everything.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::address::{Address, ResourceKind};
 use crate::desired::Problems;
 use crate::diagnostic::Diagnostic;
 use crate::spec::Spec;
 use crate::spec::schema::HostSpec;
-use crate::spec::values::VirtTypeSpec;
+use crate::spec::values::{MaintenanceSpec, VirtTypeSpec};
 use crate::value::ByteSize;
+use crate::window::Window;
 
 /// How the host is used.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +35,8 @@ pub struct HostConfig {
     pub reserved_disk: ByteSize,
     /// How long disks that are taken away are kept in the trash, in seconds; none for not at all.
     pub trash_ttl: Option<u32>,
+    /// When guests may be rebooted by the daemon, where a server has no windows of its own.
+    pub maintenance: Arc<[Window]>,
 }
 
 /// A week, in seconds.
@@ -51,6 +55,7 @@ impl Default for HostConfig {
             reserved_memory: ByteSize::mib(512),
             reserved_disk: ByteSize(0),
             trash_ttl: Some(TRASH_TTL),
+            maintenance: Arc::default(),
         }
     }
 }
@@ -98,6 +103,7 @@ fn local_host(spec: &HostSpec, address: &Address, problems: &mut Problems<'_>) -
         reserved_memory: spec.reserved_host_memory.map_or(default.reserved_memory, |size| size.0),
         reserved_disk: spec.reserved_host_disk.map_or(default.reserved_disk, |size| size.0),
         trash_ttl: spec.trash_ttl.map_or(default.trash_ttl, |ttl| Some(ttl.0).filter(|seconds| *seconds > 0)),
+        maintenance: spec.maintenance.as_ref().map_or(default.maintenance, windows),
     };
     if !LOCAL_URIS.iter().any(|uri| config.libvirt_uri.starts_with(uri)) || has_controls(&config.libvirt_uri) {
         problems.push(
@@ -120,6 +126,11 @@ fn local_host(spec: &HostSpec, address: &Address, problems: &mut Problems<'_>) -
         );
     }
     config
+}
+
+/// The windows that are written.
+pub(super) fn windows(written: &MaintenanceSpec) -> Arc<[Window]> {
+    written.0.iter().map(|window| window.0).collect()
 }
 
 /// Whether a text has characters that would change the terminal or the file it is written to.

@@ -97,7 +97,8 @@ pub fn resolve(spec: &Spec, source: &Source) -> (Option<Desired>, Vec<Diagnostic
     let mut ports = port::resolve(spec, &networks, &mut problems);
     let keypairs = keypair::resolve(spec, &mut problems);
     let mut volumes = volume::resolve(spec, &images, &mut problems);
-    let known = server::Known { networks: &networks, images: &images, flavors: &flavors, keypairs: &keypairs };
+    let known =
+        server::Known { host: &host, networks: &networks, images: &images, flavors: &flavors, keypairs: &keypairs };
     let servers = server::resolve(spec, &known, &mut ports, &mut volumes, &mut problems);
     checks::subnets_do_not_overlap(&networks, &mut problems);
     checks::bridges_are_unique(&networks, &mut problems);

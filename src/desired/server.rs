@@ -12,6 +12,7 @@ use crate::address::{Address, Name, PortId, ResourceKind};
 use crate::blueprint::dhcp::IpVersion;
 use crate::blueprint::disk::Attachment;
 use crate::blueprint::object::Power;
+use crate::desired::host::{HostConfig, windows};
 use crate::desired::lifecycle::{self, Ignored, Lifecycle};
 use crate::desired::port::{Declared, Request, Wanted, address_is_possible, has_subnet, port, usual};
 use crate::desired::volume::{Attached, attachment};
@@ -20,6 +21,7 @@ use crate::diagnostic::{Diagnostic, Place};
 use crate::spec::Spec;
 use crate::spec::schema::{PortSpec, ServerSpec};
 use crate::spec::values::PortRef;
+use crate::window::Window;
 
 /// A virtual machine.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +46,8 @@ pub struct Server {
     pub depends_on: Vec<Name>,
     /// How long it may take to shut down, in seconds.
     pub shutdown_timeout: u32,
+    /// When the daemon may reboot it unasked. Servers of one table share it.
+    pub maintenance: Arc<[Window]>,
     /// What the cloud-init of its guest is told. Servers of one table share it.
     pub cloud_init: Arc<CloudInit>,
     /// What may become of it by an edit. Servers of one table share it.
@@ -65,6 +69,7 @@ impl Server {
 
 /// What a server may refer to.
 pub(super) struct Known<'a> {
+    pub host: &'a HostConfig,
     pub networks: &'a BTreeMap<Name, Network>,
     pub images: &'a BTreeMap<Name, Image>,
     pub flavors: &'a BTreeMap<Name, Flavor>,
@@ -84,7 +89,7 @@ pub(super) fn resolve(
     all_volumes: &mut Volumes,
     problems: &mut Problems<'_>,
 ) -> BTreeMap<Name, Server> {
-    let Known { networks, images, flavors, keypairs } = *known;
+    let Known { host, networks, images, flavors, keypairs } = *known;
     let mut servers: BTreeMap<Name, Server> = BTreeMap::new();
     let depends_on = depends_on(spec, problems);
     for (name, written) in &spec.servers {
@@ -123,6 +128,7 @@ pub(super) fn resolve(
         let volumes = volume::of_server(&of, written, all_volumes, problems);
         let root_disk = attachment(written.root_disk.unwrap_or_default(), bus);
         let cloud_init = Arc::new(cloud_init::resolve(&address, written, keypairs, problems));
+        let maintenance = written.maintenance.as_ref().map_or_else(|| Arc::clone(&host.maintenance), windows);
         let lifecycle = Arc::new(lifecycle::resolve(&address, written.lifecycle.as_ref(), problems));
         let (Some(image), Some(flavor)) = (image, flavor) else { continue };
         for ((name, ports), volumes) in names.into_iter().zip(ports).zip(volumes) {
@@ -137,6 +143,7 @@ pub(super) fn resolve(
                 power: written.power.unwrap_or_default(),
                 depends_on: depends_on.get(&address.name).cloned().unwrap_or_default(),
                 shutdown_timeout: written.shutdown_timeout.unwrap_or(SHUTDOWN_TIMEOUT),
+                maintenance: Arc::clone(&maintenance),
                 cloud_init: Arc::clone(&cloud_init),
                 lifecycle: Arc::clone(&lifecycle),
             };

@@ -167,6 +167,9 @@ pub fn status(status: Option<&Status>, holder: Option<&Holder>, now: u64) -> Str
         });
         text.push_str(&table::render(&["RESOURCE", "OBJECT", "WHY"], &rows.collect::<Vec<_>>()));
         push(&mut text, format_args!("`novella approve {}` lets it go.", pending.digest.short()));
+        for (server, opens) in &status.windows {
+            push(&mut text, format_args!("{server} goes by itself when its window opens, {}.", time(*opens)));
+        }
     }
     if let Some(refused) = &status.refused_approval {
         let what = format!("approval of {}, {}: {}", refused.digest.short(), ago(refused.at), refused.why);

@@ -17,8 +17,8 @@ use crate::spec::schema::{
     QuotaSpec, RemovedSpec, ServerSpec, SubnetSpec, VolumeSpec,
 };
 use crate::spec::values::{
-    AddressSpec, Cidr, FixedIpSpec, FixedIpTable, GatewaySpec, Ip, Lifetime, Limit, Pool, PortRef, Size, TimeToLive,
-    VolumeRef, VolumeTable,
+    AddressSpec, Cidr, FixedIpSpec, FixedIpTable, GatewaySpec, Ip, Lifetime, Limit, MaintenanceSpec, Pool, PortRef,
+    Size, TimeToLive, VolumeRef, VolumeTable, WindowSpec,
 };
 use crate::spec::variables::VariableSpec;
 use crate::value::{ByteSize, Mac, Secret, Sha256};
@@ -206,7 +206,11 @@ impl Written {
         }
         if let Some(parts) = parts(&value, "anyOf") {
             let is_table = |part: &Value| self.definition(part).is_some_and(|it| it.get("properties").is_some());
-            let parts = parts.iter().map(|part| if is_table(part) { part.clone() } else { described(part) });
+            let parts = parts.iter().map(|part| {
+                let mut part = if is_table(part) { part.clone() } else { described(part) };
+                part.get_mut("items").into_iter().for_each(|items| self.or_variable(items));
+                part
+            });
             value["anyOf"] = parts.chain([variable]).collect();
             return value;
         }
@@ -275,6 +279,12 @@ text!(GatewaySpec, "Gateway", "An IP address, or `none`.", format!("^(none|{ADDR
 text!(Pool, "Pool", "A range, as `10.20.0.10-10.20.0.99`.", format!(r"^{ADDRESS}\s*-\s*{ADDRESS}$"));
 text!(Lifetime, "Lifetime", "A length of time, as `30m`, `12h` or `7d`.", r"^\d+\s*[smhd]$");
 text!(TimeToLive, "TimeToLive", "A length of time, as `12h` or `7d`; `0` for not at all.", r"^(0|\d+\s*[smhd])$");
+text!(
+    WindowSpec,
+    "Window",
+    "A window of the week or of each day, as `Sat 02:00-04:00` or `02:00-04:00`.",
+    r"^\s*(([Mm][Oo][Nn]|[Tt][Uu][Ee]|[Ww][Ee][Dd]|[Tt][Hh][Uu]|[Ff][Rr][Ii]|[Ss][Aa][Tt]|[Ss][Uu][Nn])\s+)?([01]\d|2[0-4]):[0-5]\d-([01]\d|2[0-4]):[0-5]\d\s*$"
+);
 text!(AddressSpec, "Address", "The address of a resource, as `server.web`.", r"^[a-z_]+\.[a-z][a-z0-9-]*$");
 text!(Mac, "Mac", "A MAC address, as `fa:16:3e:01:02:03`.", "^[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}$");
 text!(Sha256, "Sha256", "A SHA-256 digest, as `sha256sum` prints it.", "^[0-9a-fA-F]{64}$");
@@ -308,6 +318,17 @@ macro_rules! text_or_table {
 text_or_table!(FixedIpSpec, "FixedIp", Ip, FixedIpTable);
 text_or_table!(PortRef, "ServerPort", Name, PortSpec);
 text_or_table!(VolumeRef, "ServerVolume", Name, VolumeTable);
+
+impl JsonSchema for MaintenanceSpec {
+    fn schema_name() -> Cow<'static, str> {
+        "Maintenance".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let window = generator.subschema_for::<WindowSpec>();
+        json_schema!({ "anyOf": [window, { "type": "array", "items": window }] })
+    }
+}
 
 /// A limit, of which `-1` is none.
 macro_rules! limit {
@@ -347,6 +368,11 @@ mod tests {
             ("Gateway", &["none", "10.0.0.1"], &["nothing"]),
             ("Pool", &["10.0.0.1-10.0.0.9", "fd00::1 - fd00::9"], &["10.0.0.1"]),
             ("Lifetime", &["12h", "90s"], &["12", "1w", "1.5h"]),
+            (
+                "Window",
+                &["Sat 02:00-04:00", "sun 22:00-24:00", "02:00-04:00"],
+                &["Sat", "2:00-4:00", "Caturday 02:00-04:00"],
+            ),
             ("Mac", &["fa:16:3e:01:02:03"], &["fa-16-3e-01-02-03", "fa:16:3e:01:02"]),
         ] {
             good.iter().for_each(|text| assert!(valid(name, text), "{name}: {text}"));

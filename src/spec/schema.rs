@@ -11,7 +11,8 @@ use crate::blueprint::object::{DiskFormat, ImageFormat, Power};
 use crate::spec::values::{
     AddressSpec, Architecture, AttachmentSpec, Cidr, CpuMode, DhcpOptSpec, DiskSpec, FileSpec, FirmwareSpec,
     FixedIpSpec, Forward, GatewaySpec, GuardSpec, HostRouteSpec, HypervisorType, Ip, Ipv6Mode, LifecycleSpec, Lifetime,
-    Limit, OnUserDataChange, Pool, PortRef, RecordType, Size, TimeToLive, TpmVersion, VirtTypeSpec, VolumeRef,
+    Limit, MaintenanceSpec, OnUserDataChange, Pool, PortRef, RecordType, Size, TimeToLive, TpmVersion, VirtTypeSpec,
+    VolumeRef,
 };
 use crate::value::{ByteSize, Mac, Secret, Sha256};
 
@@ -123,6 +124,8 @@ pub struct HostSpec {
     pub reserved_host_disk: Option<Size>,
     /// How long disks that are taken away are kept in the trash. Default a week; `"0"` for not at all.
     pub trash_ttl: Option<TimeToLive>,
+    /// When the daemon may reboot guests that need it, in the time zone of this machine. Default never without asking.
+    pub maintenance: Option<MaintenanceSpec>,
 }
 
 /// `[network.NAME]`: one bridge with one dnsmasq.
@@ -317,6 +320,8 @@ pub struct ServerSpec {
     pub autostart: Option<toml::Value>,
     /// How many seconds it may take to shut down before it is forced off. Default 60.
     pub shutdown_timeout: Option<u32>,
+    /// When the daemon may reboot it, if it needs that. Default what the host has; `[]` for never without asking.
+    pub maintenance: Option<MaintenanceSpec>,
     /// What cloud-init is told to do: its text.
     pub user_data: Option<Secret>,
     /// The file that holds that text, as a path from the directory of the spec.

@@ -8,8 +8,8 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, Error, IntoDeserializer as _, MapAccess, Unexpected, Visitor};
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{Deserializer, Error, IntoDeserializer as _, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::address::{Address, Name};
@@ -17,6 +17,7 @@ use crate::blueprint::disk::{Bus, Cache, Discard};
 use crate::blueprint::object::DiskFormat;
 use crate::spec::schema::PortSpec;
 use crate::value::{ByteSize, InvalidSize, Secret, ip_number, parse_span};
+use crate::window::Window;
 
 /// Reads a field that is written as a string, by its `FromStr`.
 struct Text<T>(&'static str, std::marker::PhantomData<T>);
@@ -299,6 +300,51 @@ impl FromStr for TimeToLive {
 }
 
 text!(TimeToLive, "a length of time such as \"7d\", or \"0\"");
+
+/// A time in which guests may be rebooted: `"Sat 02:00-04:00"`, or `"02:00-04:00"` each day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowSpec(pub Window);
+
+impl FromStr for WindowSpec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|_| {
+            let text = text.escape_debug();
+            format!("`{text}` is not a window\nwrite it as `\"Sat 02:00-04:00\"`, or `\"02:00-04:00\"` for each day")
+        })
+    }
+}
+
+text!(WindowSpec, "a window such as \"Sat 02:00-04:00\"");
+
+/// When guests may be rebooted: one window, or a list of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MaintenanceSpec(pub Vec<WindowSpec>);
+
+impl<'de> Deserialize<'de> for MaintenanceSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OneOrMore;
+
+        impl<'de> Visitor<'de> for OneOrMore {
+            type Value = MaintenanceSpec;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a window such as \"Sat 02:00-04:00\", or a list of them")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<MaintenanceSpec, E> {
+                text.parse().map(|window| MaintenanceSpec(vec![window])).map_err(E::custom)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, windows: A) -> Result<MaintenanceSpec, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(windows)).map(MaintenanceSpec)
+            }
+        }
+
+        deserializer.deserialize_any(OneOrMore)
+    }
+}
 
 /// How the guests on an IPv6 subnet get their addresses (Neutron's `ipv6_address_mode`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]

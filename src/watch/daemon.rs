@@ -5,7 +5,7 @@ use std::iter;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::address::Address;
+use crate::address::{Address, ResourceKind};
 use crate::desired::Desired;
 use crate::diagnostic::Diagnostic;
 use crate::report;
@@ -77,8 +77,8 @@ pub struct Turn<'a> {
     pub spec: &'a Good,
     /// The resources that have failed and are not tried yet.
     pub held_back: &'a BTreeSet<Address>,
-    /// Whether guests may be rebooted just now.
-    pub reboots_now: bool,
+    /// The servers that may be rebooted just now.
+    pub reboots_now: BTreeSet<Address>,
     /// Whether nothing is likely to be done, so that others are not kept from the state for a look.
     pub look_first: bool,
     /// The time of day, in seconds since 1970 (UTC).
@@ -102,6 +102,8 @@ pub struct Passed {
     pub conflicts: Vec<(Address, String, String)>,
     /// The plan that waits.
     pub pending: Option<Pending>,
+    /// The servers of that which wait for nothing but a window to be rebooted.
+    pub wait_for_window: BTreeSet<Address>,
     /// An approval that was refused.
     pub refused: Option<RefusedApproval>,
     /// The servers that wait for a reboot, each with what for.
@@ -139,7 +141,7 @@ pub struct Config {
     pub interval: Duration,
     /// How long it has to be quiet before a spec is read.
     pub debounce: Duration,
-    /// When guests may be rebooted.
+    /// When guests may be rebooted, beside what the spec says of each.
     pub maintenance: Vec<Window>,
 }
 
@@ -317,7 +319,7 @@ impl<'a> Daemon<'a> {
         let turn = Turn {
             spec,
             held_back: &held_back,
-            reboots_now: window::any_open(&self.config.maintenance, unix),
+            reboots_now: reboots_now(&spec.desired, &self.config.maintenance, unix),
             look_first,
             unix,
         };
@@ -415,8 +417,23 @@ impl<'a> Daemon<'a> {
             report::watch::refused(&refused);
             self.status.refused_approval = Some(refused);
         }
+        self.tell_windows(&passed.wait_for_window);
         let waiting = passed.waiting.into_iter().map(|(address, what)| (address.to_string(), what));
         self.status.waiting_for_reboot = waiting.collect();
+    }
+
+    /// Sees to it that what waits for a window is looked at when that opens.
+    fn tell_windows(&mut self, waiting: &BTreeSet<Address>) {
+        let (now, unix) = (self.world.now(), self.world.unix());
+        let servers = self.specs.good.as_ref().map(|good| &good.desired.servers);
+        let opens = |address: &Address| {
+            let server = servers?.get(&address.name).filter(|_| address.kind == ResourceKind::Server)?;
+            next_open(self.config.maintenance.iter().chain(&*server.maintenance), unix)
+        };
+        self.status.windows = waiting.iter().filter_map(|it| Some((it.to_string(), opens(it)?))).collect();
+        if let Some(first) = self.status.windows.values().min() {
+            self.next = self.next.min(now + Duration::from_secs(first.saturating_sub(unix)));
+        }
     }
 
     fn tell_troubles(&mut self, conflicts: &[(Address, String, String)]) {
@@ -442,12 +459,28 @@ impl<'a> Daemon<'a> {
     }
 }
 
+/// The servers that may be rebooted at this time, in a window of their own or one that is for `all`.
+fn reboots_now(desired: &Desired, all: &[Window], unix: u64) -> BTreeSet<Address> {
+    let Some(at) = window::local(unix) else { return BTreeSet::new() };
+    let servers = desired.servers.values();
+    let may = servers.filter(|it| all.iter().chain(&*it.maintenance).any(|window| window.is_open(&at)));
+    may.map(|it| Address::new(ResourceKind::Server, it.name.clone())).collect()
+}
+
+/// When the first of these windows opens next, in seconds since 1970 (UTC).
+fn next_open<'w>(windows: impl Iterator<Item = &'w Window>, unix: u64) -> Option<u64> {
+    let at = window::local(unix)?;
+    let opens = windows.filter_map(|window| window.next_open(&at)).min()?;
+    u64::try_from(opens.timestamp().as_second()).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
     use std::path::Path;
     use std::rc::Rc;
 
+    use jiff::ToSpan as _;
     use tempfile::TempDir;
 
     use super::*;
@@ -484,18 +517,30 @@ mod tests {
         events: Vec<Event<'a>>,
         outcome: impl FnMut(&Turn<'_>) -> Result<Passed, NoPass> + 'a,
     ) -> (Seen, Status) {
+        live_so(SPEC, |_| {}, seconds, events, outcome)
+    }
+
+    /// The same with another spec, and told in another way to go about it.
+    fn live_so<'a>(
+        spec: &str,
+        told: impl FnOnce(&mut Config),
+        seconds: u64,
+        events: Vec<Event<'a>>,
+        outcome: impl FnMut(&Turn<'_>) -> Result<Passed, NoPass> + 'a,
+    ) -> (Seen, Status) {
         let place: TempDir = tempfile::tempdir().expect("a directory");
         let (specs, dir) = (place.path().join("specs"), place.path().join("watch"));
         std::fs::create_dir(&specs).expect("a directory");
         std::fs::create_dir(&dir).expect("a directory");
-        std::fs::write(specs.join("spec.toml"), SPEC).expect("a spec");
-        let config = Config {
+        std::fs::write(specs.join("spec.toml"), spec).expect("a spec");
+        let mut config = Config {
             inputs: Inputs { directory: specs.clone(), ..Inputs::default() },
             dir: dir.clone(),
             interval: Duration::from_mins(1),
             debounce: Duration::from_millis(300),
             maintenance: Vec::new(),
         };
+        told(&mut config);
         let events = events.into_iter().map(|(at, mut happen)| {
             let specs = specs.clone();
             let happen: Box<dyn FnMut()> = Box::new(move || happen(&specs));
@@ -545,6 +590,59 @@ mod tests {
         assert_eq!(tried, [0, 1, 3, 7, 15, 31, 40, 41, 43, 47, 55, 71]);
         assert_eq!(status.troubles["server.web"].failures, 6);
         assert_eq!(status.troubles["server.web"].since, 1_000_000_040);
+    }
+
+    #[test]
+    fn a_reboot_waits_until_the_window_of_its_server_opens() {
+        // Windows by the minute after the beginning, each two minutes long.
+        let window = |minute: i64| {
+            let at = |minute: i64| {
+                let begun = window::local(1_000_000_000).expect("a time");
+                begun.checked_add(minute.minutes()).expect("a time").strftime("%H:%M").to_string()
+            };
+            format!("{}-{}", at(minute), at(minute + 2))
+        };
+        let opens = |minute: u64| minute * 60 - 40;
+        let server = |name: &str, maintenance: &str| {
+            format!("[server.{name}]\nimage = \"i\"\nflavor = \"f\"\nnetworks = [\"a\"]\n{maintenance}\n")
+        };
+        let spec = [
+            SPEC,
+            "[image.i]\nsource = \"/i.raw\"\nformat = \"raw\"\n[flavor.f]\nram = \"128 MiB\"\ndisk = \"1 GiB\"\n",
+            &format!("[host.local]\nmaintenance = \"{}\"\n", window(10)),
+            &server("as-the-host", ""),
+            &server("own", &format!("maintenance = [\"{}\", \"{}\"]", window(25), window(20))),
+            &server("never", "maintenance = []"),
+        ]
+        .concat();
+        // What needs a reboot, until it was rebooted: when that was.
+        let rebooted = RefCell::new(BTreeMap::new());
+        let pass = |turn: &Turn<'_>| {
+            for address in &turn.reboots_now {
+                rebooted.borrow_mut().entry(address.to_string()).or_insert(turn.unix - 1_000_000_000);
+            }
+            let waits = turn.spec.desired.servers.keys().map(|name| Address::new(ResourceKind::Server, name.clone()));
+            let wait_for_window = waits.filter(|it| !rebooted.borrow().contains_key(&it.to_string())).collect();
+            Ok(Passed { wait_for_window, ..Passed::default() })
+        };
+        let told = |config: &mut Config| config.interval = Duration::from_hours(1);
+        let (seen, status) = live_so(&spec, told, opens(10), vec![], pass);
+        assert_eq!(times(&seen), [0]);
+        let windows = [("as-the-host", 10), ("own", 20)];
+        let windows = windows.map(|(name, minute)| (format!("server.{name}"), 1_000_000_000 + opens(minute)));
+        assert_eq!(status.windows, windows.into_iter().collect());
+
+        let (seen, status) = live_so(&spec, told, 3000, vec![], pass);
+        assert_eq!(times(&seen), [0, opens(10), opens(20)], "each is looked at when it may go, and not before");
+        assert_eq!(status.windows, BTreeMap::new());
+        let own = [("server.as-the-host".to_owned(), opens(10)), ("server.own".to_owned(), opens(20))];
+        assert_eq!(rebooted.take(), own.into_iter().collect());
+
+        // A window that is for all is one for those too that have others, or none.
+        let told = |config: &mut Config| config.maintenance = vec![window(5).parse().expect("a window")];
+        live_so(&spec, told, 400, vec![], pass);
+        let all = ["as-the-host", "own", "never"].map(|name| (format!("server.{name}"), opens(5)));
+        assert_eq!(rebooted.take(), all.into_iter().collect());
     }
 
     #[test]

@@ -15,11 +15,11 @@ use crate::plan::{Action, Plan, Reason};
 
 /// What goes without asking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rules {
+pub struct Rules<'a> {
     /// The most that a guest may notice.
     pub max_disruption: Disruption,
-    /// Whether guests may be rebooted just now, in a window that was set for that.
-    pub reboots_now: bool,
+    /// The servers that may be rebooted just now, in a window that was set for that.
+    pub reboots_now: &'a BTreeSet<Address>,
 }
 
 /// Why a change waits.
@@ -65,7 +65,7 @@ impl Why {
 }
 
 /// Why this change waits; none if it may go ahead.
-pub fn why(change: &Change, rules: Rules) -> Option<Why> {
+pub fn why(change: &Change, rules: Rules<'_>) -> Option<Why> {
     let by_action = match change.action {
         Action::Delete => Some(Why::Destroys),
         Action::Replace | Action::CreateThenDelete => Some(Why::Replaces),
@@ -79,7 +79,7 @@ pub fn why(change: &Change, rules: Rules) -> Option<Why> {
     };
     by_action.or_else(|| match change.cost() {
         cost if cost <= rules.max_disruption => None,
-        Disruption::Reboot if rules.reboots_now => None,
+        Disruption::Reboot if rules.reboots_now.contains(&change.address) => None,
         Disruption::Reboot => Some(Why::Reboots),
         Disruption::None | Disruption::Live | Disruption::Replace => Some(Why::Disturbs),
     })
@@ -97,7 +97,7 @@ fn detaches(change: &Change) -> bool {
 }
 
 /// The resources of which a change waits, each with the reasons. `approved` tells of changes that somebody said yes to.
-pub fn held(plan: &Plan, rules: Rules, approved: impl Fn(&Change) -> bool) -> BTreeMap<Address, BTreeSet<Why>> {
+pub fn held(plan: &Plan, rules: Rules<'_>, approved: impl Fn(&Change) -> bool) -> BTreeMap<Address, BTreeSet<Why>> {
     let mut held: BTreeMap<Address, BTreeSet<Why>> = BTreeMap::new();
     for change in &plan.changes {
         if let Some(why) = why(change, rules).filter(|_| !approved(change)) {
@@ -108,4 +108,9 @@ pub fn held(plan: &Plan, rules: Rules, approved: impl Fn(&Change) -> bool) -> BT
         held.entry(address.clone()).or_default().insert(Why::Guarded);
     }
     held
+}
+
+/// The resources that wait for nothing but a window.
+pub fn wait_for_window(held: &BTreeMap<Address, BTreeSet<Why>>) -> BTreeSet<Address> {
+    held.iter().filter(|(_, why)| why.iter().eq([&Why::Reboots])).map(|(address, _)| address.clone()).collect()
 }

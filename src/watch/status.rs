@@ -76,6 +76,9 @@ pub struct Status {
     pub troubles: BTreeMap<String, Trouble>,
     /// The servers that wait for a reboot, each with what for.
     pub waiting_for_reboot: BTreeMap<String, Vec<String>>,
+    /// The servers that wait for a window to be rebooted, each with when its next one opens.
+    #[serde(default)]
+    pub windows: BTreeMap<String, u64>,
     /// Why changes of files are only seen by and by; none if they are seen at once.
     pub without_inotify: Option<String>,
     /// Why what happens on the host is only seen by and by; none if it is seen at once.
@@ -173,6 +176,7 @@ impl Status {
             refused_approval: None,
             troubles: BTreeMap::new(),
             waiting_for_reboot: BTreeMap::new(),
+            windows: BTreeMap::new(),
             without_inotify: None,
             without_events: None,
         }

@@ -1,6 +1,9 @@
 //! What waits, and what lets it go.
 
+use jiff::ToSpan as _;
 use nix::sys::signal::Signal;
+use novella::value::unix_now;
+use novella::window;
 use serde_json::Value;
 
 use crate::common::BASE;
@@ -160,4 +163,37 @@ fn a_reboot_waits_for_a_word_or_for_its_window() {
     save(&home, &more);
     home.settled(&more);
     assert!(!home.said().contains("Waiting for approval"), "{}", home.said());
+}
+
+#[test]
+fn a_reboot_waits_for_the_window_of_its_server() {
+    let hour = |hours: i64| {
+        let now = window::local(unix_now()).expect("a time");
+        now.checked_add(hours.hours()).expect("a time").strftime("%H:%M").to_string()
+    };
+    let later = format!("maintenance = \"{}-{}\"", hour(2), hour(3));
+    let always = r#"maintenance = "00:00-24:00""#;
+    let spec = |host: &str, db: &str, ram: &str| {
+        BASE.replace("[host.local]", &format!("[host.local]\n{host}"))
+            .replace("[server.db]", &format!("[server.db]\n{db}"))
+            .replace("128 MiB", ram)
+    };
+    let home = Home::new(&spec(always, &later, "128 MiB"));
+    let opens = |status: &Value| status["windows"]["server.db"].as_u64();
+    save(&home, &spec(always, &later, "256 MiB"));
+    let status = home.until("one waits for its window", |status| opens(status).is_some());
+    assert_eq!(status["windows"].as_object().map(serde_json::Map::len), Some(1), "{status:#}");
+    let wait = opens(&status).expect("it").saturating_sub(unix_now());
+    assert!((60 * 60..=2 * 60 * 60).contains(&wait), "{wait} s");
+    let waiting: Vec<&Value> =
+        status["pending"]["changes"].as_array().expect("it").iter().map(|it| &it["address"]).collect();
+    assert_eq!(waiting, ["server.db"], "the others have the windows of the host");
+    home.place.novella(&["status"]).ends(3).out("server.db goes by itself when its window opens, ");
+    // `[]` keeps the windows of the host away from it.
+    save(&home, &spec(always, "maintenance = []", "256 MiB"));
+    home.until("it waits for somebody", |status| status["windows"] == serde_json::json!({}));
+    home.place.novella(&["status"]).ends(3).out("needs a reboot");
+    let open = spec("maintenance = []", always, "256 MiB");
+    save(&home, &open);
+    home.settled(&open);
 }

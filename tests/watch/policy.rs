@@ -1,6 +1,6 @@
 //! What goes by itself and what waits, as a table.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use novella::address::Address;
 use novella::blueprint::facts::Disruption;
@@ -10,15 +10,15 @@ use novella::plan::{Plan, Scope};
 use novella::store::Store as _;
 use novella::store::memory::MemoryStore;
 use novella::watch::pending::{self, Approval, Judgement, Limits, Origin, Pending};
-use novella::watch::policy::{Rules, Why, held};
+use novella::watch::policy::{Rules, Why, held, wait_for_window};
 
 use crate::common::{BASE, DISKS, converge, plan};
 
-const LIVE: Rules = Rules { max_disruption: Disruption::Live, reboots_now: false };
-const NONE: Rules = Rules { max_disruption: Disruption::None, reboots_now: false };
-const WINDOW: Rules = Rules { max_disruption: Disruption::Live, reboots_now: true };
-const REBOOT: Rules = Rules { max_disruption: Disruption::Reboot, reboots_now: false };
-const ALL: Rules = Rules { max_disruption: Disruption::Replace, reboots_now: true };
+const NOBODY: &BTreeSet<Address> = &BTreeSet::new();
+const LIVE: Rules<'_> = Rules { max_disruption: Disruption::Live, reboots_now: NOBODY };
+const NONE: Rules<'_> = Rules { max_disruption: Disruption::None, reboots_now: NOBODY };
+const REBOOT: Rules<'_> = Rules { max_disruption: Disruption::Reboot, reboots_now: NOBODY };
+const ALL: Rules<'_> = Rules { max_disruption: Disruption::Replace, reboots_now: NOBODY };
 
 fn base() -> String {
     [BASE, DISKS].concat()
@@ -42,7 +42,7 @@ fn after(edits: &[(&str, &str)], lost: &[(ObjectKind, &str)]) -> Plan {
 }
 
 /// What waits, with why, and what goes.
-fn verdict(plan: &Plan, rules: Rules) -> (Vec<String>, Vec<String>) {
+fn verdict(plan: &Plan, rules: Rules<'_>) -> (Vec<String>, Vec<String>) {
     let held = held(plan, rules, |_| false);
     let going = plan.clone().confine(&Scope::Without(held.keys().cloned().collect())).expect("an order");
     let going: BTreeSet<&Address> = going.changes.iter().map(|change| &change.address).collect();
@@ -54,7 +54,7 @@ fn verdict(plan: &Plan, rules: Rules) -> (Vec<String>, Vec<String>) {
 fn each_edit_goes_or_waits() {
     use ObjectKind::{Bridge, Dhcp, Disk, Domain, Firewall, HostEntry, Volume};
     type Row<'a> =
-        (&'a str, &'a [(&'a str, &'a str)], &'a [(ObjectKind, &'a str)], Rules, &'a [&'a str], &'a [&'a str]);
+        (&'a str, &'a [(&'a str, &'a str)], &'a [(ObjectKind, &'a str)], Rules<'a>, &'a [&'a str], &'a [&'a str]);
     let rows: &[Row<'_>] = &[
         ("nothing", &[], &[], LIVE, &[], &[]),
         (
@@ -172,9 +172,27 @@ fn reboots_wait_for_their_time() {
     let off = ["server.off", "server.spare"];
     assert_eq!(verdict(&plan, LIVE), (waits.clone(), off.map_owned()), "what is off needs none");
     assert_eq!(verdict(&plan, NONE).0, waits);
-    for rules in [WINDOW, REBOOT] {
-        assert_eq!(verdict(&plan, rules).0, [""; 0]);
+    assert_eq!(verdict(&plan, REBOOT).0, [""; 0]);
+    // The windows of these are open.
+    for open in [&running[..], &["server.db", "server.web-1", "server.off", "volume.data"], &["server.web"]] {
+        let reboots_now = open.iter().map(|it| it.parse().expect("an address")).collect();
+        let waits: Vec<String> =
+            running.iter().filter(|it| !open.contains(it)).map(|server| format!("{server} {{Reboots}}")).collect();
+        for max_disruption in [Disruption::None, Disruption::Live] {
+            assert_eq!(verdict(&plan, Rules { max_disruption, reboots_now: &reboots_now }).0, waits, "{open:?}");
+        }
     }
+    let held: BTreeMap<Address, BTreeSet<Why>> = [
+        ("server.a", &[Why::Reboots][..]),
+        ("server.b", &[Why::Reboots, Why::Detaches]),
+        ("server.c", &[Why::Destroys]),
+        ("server.d", &[]),
+    ]
+    .into_iter()
+    .map(|(address, why)| (address.parse().expect("an address"), why.iter().copied().collect()))
+    .collect();
+    let waits: Vec<String> = wait_for_window(&held).iter().map(ToString::to_string).collect();
+    assert_eq!(waits, ["server.a"], "no window lets others go");
 }
 
 #[test]

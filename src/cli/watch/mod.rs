@@ -41,7 +41,7 @@ pub(super) struct Arguments {
     /// How many of a hundred recorded resources one approval may destroy or replace, unless it was given so or is for one
     #[arg(long, value_name = "P", default_value_t = 50, value_parser = percent())]
     max_delete_percent: usize,
-    /// When guests may be rebooted, as `Sat 02:00-04:00`, or `02:00-04:00` each day; can be given more than once
+    /// When any guest may be rebooted, beside its `maintenance`: `Sat 02:00-04:00`, or `02:00-04:00` each day; may be repeated
     #[arg(long, value_name = "WHEN")]
     maintenance: Vec<Window>,
     /// How many steps run at once, at most

@@ -69,20 +69,21 @@ impl<'a> Reconciler<'a> {
     fn decide(&self, turn: &Turn<'_>, recorded: Recorded, host: &dyn Host) -> Result<Decision, NoPass> {
         let resources: BTreeSet<Address> = recorded.records.values().map(|it| it.object.address()).collect();
         let plan = reconcile::plan(&turn.spec.desired, recorded, host)?;
-        let rules = Rules { max_disruption: self.arguments.max_disruption, reboots_now: turn.reboots_now };
+        let rules = Rules { max_disruption: self.arguments.max_disruption, reboots_now: &turn.reboots_now };
         let limits =
             Limits { max_deletes: self.arguments.max_deletes, max_delete_percent: self.arguments.max_delete_percent };
         let origin = Origin { spec: &turn.spec.digest, resources: resources.len(), limits, unix: turn.unix };
-        let held = policy::held(&plan, rules, |_| false);
+        let mut held = policy::held(&plan, rules, |_| false);
         let mut going = without(plan.clone(), held.keys().cloned().collect())?;
         let mut pending = Pending::new(&plan, &going, &held, origin);
         let mut passed = Passed::default();
         let approval = self.approval(turn, pending.as_ref().map(|(pending, _)| pending), &mut passed)?;
         if let Some(approval) = &approval {
-            let held = policy::held(&plan, rules, |change| approval.allows(change));
+            held = policy::held(&plan, rules, |change| approval.allows(change));
             going = without(plan.clone(), held.keys().cloned().collect())?;
             pending = Pending::new(&plan, &going, &held, origin);
         }
+        passed.wait_for_window = policy::wait_for_window(&held);
         passed.pending = self.tell_pending(pending).map_err(|error| failed(&error))?;
         passed.conflicts =
             plan.conflicts.iter().map(|it| (it.address.clone(), it.key.to_string(), it.claim.to_string())).collect();
