@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use petgraph::Direction;
 use petgraph::graph::NodeIndex;
 use petgraph::visit::EdgeRef as _;
+use tracing::Span;
 
 use crate::apply::{Event, Fate, Observer, Options, Outcome, StepError};
 use crate::host::{Host, HostError, Keep, Why};
@@ -76,9 +77,11 @@ impl<'a> Walk<'a> {
 
     pub(super) fn run(self) -> Outcome {
         let workers = self.options.parallelism.clamp(1, self.plan.steps.node_count().max(1));
+        // What the threads log belongs to whoever has asked for the walk.
+        let span = Span::current();
         thread::scope(|scope| {
             for _ in 0..workers {
-                scope.spawn(|| self.work());
+                scope.spawn(|| span.in_scope(|| self.work()));
             }
         });
         let fates = self.queue.into_inner().unwrap_or_else(PoisonError::into_inner).fates;
@@ -90,7 +93,10 @@ impl<'a> Walk<'a> {
         while let Some(node) = self.next() {
             let step = self.plan.steps[node];
             let change = &self.plan.changes[step.change];
+            let (address, object, deed) = (&change.address, &change.key, step.deed.as_str());
+            let _span = tracing::error_span!("step", %address, %object, deed).entered();
             let start = Instant::now();
+            tracing::debug!("begins");
             self.observer.event(change, step.deed, Event::Started);
             // A panic must not leave the others waiting for a step that never ends.
             let done = catch_unwind(AssertUnwindSafe(|| self.step(change, step.deed))).unwrap_or_else(|_| {
@@ -99,6 +105,7 @@ impl<'a> Walk<'a> {
             });
             let fate = match done {
                 Ok(()) => {
+                    tracing::debug!(elapsed = ?start.elapsed(), "done");
                     self.observer.event(change, step.deed, Event::Done { elapsed: start.elapsed() });
                     Fate::Done
                 }

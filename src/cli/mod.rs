@@ -284,10 +284,14 @@ fn log(filter: Option<&str>) {
         Some(filter) => EnvFilter::builder().parse_lossy(filter),
         None => EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn")),
     };
+    // What is logged within a pass or a step says of which, whatever part of the program is asked for.
+    let spans = ["[pass]=error", "[step]=error"].into_iter().filter_map(|span| span.parse().ok());
+    let filter = spans.fold(filter, EnvFilter::add_directive);
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(|| report::Log)
+        .with_writer(report::Log)
         .with_ansi(false)
+        .with_level(!report::is_journal())
         .without_time()
         .init();
 }

@@ -6,10 +6,11 @@ use std::collections::BTreeSet;
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
-use crate::diagnostic::{Diagnostic, Severity, Span};
+use crate::diagnostic::{Diagnostic, Severity, Span, has_errors};
 use crate::report::github::annotation;
+use crate::report::journal::Priority;
 use crate::report::located::Located;
-use crate::report::{Voice, clean, clean_line, count, is_hostile, note, out, stream, voice};
+use crate::report::{Voice, clean, clean_line, count, is_hostile, note_as, out, stream, voice};
 use crate::spec::Source;
 use crate::spec::source::SourceFile;
 
@@ -26,7 +27,8 @@ pub fn print(diagnostics: &[Diagnostic], source: &Source) {
         }
         Voice::Github => out(diagnostics.iter().map(|it| annotation(&Located::new(it, source))).collect::<String>()),
     }
-    note(render(diagnostics, source, Renderer::styled()));
+    let priority = if has_errors(diagnostics) { Priority::Error } else { Priority::Warning };
+    note_as(priority, render(diagnostics, source, Renderer::styled()));
 }
 
 /// All of them as text without colours.

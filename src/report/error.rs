@@ -5,8 +5,9 @@ use std::error::Error;
 use crate::apply::StepError;
 use crate::plan::diff::Change;
 use crate::report::github::annotation;
+use crate::report::journal::Priority;
 use crate::report::located::Located;
-use crate::report::{BOLD, REMOVE, Voice, clean, note, out, stream, voice};
+use crate::report::{BOLD, REMOVE, Voice, clean, note_as, out, stream, voice};
 
 /// An error with all its causes, one behind the other, each said once.
 pub fn chain(error: &dyn Error) -> String {
@@ -42,9 +43,10 @@ pub fn say(it: &Located) {
         Voice::Github => out(annotation(it)),
     }
     let code = it.code.as_ref().map(|code| format!("[{code}]")).unwrap_or_default();
-    note(format_args!("{REMOVE}{BOLD}{}{code}{BOLD:#}{REMOVE:#}: {}", it.severity, clean(&it.summary)));
+    let priority = if it.severity == "error" { Priority::Error } else { Priority::Warning };
+    note_as(priority, format_args!("{REMOVE}{BOLD}{}{code}{BOLD:#}{REMOVE:#}: {}", it.severity, clean(&it.summary)));
     if !it.detail.is_empty() {
-        note(format_args!("  {}", clean(&it.detail)));
+        note_as(priority, format_args!("  {}", clean(&it.detail)));
     }
 }
 
@@ -55,7 +57,7 @@ pub fn step(change: &Change, error: &StepError) {
         StepError::Store(error) => (None, error.help.as_deref()),
     };
     if voice() != Voice::Stream {
-        note(format_args!("\n{BOLD}{}{BOLD:#} ({})", change.address, change.key));
+        note_as(Priority::Error, format_args!("\n{BOLD}{}{BOLD:#} ({})", change.address, change.key));
     }
     let located = Located::error(chain(error), help, Some(&change.address));
     say(&Located { code: code.map(str::to_owned), ..located });

@@ -15,6 +15,7 @@ pub mod graph;
 pub mod history;
 pub mod html;
 pub mod images;
+pub mod journal;
 pub mod json;
 pub mod leases;
 pub mod located;
@@ -35,6 +36,9 @@ use std::sync::{LazyLock, OnceLock};
 use anstream::AutoStream;
 use anstyle::{AnsiColor, Style};
 use indicatif::{MultiProgress, ProgressDrawTarget};
+use journal::Priority;
+use tracing::Metadata;
+use tracing_subscriber::fmt::MakeWriter;
 
 /// Green: made.
 pub const ADD: Style = AnsiColor::Green.on_default();
@@ -75,36 +79,80 @@ fn voice() -> Voice {
 
 /// Writes text to standard output. Colours are dropped where nobody sees them.
 pub fn out(text: impl Display) {
+    out_as(Priority::Info, text);
+}
+
+fn out_as(priority: Priority, text: impl Display) {
     // Put together first: without colours a text comes in pieces, and each would be a write of its own.
-    let mut whole = AutoStream::new(Vec::new(), AutoStream::choice(&io::stdout()));
-    // Writing to memory cannot fail.
-    let _ = write!(whole, "{text}");
+    let whole = if *journal::IS_OUTPUT {
+        journal::prefixed(priority, &text.to_string()).into_bytes()
+    } else {
+        let mut whole = AutoStream::new(Vec::new(), AutoStream::choice(&io::stdout()));
+        // Writing to memory cannot fail.
+        let _ = write!(whole, "{text}");
+        whole.into_inner()
+    };
     LIVE.suspend(|| {
         let mut stdout = io::stdout().lock();
         // A pipe that was closed is no concern of ours: whoever closed it has read enough.
-        let _ = stdout.write_all(&whole.into_inner()).and_then(|()| stdout.flush());
+        let _ = stdout.write_all(&whole).and_then(|()| stdout.flush());
     });
 }
 
 /// Writes a line to standard output.
 pub fn line(text: impl Display) {
-    out(format_args!("{text}\n"));
+    line_as(Priority::Info, text);
+}
+
+/// The same, which matters so much to the journal.
+pub fn line_as(priority: Priority, text: impl Display) {
+    out_as(priority, format_args!("{text}\n"));
 }
 
 /// Writes a line to standard error.
 pub fn note(text: impl Display) {
+    note_as(Priority::Info, text);
+}
+
+/// The same, which matters so much to the journal.
+pub fn note_as(priority: Priority, text: impl Display) {
     LIVE.suspend(|| {
-        let _ = writeln!(anstream::stderr().lock(), "{text}");
+        let _ = if *journal::IS_ERROR {
+            io::stderr().lock().write_all(journal::prefixed(priority, &text.to_string()).as_bytes())
+        } else {
+            writeln!(anstream::stderr().lock(), "{text}")
+        };
     });
 }
 
-/// Where the log goes: to standard error. Takes one message with each write, without colours.
+/// Whether the log goes to the journal, which keeps the level of each message itself.
+pub fn is_journal() -> bool {
+    *journal::IS_ERROR
+}
+
+/// Where the log goes: to standard error.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Log;
 
-impl io::Write for Log {
+impl MakeWriter<'_> for Log {
+    type Writer = Message;
+
+    fn make_writer(&self) -> Message {
+        Message(Priority::Info)
+    }
+
+    fn make_writer_for(&self, metadata: &Metadata<'_>) -> Message {
+        Message(metadata.level().into())
+    }
+}
+
+/// Takes one message of the log with each write, without colours.
+#[derive(Clone, Copy, Debug)]
+pub struct Message(Priority);
+
+impl io::Write for Message {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        note(clean(String::from_utf8_lossy(bytes).trim_end_matches('\n')));
+        note_as(self.0, clean(String::from_utf8_lossy(bytes).trim_end_matches('\n')));
         Ok(bytes.len())
     }
 

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use crate::report::history::time;
-use crate::report::{ADD, BOLD, CHANGE, REMOVE, clean, clean_line, count, line, note, span, table};
+use crate::report::journal::Priority;
+use crate::report::{ADD, BOLD, CHANGE, REMOVE, clean, clean_line, count, line, line_as, note_as, span, table};
 use crate::store::lock::Holder;
 use crate::watch::pending::Pending;
 use crate::watch::socket::Now;
@@ -21,11 +22,14 @@ pub fn ended() {
 
 /// The spec in the directory is no good.
 pub fn rejected(text: &str, has_good: bool) {
-    note(text);
-    note(match has_good {
-        true => "The last good spec stays in force.",
-        false => "There is no good spec yet: nothing is done.",
-    });
+    note_as(Priority::Error, text);
+    note_as(
+        Priority::Warning,
+        match has_good {
+            true => "The last good spec stays in force.",
+            false => "There is no good spec yet: nothing is done.",
+        },
+    );
 }
 
 /// It is good again.
@@ -35,7 +39,7 @@ pub fn accepted() {
 
 /// A pass could not be made.
 pub fn failed(error: &str) {
-    note(format_args!("{REMOVE}error{REMOVE:#}: {}", clean(error)));
+    note_as(Priority::Error, format_args!("{REMOVE}error{REMOVE:#}: {}", clean(error)));
 }
 
 /// A pass has something to do.
@@ -47,26 +51,35 @@ pub fn begins(summary: &str) {
 pub fn pending(pending: Option<&Pending>) {
     match pending {
         None => line("Nothing waits for approval any more."),
-        Some(pending) => line(format_args!(
-            "{CHANGE}Waiting for approval:{CHANGE:#} {}. `novella approve {}` lets it go; `novella status` tells more.",
-            pending.summary,
-            pending.digest.short()
-        )),
+        Some(pending) => line_as(
+            Priority::Warning,
+            format_args!(
+                "{CHANGE}Waiting for approval:{CHANGE:#} {}. `novella approve {}` lets it go; `novella status` tells more.",
+                pending.summary,
+                pending.digest.short()
+            ),
+        ),
     }
 }
 
 /// An approval was refused.
 pub fn refused(refused: &RefusedApproval) {
-    note(format_args!(
-        "{CHANGE}The approval of {} is refused:{CHANGE:#} {}",
-        refused.digest.short(),
-        clean(&refused.why)
-    ));
+    note_as(
+        Priority::Warning,
+        format_args!(
+            "{CHANGE}The approval of {} is refused:{CHANGE:#} {}",
+            refused.digest.short(),
+            clean(&refused.why)
+        ),
+    );
 }
 
 /// There is no socket to ask it.
 pub fn no_socket(error: &std::io::Error) {
-    note(format_args!("warning: no socket can be made, so `status` tells nothing of a pass that runs: {error}"));
+    note_as(
+        Priority::Warning,
+        format_args!("warning: no socket can be made, so `status` tells nothing of a pass that runs: {error}"),
+    );
 }
 
 /// What is done just now; nothing where no pass runs.

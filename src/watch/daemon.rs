@@ -323,7 +323,8 @@ impl<'a> Daemon<'a> {
             look_first,
             unix,
         };
-        let passed = self.passes.pass(&turn);
+        let span = tracing::error_span!("pass", number = self.status.passes + 1, spec = spec.digest.short());
+        let passed = span.in_scope(|| self.passes.pass(&turn));
         self.status.passes += 1;
         self.status.waiting_for = None;
         match passed {

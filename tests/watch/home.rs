@@ -27,7 +27,12 @@ impl Home {
     }
 
     pub fn with(place: Place, arguments: &[&str]) -> Self {
-        let child = start(&place, arguments);
+        Self::so(place, arguments, |_| {})
+    }
+
+    /// One whose command is changed before it starts.
+    pub fn so(place: Place, arguments: &[&str], change: impl FnOnce(&mut Command)) -> Self {
+        let child = start(&place, arguments, change);
         let home = Self { place, child };
         home.until("it tells how things are", |status| status["pid"] == home.child.id());
         home
@@ -35,7 +40,7 @@ impl Home {
 
     /// Starts it again.
     pub fn again(&mut self, arguments: &[&str]) {
-        self.child = start(&self.place, arguments);
+        self.child = start(&self.place, arguments, |_| {});
         let pid = self.child.id();
         self.until("it tells how things are", |status| status["pid"] == pid);
     }
@@ -119,19 +124,21 @@ impl Drop for Home {
     }
 }
 
-fn start(place: &Place, arguments: &[&str]) -> Child {
+fn start(place: &Place, arguments: &[&str], change: impl FnOnce(&mut Command)) -> Child {
     let file = |name| {
         let file = File::options().create(true).append(true).open(place.path(name)).expect("a file");
         Stdio::from(file)
     };
-    Command::new(env!("CARGO_BIN_EXE_novella"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_novella"));
+    command
         .args(["watch", "--backend", "sim"])
         .args(arguments)
         .current_dir(place.0.path())
         .env_remove("RUST_LOG")
+        .env_remove("JOURNAL_STREAM")
         .stdin(Stdio::null())
         .stdout(file("out"))
-        .stderr(file("err"))
-        .spawn()
-        .expect("novella")
+        .stderr(file("err"));
+    change(&mut command);
+    command.spawn().expect("novella")
 }

@@ -4,6 +4,7 @@
 //! - [`saves`]: every way in which a spec is saved, lost and found again.
 //! - [`consent`]: what waits, and what lets it go.
 //! - [`life`]: two daemons, kills, signals, others at work.
+//! - [`journal`]: what it says, and what the log says of passes and steps.
 //! - [`socket`]: who asks it what it does, well or badly.
 //! - [`policy`]: what goes by itself, as a table.
 
@@ -12,6 +13,7 @@ mod common;
 
 mod consent;
 mod home;
+mod journal;
 mod life;
 mod policy;
 mod saves;
