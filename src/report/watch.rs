@@ -15,6 +15,11 @@ pub fn began(specs: &std::path::Path) {
     line(format_args!("{BOLD}Watching `{}`.{BOLD:#}", clean_line(&specs.display().to_string())));
 }
 
+/// It can be asked for metrics there.
+pub fn serves(address: std::net::SocketAddr) {
+    line(format_args!("Metrics are at http://{address}/metrics."));
+}
+
 /// It has ended, as it was asked to.
 pub fn ended() {
     line(format_args!("{BOLD}Ended.{BOLD:#} What was made stays; nothing watches over it now."));

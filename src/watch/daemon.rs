@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::iter;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::{Address, ResourceKind};
@@ -12,6 +13,7 @@ use crate::report;
 use crate::spec::Inputs;
 use crate::spec::variables::Given;
 use crate::watch::backoff::{self, Troubles};
+use crate::watch::metrics::{Board, Cause, Counts, PassResult, Steps};
 use crate::watch::pending::Pending;
 use crate::watch::settle::{Settle, Sign};
 use crate::watch::specs::{Good, Read, Specs};
@@ -94,6 +96,8 @@ pub struct Passed {
     pub done: usize,
     /// How many were not.
     pub not_done: usize,
+    /// All of them, by kind.
+    pub steps: Steps,
     /// The resources of which something was done.
     pub worked_on: BTreeSet<Address>,
     /// What failed: the resource, the object, the reason.
@@ -141,6 +145,8 @@ pub struct Config {
     pub interval: Duration,
     /// How long it has to be quiet before a spec is read.
     pub debounce: Duration,
+    /// Where it tells how things are, for whoever asks.
+    pub board: Arc<Board>,
     /// When guests may be rebooted, beside what the spec says of each.
     pub maintenance: Vec<Window>,
 }
@@ -170,6 +176,7 @@ pub struct Daemon<'a> {
     /// Whether the last pass left nothing to do.
     is_settled: bool,
     status: Status,
+    counts: Counts,
 }
 
 impl<'a> Daemon<'a> {
@@ -192,6 +199,7 @@ impl<'a> Daemon<'a> {
             next_whole: Duration::ZERO,
             is_settled: false,
             status,
+            counts: Counts::default(),
         }
     }
 
@@ -199,12 +207,22 @@ impl<'a> Daemon<'a> {
     pub fn run(mut self) {
         self.listen();
         self.read_spec();
+        self.config.board.tell(&self.status, &self.counts);
         systemd::tell("READY=1");
         loop {
             // What was said by now is heard before anything is done: what happens before a pass, the pass sees.
             let left = self.next_wake().saturating_sub(self.world.now());
             let most = systemd::watchdog().map_or(left, |watchdog| watchdog.min(left));
-            match self.world.wait(most) {
+            let wake = self.world.wait(most);
+            let cause = match &wake {
+                Some(Wake::Spec(_)) => Some(Cause::Spec),
+                Some(Wake::Host) => Some(Cause::Host),
+                Some(Wake::Now) => Some(Cause::Request),
+                None if left.is_zero() => Some(Cause::Timer),
+                Some(Wake::End) | None => None,
+            };
+            cause.into_iter().for_each(|cause| self.counts.woken(cause));
+            match wake {
                 Some(Wake::End) => break,
                 Some(Wake::Now) => {
                     self.next = self.world.now();
@@ -270,6 +288,7 @@ impl<'a> Daemon<'a> {
     fn read_spec(&mut self) -> bool {
         let (now, unix) = (self.world.now(), self.world.unix());
         let read = self.specs.read(&self.config.inputs, now >= self.retry_spec, unix);
+        self.counts.read();
         match read {
             Read::Same => {}
             Read::Other => {
@@ -283,7 +302,8 @@ impl<'a> Daemon<'a> {
         matches!(read, Read::Other)
     }
 
-    fn tell_rejected(&self) {
+    fn tell_rejected(&mut self) {
+        self.counts.rejected();
         if let Some(rejected) = &self.specs.rejected {
             report::watch::rejected(&rejected.text, self.specs.good.is_some());
         }
@@ -327,6 +347,14 @@ impl<'a> Daemon<'a> {
         let passed = span.in_scope(|| self.passes.pass(&turn));
         self.status.passes += 1;
         self.status.waiting_for = None;
+        let took = self.world.now().saturating_sub(begun);
+        let result = match &passed {
+            Ok(_) => PassResult::Done,
+            Err(NoPass::Busy(_)) => PassResult::Busy,
+            Err(NoPass::Spec(_)) => PassResult::Rejected,
+            Err(NoPass::Failed(_)) => PassResult::Failed,
+        };
+        self.counts.pass(result, took, self.world.unix());
         match passed {
             Ok(passed) => {
                 if !look_first {
@@ -335,7 +363,7 @@ impl<'a> Daemon<'a> {
                 self.specs.proven();
                 self.tell_specs();
                 (self.status.failure, self.not_before) = (None, Duration::ZERO);
-                let took = self.world.now().saturating_sub(begun);
+                self.counts.steps(&passed.steps);
                 let pass = LastPass {
                     at: unix,
                     took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
@@ -456,6 +484,7 @@ impl<'a> Daemon<'a> {
         if let Err(error) = self.status.write(&self.config.dir) {
             tracing::warn!(%error, "cannot write the status");
         }
+        self.config.board.tell(&self.status, &self.counts);
         systemd::tell(&format!("STATUS={}", self.status.health.as_str()));
     }
 }
@@ -539,6 +568,7 @@ mod tests {
             dir: dir.clone(),
             interval: Duration::from_mins(1),
             debounce: Duration::from_millis(300),
+            board: Arc::default(),
             maintenance: Vec::new(),
         };
         told(&mut config);

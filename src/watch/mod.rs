@@ -13,7 +13,8 @@
 //! [`specs`] keeps the last good spec, [`status`] is what is told of all this, [`daemon`] turns the wheel: it is handed the
 //! [`World`](daemon::World) with its clock and its events, and somebody who does a [`Pass`](daemon::Pass), so that hours can
 //! be lived through in a moment. [`outside`] is the real world: inotify, signals, time; [`events`] is what happens on the host.
-//! [`systemd`] tells the service manager, [`socket`] those who ask what is done just now.
+//! [`systemd`] tells the service manager, [`socket`] those who ask what is done just now; [`metrics`] is what monitoring is told,
+//! by [`http`].
 //!
 //! All that the daemon writes is in one directory in that of the state, but for its [`socket`]:
 //!
@@ -30,6 +31,8 @@ pub mod daemon;
 pub mod events;
 #[cfg(test)]
 pub(crate) mod fake;
+pub mod http;
+pub mod metrics;
 pub mod outside;
 pub mod pending;
 pub mod policy;

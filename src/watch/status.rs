@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::report::{clean_line, count};
 use crate::value::Sha256;
 use crate::watch::pending::Pending;
 use crate::watch::{read_json, write_json};
@@ -193,6 +194,21 @@ impl Status {
         } else {
             Health::Healthy
         }
+    }
+
+    /// Why things are degraded, the first of it, in a line; none if they are not.
+    pub fn why(&self) -> Option<String> {
+        let more = self.troubles.len().saturating_sub(1);
+        let more = if more > 0 { format!(" (and {} more)", count(more, "resource")) } else { String::new() };
+        let rejected = self.rejected.as_ref().map(|it| match it.problems.first() {
+            Some(problem) => format!("the spec is not in force: {problem}"),
+            None => "the spec is not in force".into(),
+        });
+        let why = rejected
+            .or_else(|| self.spec.is_none().then(|| "there is no good spec yet".into()))
+            .or_else(|| self.failure.as_ref().map(|it| it.error.clone()))
+            .or_else(|| self.troubles.iter().next().map(|(address, it)| format!("{address}: {}{more}", it.error)))?;
+        Some(clean_line(&why).into_owned())
     }
 
     /// Reads what the daemon wrote last; none if there was never one.

@@ -5,6 +5,7 @@
 //! - [`consent`]: what waits, and what lets it go.
 //! - [`life`]: two daemons, kills, signals, others at work.
 //! - [`journal`]: what it says, and what the log says of passes and steps.
+//! - [`metrics`]: what it tells monitoring.
 //! - [`socket`]: who asks it what it does, well or badly.
 //! - [`policy`]: what goes by itself, as a table.
 
@@ -15,6 +16,7 @@ mod consent;
 mod home;
 mod journal;
 mod life;
+mod metrics;
 mod policy;
 mod saves;
 mod socket;

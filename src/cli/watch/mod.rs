@@ -2,6 +2,7 @@
 
 mod pass;
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -19,6 +20,7 @@ use crate::store::lock::StateLock;
 use crate::value::parse_span;
 use crate::watch;
 use crate::watch::daemon::{Config, Daemon};
+use crate::watch::http;
 use crate::watch::outside::Outside;
 use crate::watch::socket::{Server, Work};
 use crate::window::Window;
@@ -44,6 +46,9 @@ pub(super) struct Arguments {
     /// When any guest may be rebooted, beside its `maintenance`: `Sat 02:00-04:00`, or `02:00-04:00` each day; may be repeated
     #[arg(long, value_name = "WHEN")]
     maintenance: Vec<Window>,
+    /// Serve `/metrics` for Prometheus and `/healthz` there: a loopback address, as `127.0.0.1:9464`
+    #[arg(long, value_name = "ADDR", value_parser = http::loopback)]
+    metrics: Option<SocketAddr>,
     /// How many steps run at once, at most
     #[arg(long, value_name = "N", default_value_t = Options::default().parallelism, value_parser = threads())]
     parallelism: usize,
@@ -78,9 +83,14 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
         outside.hear_host();
     }
     let config = config(global, arguments, &dir);
+    let metrics = arguments.metrics.map(|address| http::Server::begin(address, Arc::clone(&config.board)));
+    let metrics = metrics
+        .transpose()
+        .map_err(|error| Stop::error(&error, Some("let it have another port, or end who has it: `ss -ltnp` tells")))?;
     let work = Arc::new(Work::default());
     let mut reconciler = Reconciler::new(global, arguments, &dir, stop, Arc::clone(&work));
     report::watch::began(&global.specs);
+    metrics.iter().for_each(|server| report::watch::serves(server.address()));
     // Without it, only what is done just now cannot be told.
     let _server = Server::begin(&state, work).inspect_err(report::watch::no_socket);
     Daemon::new(&config, &mut outside, &mut reconciler).run();
@@ -93,6 +103,7 @@ fn config(global: &Global, arguments: &Arguments, dir: &Path) -> Config {
         dir: dir.to_owned(),
         interval: arguments.interval,
         debounce: arguments.debounce,
+        board: Arc::default(),
         maintenance: arguments.maintenance.clone(),
     }
 }

@@ -26,6 +26,7 @@ use crate::store::lock::StateLock;
 use crate::store::sled::SledStore;
 use crate::store::{Store as _, StoreError, export};
 use crate::watch::daemon::{NoPass, Pass, Passed, Turn};
+use crate::watch::metrics::StepResult;
 use crate::watch::pending::{Approval, Judgement, Limits, Origin, Pending};
 use crate::watch::policy::{self, Rules};
 use crate::watch::socket::Work;
@@ -215,6 +216,12 @@ fn without(plan: Plan, these: BTreeSet<Address>) -> Result<Plan, NoPass> {
 fn tell_outcome(passed: &mut Passed, plan: &Plan, outcome: &Outcome) {
     for (step, fate) in &outcome.steps {
         let change = &plan.changes[step.change];
+        let result = match fate {
+            Fate::Done => StepResult::Done,
+            Fate::Failed(_) => StepResult::Failed,
+            Fate::Skipped | Fate::NotStarted => StepResult::Skipped,
+        };
+        *passed.steps.entry((change.key.kind, result)).or_default() += 1;
         match fate {
             Fate::Done => {
                 passed.done += 1;
