@@ -173,8 +173,8 @@ fn directories_and_links_that_become_others_are_seen() {
         renamed(&home.file(), &with(count + 1));
         home.settled(&with(count + 1));
     }
-    home.until("it rests", |status| status["health"] == "healthy");
-    assert_eq!(home.handles(), handles, "what it does not listen to any more it holds no more");
+    // Whoever asks for its status has a handle of it for a moment.
+    home.until("it holds no more what it does not listen to any more", |_| home.handles() <= handles);
 }
 
 #[test]
