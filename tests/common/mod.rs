@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 pub mod place;
+pub mod save;
 
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use crate::lab::{Lab, base, note, server};
 use crate::read;
 
-const WEB: &str = "10.20.0.2";
-const DB: &str = "10.20.0.50";
+pub(crate) const WEB: &str = "10.20.0.2";
+pub(crate) const DB: &str = "10.20.0.50";
 
 /// What the guest `web`, which is nobody's target, notices.
 #[derive(Clone, Copy, PartialEq)]
@@ -26,18 +26,18 @@ enum Db {
 }
 use Db::{GoesOn, IsStarted};
 
-struct Case {
-    name: &'static str,
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
     /// What is done by hand, in shell. `$bridge` is the bridge of both guests, `$tap` the tap of `db`, `$data` the
     /// directory of the project.
-    damage: &'static str,
+    pub(crate) damage: &'static str,
     plan: &'static [&'static str],
     steps: &'static [&'static str],
     web: Web,
     db: Db,
 }
 
-const CASES: [Case; 20] = [
+pub(crate) static CASES: [Case; 20] = [
     Case {
         name: "the bridge is gone",
         damage: "ip link del $bridge",
@@ -214,35 +214,53 @@ const CASES: [Case; 20] = [
     },
 ];
 
+/// What the shell of the damages is to know.
+pub(crate) struct Devices {
+    bridge: String,
+    tap: String,
+}
+
+impl Devices {
+    /// From a plan that makes them.
+    pub(crate) fn of(plan: &str) -> Self {
+        let bridge = read::planned(plan, "network.private + bridge", "device");
+        let nic = read::planned(plan, "server.db + domain", "nic.private");
+        Self { bridge, tap: nic.split(' ').nth(1).expect("a tap").to_owned() }
+    }
+
+    /// A damage as a whole script.
+    pub(crate) fn damage(&self, damage: &str) -> String {
+        format!("bridge={} tap={} data=/var/lib/novella/default; {damage}", self.bridge, self.tap)
+    }
+}
+
 #[test]
 fn what_is_changed_by_hand_is_mended_alone() {
     let Some(lab) = Lab::with_guests("drift") else { return };
     lab.spec(&[base(), server("web", ""), server("db", "fixed_ip = \"10.20.0.50\"\nshutdown_timeout = 10")].concat());
     let plan = lab.novella(&["plan"]).success().out;
     assert_eq!(read::planned(&plan, "server.web + host entry", "address"), WEB);
-    let bridge = read::planned(&plan, "network.private + bridge", "device");
-    let nic = read::planned(&plan, "server.db + domain", "nic.private");
-    let tap = nic.split(' ').nth(1).expect("a tap");
+    let devices = Devices::of(&plan);
     lab.apply();
     let web = lab.boot_of(WEB);
     let mut db = lab.boot_of(DB);
     let before = lab.inventory();
 
-    for Case { name, damage, plan, steps, web: web_is, db: db_is } in CASES {
+    for Case { name, damage, plan, steps, web: web_is, db: db_is } in &CASES {
         let ping = lab.ping(WEB);
         let damaged = Instant::now();
-        lab.sh(&format!("bridge={bridge} tap={tap} data=/var/lib/novella/default; {damage}"));
+        lab.sh(&devices.damage(damage));
         lab.assert_repaired(name, plan, steps);
         let cut = damaged.elapsed();
         let (sent, lost) = ping.stop();
         note(format_args!("{name}: mended {cut:?} after, {lost} of {sent} packets lost"));
         // One may be on its way when ping stops.
-        let most = if web_is == Cut { 2 + cut.as_millis() / Duration::from_millis(100).as_millis() } else { 1 };
+        let most = if *web_is == Cut { 2 + cut.as_millis() / Duration::from_millis(100).as_millis() } else { 1 };
         assert!(u128::from(lost) <= most, "{name}: {lost} of {sent} packets lost in {cut:?}");
 
         assert_eq!(lab.boot_of(WEB), web, "{name}: web was booted anew");
         let now = lab.boot_of(DB);
-        assert_eq!(now != db, db_is == IsStarted, "{name}: whether db was booted anew");
+        assert_eq!(now != db, *db_is == IsStarted, "{name}: whether db was booted anew");
         db = now;
         assert_eq!(lab.inventory(), before, "{name}: what there is");
     }

@@ -100,7 +100,7 @@ impl Lab {
         self.dir.path()
     }
 
-    fn specs(&self) -> PathBuf {
+    pub fn specs(&self) -> PathBuf {
         self.dir.path().join("specs")
     }
 
@@ -369,6 +369,13 @@ impl Running {
         self.pid.is_some_and(|pid| descendant(self.top(), NOVELLA) == Some(pid) && signal::kill(pid, signal).is_ok())
     }
 
+    /// Lets novella go on that was stopped by a signal, and with it who brought it into the lab: `nsenter` stops as its child does.
+    pub fn resume(&self) {
+        for pid in self.pid.into_iter().chain([self.top()]) {
+            signal::kill(pid, Signal::SIGCONT).expect("it is there");
+        }
+    }
+
     fn top(&self) -> Pid {
         Pid::from_raw(self.child.id().cast_signed())
     }
@@ -417,7 +424,8 @@ pub fn assert_same(is: &str, was: &str, case: &str) {
         let other: Vec<&str> = other.lines().collect();
         one.lines().filter(|line| !other.contains(line)).map(str::to_owned).collect()
     };
-    assert!(is == was, "{case}\nis:  {:#?}\nwas: {:#?}", only(is, was), only(was, is));
+    let first = is.lines().zip(was.lines()).find(|(is, was)| is != was);
+    assert!(is == was, "{case}\nis:  {:#?}\nwas: {:#?}\nfirst: {first:#?}", only(is, was), only(was, is));
 }
 
 /// The values in what `nslookup` says, sorted.

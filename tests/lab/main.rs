@@ -6,10 +6,15 @@
 //! - [`lab`]: a lab, and novella run in it.
 //! - [`read`]: what novella says, in a form that can be compared.
 
+#[path = "../common/dice.rs"]
+mod dice;
 mod lab;
 mod read;
+#[path = "../common/save.rs"]
+mod save;
 
 mod cloud;
+mod day;
 mod disks;
 mod disruption;
 mod drift;

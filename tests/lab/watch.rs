@@ -12,19 +12,19 @@ const WEB: &str = "10.20.0.2";
 const DB: &str = "10.20.0.50";
 
 /// How long anything may take. A pass comes every two seconds.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 fn start(lab: &Lab) -> Running {
     lab.start(&["watch", "--interval", "2s"])
 }
 
-fn status(lab: &Lab) -> Value {
+pub(crate) fn status(lab: &Lab) -> Value {
     let said = lab.novella(&["status", "--json"]);
     serde_json::from_str::<Value>(&said.out).unwrap_or_else(|error| panic!("{error}: {said:#?}"))["status"].take()
 }
 
 /// Waits until the daemon tells so, and gives what it tells and how long it took.
-fn until(lab: &Lab, daemon: &Running, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+pub(crate) fn until(lab: &Lab, daemon: &Running, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
     let begun = Instant::now();
     loop {
         let told = status(lab);
@@ -51,8 +51,16 @@ fn settled(lab: &Lab, daemon: &Running, what: &str) {
     }
 }
 
-fn approve(lab: &Lab, told: &Value) {
+pub(crate) fn approve(lab: &Lab, told: &Value) {
     lab.novella(&["approve", told["pending"]["digest"].as_str().expect("a digest")]).success();
+}
+
+/// How many files it has open between two passes; one that runs has some open, and so has an answer over the socket.
+pub(crate) fn handles(daemon: &Running) -> usize {
+    let pid = daemon.pid.expect("it runs");
+    let now = || std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").count();
+    let looks = std::iter::repeat_with(now).inspect(|_| std::thread::sleep(Duration::from_millis(50)));
+    looks.take(80).min().expect("a look")
 }
 
 #[test]
@@ -115,16 +123,9 @@ fn a_daemon_keeps_guests_what_they_are_to_be() {
     });
     assert_eq!(again["pending"]["digest"], told["pending"]["digest"], "the same plan has the same digest");
     assert_eq!(lab.boot_of(WEB), boots[0], "the guest still answers");
-    let pid = daemon.pid.expect("it runs");
-    // Between two passes; one that runs has some open, and so has an answer over the socket.
-    let handles = || {
-        let now = || std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").count();
-        let looks = std::iter::repeat_with(now).inspect(|_| std::thread::sleep(Duration::from_millis(50)));
-        looks.take(80).min().expect("a look")
-    };
-    let before = handles();
+    let before = handles(&daemon);
     std::thread::sleep(Duration::from_secs(10));
-    assert_eq!(handles(), before, "passes leave nothing open");
+    assert_eq!(handles(&daemon), before, "passes leave nothing open");
     approve(&lab, &again);
     settled(&lab, &daemon, "the destruction");
     assert_eq!(lab.sh("virsh -q list --all --name | grep -c ."), "1");

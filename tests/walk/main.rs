@@ -3,9 +3,11 @@
 //!
 //! `NOVELLA_WALK=SEED:STEPS` takes another walk than the usual ones.
 
+#[path = "../common/dice.rs"]
+mod dice;
+
 mod check;
 mod damage;
-mod dice;
 mod lab;
 mod model;
 mod world;

@@ -1,71 +1,25 @@
 //! Every way in which a spec is saved, lost and found again. Each ends in exactly the state of the last good one.
 
-use std::fs::{self, File};
-use std::io::Write as _;
+use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::common::BASE;
 use crate::common::place::Place;
+use crate::common::save::{WAYS, in_place, renamed};
 use crate::home::Home;
 
 fn with(count: usize) -> String {
     BASE.replace("count = 2", &format!("count = {count}"))
 }
 
-/// A way to save.
-type Save = fn(&Path, &str);
-
 const MS: Duration = Duration::from_millis(1);
-
-fn in_place(file: &Path, text: &str) {
-    fs::write(file, text).expect("saved");
-}
-
-fn renamed(file: &Path, text: &str) {
-    let other = file.with_extension("toml.tmp");
-    fs::write(&other, text).expect("saved");
-    fs::rename(other, file).expect("renamed");
-}
-
-/// As vim does it: what was there is kept under another name.
-fn with_a_backup(file: &Path, text: &str) {
-    fs::rename(file, file.with_extension("toml~")).expect("renamed");
-    sleep(100 * MS);
-    fs::write(file, text).expect("saved");
-    fs::remove_file(file.with_extension("toml~")).expect("removed");
-}
-
-/// With pauses longer than the quiet that is waited for, each after a whole line: what is there may well be valid.
-fn cut_off_and_slowly_written(file: &Path, text: &str) {
-    let mut open = File::create(file).expect("cut off");
-    sleep(500 * MS);
-    for tables in text.split_inclusive("\n\n").collect::<Vec<_>>().chunks(4) {
-        open.write_all(tables.concat().as_bytes()).expect("written");
-        open.sync_all().expect("written");
-        sleep(500 * MS);
-    }
-}
-
-fn removed_and_made_anew(file: &Path, text: &str) {
-    fs::remove_file(file).expect("removed");
-    sleep(500 * MS);
-    fs::write(file, text).expect("saved");
-}
 
 #[test]
 fn every_editor_is_heard() {
     let home = Home::new(BASE);
-    let ways: [(&str, Save); 5] = [
-        ("in place", in_place),
-        ("renamed", renamed),
-        ("with a backup", with_a_backup),
-        ("slowly", cut_off_and_slowly_written),
-        ("removed", removed_and_made_anew),
-    ];
-    for (number, (name, save)) in ways.into_iter().enumerate() {
+    for (number, (name, save)) in WAYS.into_iter().enumerate() {
         save(&home.file(), &with(3 + number));
         home.settled(&with(3 + number));
         let status = home.until("it rests", |status| status["health"] == "healthy");

@@ -1,4 +1,5 @@
 //! Chance that can be repeated.
+#![allow(dead_code, reason = "each test program uses a part of it")]
 
 /// SplitMix64 (Steele, Lea, Flood 2014).
 pub struct Dice(u64);
