@@ -5,9 +5,14 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Waker};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::libc;
+use nix::libc::{self, c_ulong};
+use nix::sys::prctl;
 
 use crate::plan::world::Recorded;
 use crate::store::{StoreError, format};
@@ -32,6 +37,9 @@ const RESERVE_BYTES: i64 = 2 << 20;
 
 /// How long sled's threads may hold on to a database that was closed.
 const RELEASE: Duration = Duration::from_secs(2);
+
+/// How much later than they meant to the threads of sled may wake up: what they clean up now and then can wait so long.
+const SLACK: Duration = Duration::from_mins(1);
 
 /// Why a database could not be opened.
 pub(super) enum Trouble {
@@ -168,16 +176,53 @@ fn open_and_load(db: &Path) -> Result<(sled::Db, Recorded), LoadError> {
 fn open_waiting(db: &Path) -> Result<sled::Db, sled::Error> {
     let until = Instant::now() + RELEASE;
     loop {
-        let opened = sled::Config::new().path(db).cache_capacity(8 << 20).open();
-        match opened {
+        match open_with_lazy_threads(db) {
             Err(sled::Error::Io(error)) if error.to_string().contains("could not acquire lock") => {
                 if Instant::now() >= until {
                     return Err(error.into());
                 }
-                std::thread::sleep(Duration::from_millis(5));
+                thread::sleep(Duration::from_millis(5));
             }
             opened => return opened,
         }
+    }
+}
+
+fn open_with_lazy_threads(db: &Path) -> Result<sled::Db, sled::Error> {
+    static STARTED: AtomicBool = AtomicBool::new(false);
+    let _slack = Slack::give();
+    let database = sled::Config::new().path(db).cache_capacity(8 << 20).open()?;
+    if !STARTED.swap(true, Ordering::Relaxed) {
+        // They are started by the first work there is for them; of sled's deeds, this one is always theirs.
+        let (mut flush, mut context) = (pin!(database.flush_async()), Context::from_waker(Waker::noop()));
+        while flush.as_mut().poll(&mut context).is_pending() {
+            thread::yield_now();
+        }
+    }
+    Ok(database)
+}
+
+/// Lets the threads that this one starts, as long as this lives, wake up late where they only wait for time to pass; see
+/// prctl(2), `PR_SET_TIMERSLACK`. What they are woken up for by others they do at once.
+///
+/// sled keeps seven threads from the first time that a database was opened to the end of the process, and each looks every
+/// second whether it is needed. In a daemon that would be all that wakes it.
+struct Slack(Option<i32>);
+
+impl Slack {
+    fn give() -> Self {
+        let before = prctl::get_timerslack().ok();
+        // Where it cannot be given, they wake up more often, and that is all.
+        let _ = prctl::set_timerslack(SLACK.as_nanos().try_into().unwrap_or(c_ulong::MAX));
+        Self(before)
+    }
+}
+
+impl Drop for Slack {
+    fn drop(&mut self) {
+        // 0 is what this thread had from the beginning.
+        let before = self.0.and_then(|before| before.try_into().ok()).unwrap_or(0);
+        let _ = prctl::set_timerslack(before);
     }
 }
 

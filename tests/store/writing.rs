@@ -225,3 +225,27 @@ fn the_export_is_written_only_when_something_changed() {
     assert_ne!(crate::fingerprint(&state.join("export.json")), before);
     assert_eq!(std::fs::read(state.join("export.1.json")).expect("reads"), export, "the one before is kept");
 }
+
+/// Else they would look each second, for as long as the process lives, whether they are needed.
+#[test]
+fn the_threads_of_sled_let_a_process_sleep() {
+    let (_scratch, state) = scratch();
+    let own = nix::sys::prctl::get_timerslack().expect("a number");
+    let store = SledStore::open(&state, "apply").expect("opens");
+    put(&store, 1, 1);
+    drop(store);
+    SledStore::open(&state, "apply").expect("opens again");
+    assert_eq!(nix::sys::prctl::get_timerslack().expect("a number"), own, "who opens it is as punctual as before");
+    let tasks = std::fs::read_dir("/proc/self/task").expect("proc").map(|task| task.expect("a task"));
+    let is_sleds = |task: &std::fs::DirEntry| {
+        std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.starts_with("sled-io"))
+    };
+    let ids: Vec<String> = tasks.filter(is_sleds).filter_map(|task| task.file_name().into_string().ok()).collect();
+    assert!(!ids.is_empty());
+    for id in ids {
+        match std::fs::read_to_string(format!("/proc/{id}/timerslack_ns")) {
+            Ok(slack) => assert!(slack.trim().parse::<u64>().expect("a number") >= 60_000_000_000, "{slack}"),
+            Err(error) => return say(&format!("skipped: only root may see how late a thread may be: {error}")),
+        }
+    }
+}
