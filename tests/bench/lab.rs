@@ -1,9 +1,13 @@
-//! What novella costs: the time and memory of a plan of many servers, and of an apply on a real host against a plain loop
-//! that makes the same system calls, runs the same programs and makes the same libvirt calls one after the other.
+//! What novella costs: the time and memory of a plan of many servers, of an apply on a real host against a plain loop
+//! that makes the same system calls, runs the same programs and makes the same libvirt calls one after the other, and of the
+//! daemon.
+//!
+//! `cargo bench --bench lab -- daemon` measures the daemon alone.
 //!
 //! `scripts/bench` runs it in a lab. It prints a table and judges only that the work was done: how fast a machine is, is not
 //! for a program to say.
 
+mod daemon;
 mod measure;
 mod raw;
 mod specs;
@@ -13,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
+use daemon::Daemon;
 use measure::{Run, median};
 use novella::blueprint::identity::Identity;
 use novella::blueprint::ipam::Ipam;
@@ -31,6 +36,9 @@ const ROUNDS: usize = 7;
 const NETWORKS: usize = 5;
 const SERVERS: usize = 100;
 
+/// How many saves are measured.
+const SAVES: usize = 200;
+
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     match arguments.next() {
@@ -39,14 +47,63 @@ fn main() -> ExitCode {
         Some(first) if first == "--bench" => {}
         _ => return ExitCode::SUCCESS,
     }
+    let is_whole = !std::env::args().any(|argument| argument == "daemon");
     let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
-    plans(scratch.path());
-    addresses();
-    match std::env::var_os("NOVELLA_LAB") {
-        Some(_) => applies(scratch.path()),
-        None => say("skipped: the applies run in a lab only; `scripts/bench` sees to that"),
+    let is_lab = std::env::var_os("NOVELLA_LAB").is_some();
+    if is_whole {
+        plans(scratch.path());
+        addresses();
+    }
+    if is_whole && is_lab {
+        applies(scratch.path());
+    }
+    watches_simulated(scratch.path());
+    match is_lab {
+        true => watches(scratch.path()),
+        false => say("skipped: what takes a real host runs in a lab only; `scripts/bench` sees to that"),
     }
     ExitCode::SUCCESS
+}
+
+/// The daemon at rest with many objects, on the simulated host.
+fn watches_simulated(scratch: &Path) {
+    say("\nmemory of the daemon at rest                       RSS         PSS    anonymous");
+    for (servers, networks) in [(319, 20), (1000, 20)] {
+        let specs =
+            specs::write(scratch, &format!("watch-{servers}"), networks, servers, specs::NO_IMAGE, Path::new("/data"));
+        let state = scratch.join(format!("watch-{servers}-state"));
+        let objects = 3 * servers + 2 * networks + 2;
+        for when in ["made", "found"] {
+            let daemon = Daemon::start(&specs, &state, "sim");
+            daemon::memory(&format!("{objects} objects, {when}, simulated host"), &daemon);
+        }
+    }
+}
+
+/// The daemon on a real host: memory and wake-ups at rest, and the time from a save to the first step.
+fn watches(scratch: &Path) {
+    let image = image(scratch);
+    let data = PathBuf::from("/var/lib/novella/bench");
+    let specs = specs::write(scratch, "watched", NETWORKS, SERVERS, &image, &data);
+    let edge = |number: usize| specs::edge(1400 + number % 2);
+    std::fs::write(specs.join(specs::EDGE), edge(1)).expect("a file");
+    let state = scratch.join("watched-state");
+    drop(Daemon::start(&specs, &state, "libvirt"));
+    let daemon = Daemon::start(&specs, &state, "libvirt");
+    daemon::memory(&format!("{NETWORKS} networks, {SERVERS} servers, real host"), &daemon);
+    say("");
+    daemon::rest(&daemon);
+    daemon::saves(&format!("{SERVERS} servers"), &daemon, specs::EDGE, SAVES, edge);
+    drop(daemon);
+    novella(&specs, &state, &["destroy", "--auto-approve"], scratch);
+}
+
+/// An image with nothing in it.
+fn image(scratch: &Path) -> String {
+    let image = scratch.join("base.qcow2");
+    let made = Command::new("qemu-img").args(["create", "-q", "-f", "qcow2"]).arg(&image).arg("64M").status();
+    assert!(made.expect("qemu-img").success());
+    image.to_str().expect("a plain path").to_owned()
 }
 
 /// Plans from nothing, on the simulated host.
@@ -101,12 +158,9 @@ fn addresses() {
 
 /// Applies, and the same by a plain loop, in turns.
 fn applies(scratch: &Path) {
-    let image = scratch.join("base.qcow2");
-    let made = Command::new("qemu-img").args(["create", "-q", "-f", "qcow2"]).arg(&image).arg("64M").status();
-    assert!(made.expect("qemu-img").success());
-    let image = image.to_str().expect("a plain path");
+    let image = image(scratch);
     let data = PathBuf::from("/var/lib/novella/bench");
-    let write = |project: &str| specs::write(scratch, project, NETWORKS, SERVERS, image, &data);
+    let write = |project: &str| specs::write(scratch, project, NETWORKS, SERVERS, &image, &data);
     let (ours, plain) = (write("ours"), Raw::new(&write("raw")));
     // To damage and to judge what novella makes.
     let witness = Raw::new(&ours);

@@ -59,3 +59,10 @@ pub fn median<T: Ord + Copy>(values: &[T]) -> T {
     sorted.sort_unstable();
     sorted[sorted.len() / 2]
 }
+
+/// The value that so many of a hundred are not above.
+pub fn part<T: Ord + Copy>(values: &[T], hundredths: usize) -> T {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable();
+    sorted[(sorted.len() * hundredths).div_ceil(100) - 1]
+}

@@ -65,6 +65,13 @@ disk = "1 GiB"
     dir
 }
 
+/// A network that nobody is on, with an MTU: the file, and what it says. To be edited, it is cheap.
+pub const EDGE: &str = "edge.toml";
+
+pub fn edge(mtu: usize) -> String {
+    format!("[network.edge]\nmtu = {mtu}\n\n[subnet.edge-v4]\nnetwork = \"edge\"\ncidr = \"10.250.0.0/24\"\n")
+}
+
 /// A network that is a /16, with so many servers on it.
 pub fn of_ports(ports: usize) -> Desired {
     let text = format!(
