@@ -261,7 +261,7 @@ impl Day {
     fn start(&mut self, arguments: &[&str]) {
         let daemon = self.lab.start(&[&["watch", "--interval", "2s"], arguments].concat());
         self.life = Some(Life { daemon, rest: (0, 0), noted: [0, 0] });
-        self.settled();
+        self.settled_unasked();
         self.until("it tells of itself", |told| told["health"] == "healthy");
         let rest = self.rest();
         self.life.as_mut().expect("it runs").rest = rest;

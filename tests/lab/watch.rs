@@ -51,7 +51,7 @@ fn settled(lab: &Lab, daemon: &Running, what: &str) {
     }
 }
 
-pub(crate) fn approve(lab: &Lab, told: &Value) {
+fn approve(lab: &Lab, told: &Value) {
     lab.novella(&["approve", told["pending"]["digest"].as_str().expect("a digest")]).success();
 }
 
