@@ -1,4 +1,4 @@
-//! Small values that specs and hosts share: sizes in bytes, MAC and IP addresses, SHA-256 digests, secrets, times.
+//! Small values that specs and hosts share: sizes in bytes, MAC and IP addresses, digests, secrets, times.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -224,15 +224,21 @@ pub fn ip_address(number: u128, like: IpAddr) -> IpAddr {
     }
 }
 
-/// A SHA-256 digest (FIPS 180-4) as 64 lowercase hexadecimal digits.
+/// A SHA-256 digest.
+pub type Sha256 = Sha2<256>;
+
+/// A SHA-512 digest.
+pub type Sha512 = Sha2<512>;
+
+/// A digest of the SHA-2 family (FIPS 180-4) of so many bits, as lowercase hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Sha256(String);
+pub struct Sha2<const BITS: usize>(String);
 
-/// Why a text is not a [`Sha256`].
+/// Why a text is not a [`Sha2`] of so many bits.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a SHA-256 digest is 64 hexadecimal digits, as `sha256sum FILE` prints it")]
-pub struct InvalidSha256;
+#[error("a SHA-{BITS} digest is {} hexadecimal digits, as `sha{BITS}sum FILE` prints it", BITS / 4)]
+pub struct InvalidSha2<const BITS: usize>;
 
 impl Sha256 {
     /// The digest of these bytes.
@@ -241,10 +247,17 @@ impl Sha256 {
         Self::from_digest(&sha2::Sha256::digest(bytes))
     }
 
-    /// The digest from its 32 raw bytes, as a hasher's `finalize` gives them.
+    /// The first 16 digits: enough to tell two apart, short enough to read.
+    pub fn short(&self) -> &str {
+        &self.0[..16]
+    }
+}
+
+impl<const BITS: usize> Sha2<BITS> {
+    /// The digest from its raw bytes, as a hasher's `finalize` gives them.
     pub fn from_digest(raw: &[u8]) -> Self {
         use fmt::Write as _;
-        let mut hex = String::with_capacity(64);
+        let mut hex = String::with_capacity(BITS / 4);
         for byte in raw {
             // Writing to a string cannot fail.
             let _ = write!(hex, "{byte:02x}");
@@ -252,44 +265,39 @@ impl Sha256 {
         Self(hex)
     }
 
-    /// All 64 digits.
+    /// All its digits.
     pub fn as_str(&self) -> &str {
         &self.0
     }
-
-    /// The first 16 digits: enough to tell two apart, short enough to read.
-    pub fn short(&self) -> &str {
-        &self.0[..16]
-    }
 }
 
-impl FromStr for Sha256 {
-    type Err = InvalidSha256;
+impl<const BITS: usize> FromStr for Sha2<BITS> {
+    type Err = InvalidSha2<BITS>;
 
-    fn from_str(text: &str) -> Result<Self, InvalidSha256> {
-        if text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.len() == BITS / 4 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
             Ok(Self(text.to_ascii_lowercase()))
         } else {
-            Err(InvalidSha256)
+            Err(InvalidSha2)
         }
     }
 }
 
-impl TryFrom<String> for Sha256 {
-    type Error = InvalidSha256;
+impl<const BITS: usize> TryFrom<String> for Sha2<BITS> {
+    type Error = InvalidSha2<BITS>;
 
-    fn try_from(text: String) -> Result<Self, InvalidSha256> {
+    fn try_from(text: String) -> Result<Self, Self::Error> {
         text.parse()
     }
 }
 
-impl From<Sha256> for String {
-    fn from(digest: Sha256) -> Self {
+impl<const BITS: usize> From<Sha2<BITS>> for String {
+    fn from(digest: Sha2<BITS>) -> Self {
         digest.0
     }
 }
 
-impl fmt::Display for Sha256 {
+impl<const BITS: usize> fmt::Display for Sha2<BITS> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -391,6 +399,23 @@ mod tests {
             assert_eq!(span(seconds), text);
             assert_eq!(parse_span(text), Some(seconds));
         }
+    }
+
+    #[test]
+    fn digests_have_as_many_digits_as_bits_ask_for() {
+        let (short, long) = ("Ab".repeat(32), "Ab".repeat(64));
+        assert_eq!(short.parse::<Sha256>().map(|it| it.to_string()), Ok(short.to_lowercase()));
+        assert_eq!(long.parse::<Sha512>().map(|it| it.to_string()), Ok(long.to_lowercase()));
+        let told = |error: &dyn fmt::Display| error.to_string();
+        assert_eq!(
+            long.parse::<Sha256>().map_err(|error| told(&error)),
+            Err("a SHA-256 digest is 64 hexadecimal digits, as `sha256sum FILE` prints it".into())
+        );
+        assert_eq!(
+            short.parse::<Sha512>().map_err(|error| told(&error)),
+            Err("a SHA-512 digest is 128 hexadecimal digits, as `sha512sum FILE` prints it".into())
+        );
+        assert!("xy".repeat(64).parse::<Sha512>().is_err());
     }
 
     #[test]

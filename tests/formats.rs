@@ -15,7 +15,7 @@ use novella::blueprint::hardware::{CpuModel, Firmware, Hardware};
 use novella::blueprint::key::{ObjectKey, ObjectKind};
 use novella::blueprint::object::{
     Base, BaseRef, BaseRole, Bridge, Datasource, Dhcp, DhcpRange, DirectBoot, Disk, DiskFormat, Domain, Firewall,
-    HostEntry, ImageFormat, Locked, Nic, Object, PortAddress, Power, Rule, RuleChain, Seed, Source, VirtType,
+    HostEntry, ImageFormat, Locked, Nic, Object, PortAddress, Power, Rule, RuleChain, Seed, Source, Sums, VirtType,
 };
 use novella::blueprint::seed::volume::Sealed;
 use novella::plan::world::{Record, Recorded};
@@ -53,7 +53,7 @@ fn base(role: BaseRole, source: Source, sha256: Option<Sha256>) -> Object {
         sha256,
         role,
         converted_from: None,
-        sha256sums: None,
+        sums: None,
         locked: None,
     })
 }
@@ -126,11 +126,19 @@ fn samples_of(version: u32) -> Vec<Record> {
         record.prevent_destroy = record.object.kind() == ObjectKind::Bridge;
         if let Object::Base(base) = &mut record.object {
             base.converted_from = Some(ImageFormat::Vmdk);
-            base.sha256sums = Some(Source::Url("https://example.org/SHA256SUMS".into()));
+            base.sums = Some(Sums::Sha256(Source::Url("https://example.org/SHA256SUMS".into())));
         }
     }
     use_all_of_machines(&mut samples);
     samples.insert(samples.len() - 2, volumes());
+    if version == 3 {
+        return samples;
+    }
+    for record in &mut samples {
+        if let Object::Base(base) = &mut record.object {
+            base.sums = Some(Sums::Sha512(Source::Url("https://example.org/SHA512SUMS".into())));
+        }
+    }
     samples
 }
 
@@ -404,7 +412,8 @@ fn each_format_of_the_export_is_read_and_the_newest_written() {
 fn what_only_the_lock_file_says_is_not_written() {
     let url = Source::Url("https://a.example/d".into());
     let Object::Base(full) = base(BaseRole::Disk(DiskFormat::Qcow2), url, None) else { panic!("a base") };
-    let locked = Locked { source: "https://a.example/d".into(), sha256: Sha256::of(b"d"), size: 1, etag: None };
+    let locked =
+        Locked { source: "https://a.example/d".into(), sha256: Sha256::of(b"d"), sha512: None, size: 1, etag: None };
     let locked = Base { locked: Some(Box::new(locked)), ..full.clone() };
     let bytes = format::encode(&Record::present(Object::Base(locked))).expect("encodes");
     assert_eq!(format::decode(&bytes).expect("decodes"), Record::present(Object::Base(full)));

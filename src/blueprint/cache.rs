@@ -172,7 +172,13 @@ mod tests {
     use crate::blueprint::object::{BaseRole, Locked};
 
     fn base(image: &str, source: Source, locked: Option<u64>) -> Base {
-        let locked = locked.map(|size| Locked { source: String::new(), sha256: Sha256::of(b""), size, etag: None });
+        let locked = locked.map(|size| Locked {
+            source: String::new(),
+            sha256: Sha256::of(b""),
+            sha512: None,
+            size,
+            etag: None,
+        });
         Base {
             id: format!("{image}.raw"),
             image: image.parse().expect("a name"),
@@ -181,7 +187,7 @@ mod tests {
             sha256: None,
             role: BaseRole::Kernel,
             converted_from: None,
-            sha256sums: None,
+            sums: None,
             locked: locked.map(Box::new),
         }
     }

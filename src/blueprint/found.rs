@@ -211,7 +211,7 @@ fn base(desired: &Desired, image: &Name, facts: &Facts, found: &mut Vec<Object>)
         role: BaseRole::Disk(format),
         id: id.clone(),
         converted_from,
-        sha256sums: None,
+        sums: None,
         locked: None,
     }));
     Some(Some(BaseRef { id, path, format }))

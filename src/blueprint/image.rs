@@ -86,7 +86,7 @@ pub(super) fn base(
         sha256,
         role,
         converted_from,
-        sha256sums: file.sha256sums.clone(),
+        sums: file.sums.clone(),
         locked: file.locked.clone().map(Box::new),
     }
 }
@@ -148,7 +148,8 @@ mod tests {
             let mut loaded = load_texts([("spec.toml", SPEC)]);
             for (part, source) in [(Part::Source, "https://a.example/i"), (Part::Kernel, "https://a.example/k")] {
                 if let Some(bytes) = locked {
-                    let locked = Locked { source: source.into(), sha256: Sha256::of(bytes), size: 1, etag: None };
+                    let locked =
+                        Locked { source: source.into(), sha256: Sha256::of(bytes), sha512: None, size: 1, etag: None };
                     loaded.source.lock.set(&"i".parse().expect("a name"), part, locked);
                 }
             }

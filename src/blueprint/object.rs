@@ -22,7 +22,7 @@ use crate::blueprint::key::{
     seed_key, volume_key,
 };
 use crate::blueprint::seed::volume::Sealed;
-use crate::value::{ByteSize, Mac, Sha256};
+use crate::value::{ByteSize, Mac, Sha256, Sha512};
 
 /// Something of which a host has only one, so that two objects cannot both have it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -275,12 +275,40 @@ pub struct Base {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub converted_from: Option<ImageFormat>,
     /// A list of digests that has its name, where nothing else tells what it must hash to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sha256sums: Option<Source>,
+    #[serde(flatten)]
+    pub sums: Option<Sums>,
     /// What the lock file says of it. It vouches for the bytes and does not make another object of them, so it is not
     /// recorded.
     #[serde(skip)]
     pub locked: Option<Box<Locked>>,
+}
+
+/// A list of the digests of files, as it is published beside them; by the kind of digest that it is read for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Sums {
+    /// As `sha256sum` writes it.
+    #[serde(rename = "sha256sums")]
+    Sha256(Source),
+    /// As `sha512sum` writes it.
+    #[serde(rename = "sha512sums")]
+    Sha512(Source),
+}
+
+impl Sums {
+    /// The key of an image that names it.
+    pub const fn key(&self) -> &'static str {
+        match self {
+            Self::Sha256(_) => "sha256sums",
+            Self::Sha512(_) => "sha512sums",
+        }
+    }
+
+    /// Where it is.
+    pub const fn source(&self) -> &Source {
+        match self {
+            Self::Sha256(source) | Self::Sha512(source) => source,
+        }
+    }
 }
 
 /// What a file of an image was when it was first fetched.
@@ -291,6 +319,9 @@ pub struct Locked {
     pub source: String,
     /// What it hashes to as it is published, before it is unpacked or converted.
     pub sha256: Sha256,
+    /// The same, where a list of these was compared with it: so that it can be asked whether it still says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha512: Option<Sha512>,
     /// How long it is, in bytes, likewise.
     pub size: u64,
     /// What the server called it, for asking whether it is still the same (RFC 9110, 8.8.3).

@@ -212,7 +212,7 @@ fn renew(global: &Global, only: &[String], anew: bool) -> Result<(), Stop> {
         if !is_asked {
             continue;
         }
-        let now = images.look_at(image, url, file.sha256sums.as_ref(), file.locked.as_ref())?;
+        let now = images.look_at(image, url, file.sums.as_ref(), file.locked.as_ref())?;
         report::line(told(image, part, file.locked.as_ref(), &now));
         looked += 1;
         changed += usize::from(file.locked.as_ref() != Some(&now));

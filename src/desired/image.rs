@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::address::{Address, Name, ResourceKind};
 use crate::blueprint::disk::Bus;
 use crate::blueprint::hardware::Firmware;
-use crate::blueprint::object::{ImageFormat, Locked, Source};
+use crate::blueprint::object::{ImageFormat, Locked, Source, Sums};
 use crate::desired::Problems;
 use crate::desired::host::has_controls;
 use crate::diagnostic::Diagnostic;
@@ -51,7 +51,7 @@ pub struct ImageFile {
     /// What it must hash to, as it is published.
     pub sha256: Option<Sha256>,
     /// A list of digests that has its name, where the spec gives none.
-    pub sha256sums: Option<Source>,
+    pub sums: Option<Sums>,
     /// What it was when it was first fetched, where the spec gives no digest.
     pub locked: Option<Locked>,
 }
@@ -89,17 +89,18 @@ fn image(name: &Name, written: &ImageSpec, problems: &mut Problems<'_>) -> Image
                     Diagnostic::error("this could be changed on the way: it is neither encrypted nor pinned")
                         .on(&address, key)
                         .help(format!(
-                            "use `https://`, or write what it must hash to: `{pin} = \"…\"`, or `sha256sums = \"https://…\"`"
+                            "use `https://`, or write what it must hash to: `{pin} = \"…\"`, or the list that says it: `sha256sums` \
+                             or `sha512sums`"
                         )),
                 );
                 None
             }
             Ok(source) => {
-                let mut file = ImageFile { source, sha256: sha256.clone(), sha256sums: None, locked: None };
+                let mut file = ImageFile { source, sha256: sha256.clone(), sums: None, locked: None };
                 if file.is_lockable() {
                     let locked = problems.source.lock.get(name, part);
                     file.locked = locked.filter(|it| it.source == file.source.shown()).cloned();
-                    file.sha256sums.clone_from(&sums);
+                    file.sums.clone_from(&sums);
                 }
                 Some(file)
             }
@@ -113,11 +114,17 @@ fn image(name: &Name, written: &ImageSpec, problems: &mut Problems<'_>) -> Image
     let kernel = file(Part::Kernel, &written.kernel, &written.kernel_sha256);
     let initrd = file(Part::Initrd, &written.initrd, &written.initrd_sha256);
     let files: Vec<&ImageFile> = [&disk, &kernel, &initrd].into_iter().flatten().collect();
-    if sums.is_some() && !files.is_empty() && !files.iter().any(|file| file.is_lockable()) {
+    if let Some(sums) = &sums
+        && !files.is_empty()
+        && !files.iter().any(|file| file.is_lockable())
+    {
+        let key = sums.key();
         problems.push(
-            Diagnostic::error("`sha256sums` has nothing to say: each file has a digest of its own, or is on this host")
-                .on(&address, "sha256sums")
-                .help("leave it out, or the digests"),
+            Diagnostic::error(format!(
+                "`{key}` has nothing to say: each file has a digest of its own, or is on this host"
+            ))
+            .on(&address, key)
+            .help("leave it out, or the digests"),
         );
     }
     if written.source.is_none() && written.kernel.is_none() {
@@ -190,17 +197,29 @@ fn firmware(address: &Address, written: &ImageSpec, problems: &mut Problems<'_>)
 }
 
 /// The list of digests of an image. Whoever can change it on the way can change the image.
-fn sums(address: &Address, written: &ImageSpec, problems: &mut Problems<'_>) -> Option<Source> {
-    const KEY: &str = "sha256sums";
-    let (message, help) = match source(written.sha256sums.as_ref()?, &problems.source.base) {
+fn sums(address: &Address, written: &ImageSpec, problems: &mut Problems<'_>) -> Option<Sums> {
+    let (key, text, sums): (_, _, fn(Source) -> Sums) = match (&written.sha256sums, &written.sha512sums) {
+        (None, None) => return None,
+        (Some(text), None) => ("sha256sums", text, Sums::Sha256),
+        (None, Some(text)) => ("sha512sums", text, Sums::Sha512),
+        (Some(text), Some(_)) => {
+            problems.push(
+                Diagnostic::error("`sha256sums` and `sha512sums` both say what the files must hash to")
+                    .on(address, "sha512sums")
+                    .help("leave one of them out"),
+            );
+            ("sha256sums", text, Sums::Sha256)
+        }
+    };
+    let (message, help) = match source(text, &problems.source.base) {
         Ok(Source::Url(url)) if url.starts_with("http://") => (
             "a list of digests that could be changed on the way vouches for nothing".into(),
             "use `https://`, or give the digest itself: `sha256 = \"…\"`",
         ),
-        Ok(source) => return Some(source),
+        Ok(source) => return Some(sums(source)),
         Err(problem) => problem,
     };
-    problems.push(Diagnostic::error(message).on(address, KEY).help(help));
+    problems.push(Diagnostic::error(message).on(address, key).help(help));
     None
 }
 

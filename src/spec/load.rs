@@ -615,7 +615,7 @@ impl Reader<'_> {
 const HIDDEN: [&str; 3] = ["user_data", "content", "public_key"];
 
 /// What people used to other tools write, and what it is called here.
-const ALIASES: [(&str, &str); 43] = [
+const ALIASES: [(&str, &str); 44] = [
     ("memory", "ram"),
     ("mem", "ram"),
     ("cpus", "vcpus"),
@@ -651,6 +651,7 @@ const ALIASES: [(&str, &str); 43] = [
     ("path", "source"),
     ("disk_format", "format"),
     ("checksum", "sha256"),
+    ("sha512", "sha512sums"),
     ("userdata", "user_data"),
     ("cloud_init", "user_data"),
     ("key_name", "key_pairs"),

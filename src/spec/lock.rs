@@ -124,6 +124,7 @@ mod tests {
         let locked = |source: &str, etag: Option<&str>| Locked {
             source: source.into(),
             sha256: crate::value::Sha256::of(source.as_bytes()),
+            sha512: None,
             size: 7,
             etag: etag.map(str::to_owned),
         };
@@ -132,7 +133,7 @@ mod tests {
         lock.set(&name("tiny"), Part::Kernel, locked("https://a.example/vmlinuz", None));
         lock.set(&name("debian-12"), Part::Source, locked("https://a.example/d.qcow2", Some("\"1\"")));
         let text = lock.text();
-        assert_eq!(ImageLock::parse(&text), Ok(lock));
+        assert_eq!(ImageLock::parse(&text).as_ref(), Ok(&lock));
         assert_eq!(
             text,
             "# What each image was when it was first fetched. Written by novella: keep it in version control, and renew it\n\
@@ -152,6 +153,12 @@ mod tests {
              sha256 = \"36c37ae024d5eb1dca8c5d32b5aff26124eef2fb3df4b11a496aa616cb74933c\"\n\
              size = 7\n"
         );
+        // Where a list of SHA-512 vouched for it, that is kept beside.
+        let digest = "ab".repeat(64);
+        let kernel = Locked { sha512: digest.parse().ok(), ..locked("https://a.example/vmlinuz", None) };
+        lock.set(&name("tiny"), Part::Kernel, kernel);
+        assert!(lock.text().contains(&format!("\nsha512 = \"{digest}\"\nsize = 7\n")), "{}", lock.text());
+        assert_eq!(ImageLock::parse(&lock.text()), Ok(lock));
     }
 
     #[test]

@@ -221,6 +221,8 @@ pub struct ImageSpec {
     pub sha256: Option<Sha256>,
     /// A list of digests, as `sha256sum` writes it: a path or an `https://` URL. Counts for each file from the web without a digest.
     pub sha256sums: Option<String>,
+    /// The same, as `sha512sum` writes it. An image has one of the two.
+    pub sha512sums: Option<String>,
     /// The least disk a flavor must have.
     pub min_disk: Option<Size>,
     /// The least memory a flavor must have.

@@ -27,7 +27,7 @@ use crate::store::StoreError;
 use crate::value::Sha256;
 
 /// The version of the records that are written now.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// The version of the exports that are written now: of what is around the records, which tell their own.
 pub const EXPORT_VERSION: u32 = 1;
@@ -89,8 +89,8 @@ pub fn decode(bytes: &[u8]) -> Result<Record, FormatError> {
             version_1::upgrade(&mut record);
             Ok(serde_json::from_value(record)?)
         }
-        // Version 2 only lacks what has a default.
-        2 | 3 => Ok(serde_json::from_slice::<Envelope<Record>>(bytes)?.record),
+        // Versions 2 and 3 only lack what has a default.
+        2..=4 => Ok(serde_json::from_slice::<Envelope<Record>>(bytes)?.record),
         found => Err(FormatError::Newer { found, known: VERSION }),
     }
 }

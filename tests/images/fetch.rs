@@ -12,11 +12,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use novella::blueprint::Layout;
-use novella::blueprint::object::{Base, BaseRole, Object, Source};
+use novella::blueprint::object::{Base, BaseRole, Object, Source, Sums};
 use novella::host::images::Images;
 use novella::value::{ByteSize, Sha256};
 
-use crate::lab::{Lab, RAW, beside, fails, images, noise};
+use crate::lab::{Lab, RAW, beside, fails, images, list_of, noise, sha512_of};
 use crate::server::{Server, good, good_until, head, stall};
 
 const SIZE: usize = 700_000;
@@ -126,6 +126,33 @@ fn a_broken_download_goes_on_where_it_stopped() {
     assert_cached(&lab, &base, &bytes);
     let [_, second] = &server.seen()[..] else { panic!("two requests") };
     assert_eq!((second.from, second.if_range.as_deref()), (Some(SIZE / 2), Some("\"1\"")));
+}
+
+#[test]
+fn a_download_that_goes_on_is_hashed_from_its_first_byte_in_both_ways() {
+    for rotten in [false, true] {
+        let (lab, bytes) = (Lab::new(), noise(SIZE));
+        let body = bytes.clone();
+        let server = Server::start(move |number, request, stream| {
+            let end = if number == 0 { SIZE / 2 } else { SIZE };
+            good_until(stream, request, "\"1\"", &body, end);
+        });
+        lab.file("image", &bytes);
+        let list = list_of("sha512sum", &[], &lab.outside("image"));
+        let sums = Some(Sums::Sha512(lab.file("SHA512SUMS", list.as_bytes())));
+        let base = Base { sums, ..lab.unpinned(Source::Url(server.url("/image")), RAW) };
+        fails(lab.images().ensure_base(&base), true, &[]);
+        if rotten {
+            fs::write(beside(&base.path, ".part"), vec![7; SIZE / 2]).expect("there");
+        }
+        lab.images().ensure_base(&base).expect("cached");
+        assert_cached(&lab, &base, &bytes);
+        let from: Vec<Option<usize>> = server.seen().iter().map(|it| it.from).collect();
+        assert_eq!(from[..2], [None, Some(SIZE / 2)]);
+        assert_eq!(from.len(), if rotten { 3 } else { 2 }, "what had gone bad is fetched anew");
+        let locked = lab.images().locked(&base).expect("cached");
+        assert_eq!(locked.sha512.map(String::from), Some(sha512_of(&lab.outside("image"))));
+    }
 }
 
 #[test]

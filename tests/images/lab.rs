@@ -59,7 +59,7 @@ impl Lab {
     fn base(&self, content: &str, source: Source, role: BaseRole) -> Base {
         let (id, path) = self.layout.base(content, role, None);
         let image = "debian".parse().expect("a name");
-        Base { id, path, source, role, image, sha256: None, converted_from: None, sha256sums: None, locked: None }
+        Base { id, path, source, role, image, sha256: None, converted_from: None, sums: None, locked: None }
     }
 
     /// A cached qcow2 image with a disk of this size.
@@ -132,6 +132,19 @@ pub fn noise(length: usize) -> Vec<u8> {
         state as u8
     };
     (0..length).map(|_| next()).collect()
+}
+
+/// The list of a file's digests that a tool of coreutils writes, as `sha512sum`.
+pub fn list_of(tool: &str, arguments: &[&str], file: &Path) -> String {
+    let (directory, name) = (file.parent().expect("a directory"), file.file_name().expect("a name"));
+    let output = Command::new(tool).args(arguments).arg(name).current_dir(directory).output().expect("coreutils");
+    assert!(output.status.success(), "{tool}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("utf-8")
+}
+
+/// The SHA-512 of a file by `sha512sum`.
+pub fn sha512_of(file: &Path) -> String {
+    list_of("sha512sum", &[], file).split(' ').next().expect("a digest").to_owned()
 }
 
 /// An error with its causes and its help, as a person sees it.

@@ -4,10 +4,10 @@ use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 
-use novella::blueprint::object::{Base, BaseRole, ImageFormat, Locked, Object, Source};
+use novella::blueprint::object::{Base, BaseRole, ImageFormat, Locked, Object, Source, Sums};
 use novella::value::{ByteSize, Sha256};
 
-use crate::lab::{Lab, QCOW2, RAW, fails, has_qemu_img, noise, qemu_img};
+use crate::lab::{Lab, QCOW2, RAW, fails, has_qemu_img, list_of, noise, qemu_img, sha512_of};
 use crate::server::{Server, good, head};
 
 type Pack = fn(&[u8]) -> Vec<u8>;
@@ -298,8 +298,8 @@ fn a_list_of_digests_vouches_for_an_image() {
     let body = bytes.clone();
     let server = Server::start(move |_, request, stream| good(stream, request, "\"1\"", &body));
     let with_sums = |text: String| {
-        let sums = Some(lab.file("SHA256SUMS", text.as_bytes()));
-        Base { sha256sums: sums, ..lab.unpinned(Source::Url(server.url("/pool/disk.img?x=1")), RAW) }
+        let sums = Some(Sums::Sha256(lab.file("SHA256SUMS", text.as_bytes())));
+        Base { sums, ..lab.unpinned(Source::Url(server.url("/pool/disk.img?x=1")), RAW) }
     };
     let (right, wrong) = (Sha256::of(&bytes), Sha256::of(b"other"));
     let fetch = |text: String| lab.images().ensure_base(&with_sums(text));
@@ -319,11 +319,46 @@ fn a_list_of_digests_vouches_for_an_image() {
 }
 
 #[test]
+fn a_list_of_sha_512_vouches_for_an_image_that_is_known_by_its_sha_256() {
+    let (lab, bytes) = (Lab::new(), noise(100_000));
+    let body = bytes.clone();
+    let server = Server::start(move |_, request, stream| good(stream, request, "\"1\"", &body));
+    lab.file("disk.img", &bytes);
+    lab.file("other.img", b"other");
+    let (file, other) = (lab.outside("disk.img"), lab.outside("other.img"));
+    let (right, wrong) = (sha512_of(&file), sha512_of(&other));
+    let base = |list: &str| {
+        let sums = Some(Sums::Sha512(lab.file("SHA512SUMS", list.as_bytes())));
+        Base { sums, ..lab.unpinned(Source::Url(server.url("/pool/disk.img?x=1")), RAW) }
+    };
+    let fetch = |list: &str| lab.images().ensure_base(&base(list));
+    let gnu = list_of("sha512sum", &[], &file);
+    let unlike = format!("its SHA-512 is {right}, wanted is {wrong}");
+    fails(fetch(&gnu.replace(&right, &wrong)), false, &[&unlike, "SHA512SUMS` says so"]);
+    let absent = ["no SHA-512 of `disk.img`", "check that `sha512sums` belongs to the image"];
+    fails(fetch(&list_of("sha512sum", &[], &other)), false, &absent);
+    fails(fetch(&list_of("sha256sum", &[], &file)), false, &absent);
+    fails(fetch(&list_of("sha256sum", &["--tag"], &file)), false, &absent);
+    fails(fetch(&format!("{gnu}{}", gnu.replace(&right, &wrong))), false, &["two digests of `disk.img`"]);
+    assert_eq!(server.seen().len(), 1, "nothing is fetched that could not be told from another");
+    assert_eq!(lab.cache(), [""; 0]);
+    for list in [gnu, list_of("sha512sum", &["--binary"], &file), list_of("sha512sum", &["--tag"], &file)] {
+        let base = base(&list);
+        lab.images().ensure_base(&base).expect("cached");
+        assert!(fs::read(&base.path).expect("cached") == bytes);
+        let locked = lab.images().locked(&base).expect("cached");
+        assert_eq!((locked.sha256, locked.sha512.map(String::from)), (Sha256::of(&bytes), Some(right.clone())));
+        lab.images().remove_base(&base.id).expect("removed");
+    }
+}
+
+#[test]
 fn a_locked_image_that_has_changed_is_refused_with_a_way_out() {
     let (lab, old, new) = (Lab::new(), noise(100_000), noise(100_001));
     let server = Server::start(move |_, request, stream| good(stream, request, "\"2\"", &new));
     let source = Source::Url(server.url("/disk.img"));
-    let locked = Locked { source: source.shown(), sha256: Sha256::of(&old), size: old.len() as u64, etag: None };
+    let locked =
+        Locked { source: source.shown(), sha256: Sha256::of(&old), sha512: None, size: old.len() as u64, etag: None };
     let by_content = lab.pinned(source.clone(), RAW, &old);
     for base in [lab.unpinned(source, RAW), by_content] {
         let base = Base { locked: Some(Box::new(locked.clone())), ..base };
@@ -359,7 +394,7 @@ fn what_an_image_is_by_now_is_told_with_as_little_as_can_be() {
     assert_eq!(asked(), ["HEAD", "GET", "HEAD"], "the server says that it is the same");
     let stale = Locked { etag: Some("\"0\"".into()), sha256: Sha256::of(b"old"), ..now.clone() };
     assert_eq!(lab.images().look_at(&image, &source("/disk"), None, Some(&stale)).expect("read"), now);
-    let sums = lab.file("SHA256SUMS", format!("{}  disk\n", Sha256::of(b"listed")).as_bytes());
+    let sums = Sums::Sha256(lab.file("SHA256SUMS", format!("{}  disk\n", Sha256::of(b"listed")).as_bytes()));
     let before = asked().len();
     let listed = lab.images().look_at(&image, &source("/disk"), Some(&sums), Some(&now)).expect("looked at");
     assert_eq!((listed.sha256, listed.size), (Sha256::of(b"listed"), now.size));
@@ -368,4 +403,36 @@ fn what_an_image_is_by_now_is_told_with_as_little_as_can_be() {
     fails(lab.images().look_at(&image, &source("/gone"), None, None), false, &["404", "check the URL"]);
     assert!(lab.images().look_at(&image, &source("/short"), None, None).is_err());
     assert!(!Path::new(&lab.layout.root).exists(), "nothing is kept");
+}
+
+#[test]
+fn a_list_of_sha_512_tells_what_an_image_is_where_that_is_locked_beside() {
+    let (lab, bytes) = (Lab::new(), noise(100_000));
+    let (body, image) = (bytes.clone(), "debian".parse().expect("a name"));
+    let server = Server::start(move |_, request, stream| match request.method.as_str() {
+        "HEAD" => head(stream, "200 OK", &[("ETag", "\"1\"".into()), ("Content-Length", body.len().to_string())]),
+        _ => good(stream, request, "\"1\"", &body),
+    });
+    lab.file("disk", &bytes);
+    let sums = Sums::Sha512(lab.file("SHA512SUMS", list_of("sha512sum", &[], &lab.outside("disk")).as_bytes()));
+    let look = |known: Option<&Locked>| lab.images().look_at(&image, &server.url("/disk"), Some(&sums), known);
+    let asked = |known: Option<&Locked>| {
+        let before = server.seen().len();
+        let now = look(known).expect("looked at");
+        (now, server.seen()[before..].iter().map(|it| it.method.clone()).collect::<Vec<_>>())
+    };
+    let (now, of_server) = asked(None);
+    assert_eq!(of_server, ["HEAD", "GET"], "a SHA-512 tells no SHA-256");
+    assert_eq!(now.sha256, Sha256::of(&bytes));
+    assert_eq!(now.sha512.clone().map(String::from), Some(sha512_of(&lab.outside("disk"))));
+    assert_eq!(asked(Some(&now)), (now.clone(), vec!["HEAD".into()]));
+    let stale = Locked { etag: Some("\"0\"".into()), ..now.clone() };
+    assert_eq!(asked(Some(&stale)), (now.clone(), vec!["HEAD".into()]), "the list says that it is the same");
+    // The server says that it is the same; whether the list says so is not known before it is read.
+    let unlisted = Locked { sha512: None, ..now.clone() };
+    assert_eq!(asked(Some(&unlisted)), (now.clone(), vec!["HEAD".into(), "GET".into()]));
+    // The list is ahead of the server, or somebody has changed the file.
+    lab.file("disk", b"newer");
+    lab.file("SHA512SUMS", list_of("sha512sum", &[], &lab.outside("disk")).as_bytes());
+    fails(look(Some(&now)), false, &["its SHA-512 is ", "listed is ", &sha512_of(&lab.outside("disk"))]);
 }

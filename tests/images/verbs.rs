@@ -4,12 +4,13 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 
 use novella::blueprint::object::{BaseRole, Source};
 use novella::value::{ByteSize, Sha256};
 use serde_json::Value;
 
-use crate::lab::{Lab, RAW, has_qemu_img, noise};
+use crate::lab::{Lab, RAW, has_qemu_img, list_of, noise, sha512_of};
 use crate::server::{Server, good, head};
 
 /// What a run wrote, and how it ended.
@@ -139,6 +140,51 @@ fn a_lock_file_is_written_when_asked_and_renewed_when_asked() {
 }
 
 #[test]
+fn a_list_of_sha_512_is_asked_and_the_lock_file_goes_on_naming_the_sha_256() {
+    let lab = Lab::new();
+    let file = lab.outside("disk.raw");
+    let served = Arc::new(Mutex::new(b"one".to_vec()));
+    let body = Arc::clone(&served);
+    let server = Server::start(move |_, request, stream| {
+        let bytes = body.lock().expect("no panic").clone();
+        let etag = format!("\"{}\"", Sha256::of(&bytes).short());
+        match request.method.as_str() {
+            "HEAD" => head(stream, "200 OK", &[("ETag", etag), ("Content-Length", bytes.len().to_string())]),
+            _ => good(stream, request, &etag, &bytes),
+        }
+    });
+    // What a publisher does: the file, and the list by coreutils.
+    let list = |bytes: &[u8]| {
+        fs::write(&file, bytes).expect("writable");
+        lab.file("SHA512SUMS", list_of("sha512sum", &["--tag"], &file).as_bytes());
+        sha512_of(&file)
+    };
+    let read = || fs::read_to_string(lab.lock_file()).expect("written");
+    let locks = |bytes: &[u8], sha512: &str| format!("sha256 = \"{}\"\nsha512 = \"{sha512}\"\n", Sha256::of(bytes));
+    let sums = lab.outside("SHA512SUMS");
+    let source = server.url("/disk.raw");
+    lab.spec(&format!(
+        "[image.debian]\nsource = \"{source}\"\nformat = \"raw\"\nsha512sums = \"{}\"\n",
+        sums.display()
+    ));
+    let one = list(b"one");
+    lab.says(&["image", "lock"], 0, &[&format!("image.debian: {} (3 B)", Sha256::of(b"one")), "1 entry written"]);
+    assert!(read().contains(&locks(b"one", &one)), "{}", read());
+    lab.says(&["image", "update"], 0, &["image.debian: unchanged", "is up to date"]);
+    assert_eq!(server.seen().last().expect("asked").method, "HEAD", "the list says that it is the same");
+    // The list is ahead of the server.
+    let three = list(b"three");
+    let before = read();
+    lab.says(&["image", "update"], 1, &[&format!("its SHA-512 is {one}, listed is {three}")]);
+    assert_eq!(read(), before, "what is not known is not written");
+    *served.lock().expect("no panic") = b"three".to_vec();
+    let change = format!("image.debian: {} (3 B) -> {} (5 B)", Sha256::of(b"one"), Sha256::of(b"three"));
+    lab.says(&["image", "update"], 0, &[&change, "1 entry written"]);
+    assert!(read().contains(&locks(b"three", &three)), "{}", read());
+    assert!(!lab.layout.root.exists(), "nothing is cached by it");
+}
+
+#[test]
 fn a_lock_file_belongs_to_whoever_the_specs_belong_to() {
     if !nix::unistd::Uid::effective().is_root() {
         return;
@@ -171,7 +217,7 @@ fn what_the_spec_says_of_digests_must_make_sense() {
     let lab = Lab::new();
     let image = |more: &str| lab.spec(&format!("[image.a]\nformat = \"raw\"\n{more}"));
     image("source = \"http://a.example/a\"\n");
-    lab.says(&["validate"], 1, &["neither encrypted nor pinned", "sha256sums"]);
+    lab.says(&["validate"], 1, &["neither encrypted nor pinned", "`sha256sums` or `sha512sums`"]);
     image("source = \"http://a.example/a\"\nsha256sums = \"http://a.example/SHA256SUMS\"\n");
     lab.says(&["validate"], 1, &["vouches for nothing"]);
     image("source = \"http://a.example/a\"\nsha256sums = \"https://a.example/SHA256SUMS\"\n");
@@ -181,6 +227,16 @@ fn what_the_spec_says_of_digests_must_make_sense() {
     let digest = Sha256::of(b"a");
     image(&format!("source = \"https://a.example/a\"\nsha256 = \"{digest}\"\nsha256sums = \"https://a.example/S\"\n"));
     lab.says(&["validate"], 1, &["`sha256sums` has nothing to say"]);
+    image(&format!("source = \"https://a.example/a\"\nsha256 = \"{digest}\"\nsha512sums = \"https://a.example/S\"\n"));
+    lab.says(&["validate"], 1, &["`sha512sums` has nothing to say"]);
+    image("source = \"http://a.example/a\"\nsha512sums = \"https://a.example/SHA512SUMS\"\n");
+    lab.says(&["validate"], 0, &[]);
+    image("source = \"http://a.example/a\"\nsha512sums = \"http://a.example/SHA512SUMS\"\n");
+    lab.says(&["validate"], 1, &["vouches for nothing", "spec.toml:8:14"]);
+    image("source = \"http://a.example/a\"\nsha512sums = \"https://a.example/S\"\nsha256sums = \"S\"\n");
+    lab.says(&["validate"], 1, &["both say what", "spec.toml:8:14", "leave one of them out", "1 error"]);
+    image("source = \"https://a.example/a\"\nsha512 = \"abc\"\n");
+    lab.says(&["validate"], 1, &["did you mean `sha512sums`?"]);
 }
 
 #[test]

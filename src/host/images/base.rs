@@ -13,12 +13,13 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::blueprint::Layout;
-use crate::blueprint::object::{Base, Source};
+use crate::blueprint::object::{Base, Sums};
 use crate::host::images::Images;
 use crate::host::images::fetch::Fetch;
+use crate::host::images::hash::Digest;
 use crate::host::images::prepare::Prepared;
 use crate::host::{HostError, files};
-use crate::value::Sha256;
+use crate::value::{Sha256, Sha512};
 
 /// Where the files of one cached image are.
 pub(super) struct Place {
@@ -42,6 +43,9 @@ const SUFFIXES: [&str; 5] = [".json", ".part", ".unpacked", ".converted", ".lock
 pub(super) struct Sidecar {
     /// What it hashed to as it was published.
     pub(super) sha256: Sha256,
+    /// The same, where a list of these was compared with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) sha512: Option<Sha512>,
     /// How long the cached file is.
     pub(super) bytes: u64,
     /// How long it was as it was published, where that is another length.
@@ -144,7 +148,7 @@ pub(super) enum Lock {
 
 /// What an image is compared with, and who says so.
 pub(super) struct Pin {
-    pub(super) sha256: Sha256,
+    pub(super) digest: Digest,
     pub(super) by: PinnedBy,
 }
 
@@ -155,7 +159,7 @@ pub(super) enum PinnedBy {
     /// The lock file.
     Lock,
     /// A list of digests.
-    Sums(Source),
+    Sums(Sums),
     /// The disks that lie over it, or were made over it before it vanished.
     Disks,
 }
@@ -197,7 +201,8 @@ impl Images {
         let Prepared { path, file, virtual_size } = self.prepare(base, place, &fetched)?;
         let bytes = file.metadata().map_err(|error| cannot_cache(base, error))?.len();
         let sidecar = Sidecar {
-            sha256: fetched.sha256,
+            sha256: fetched.hashes.sha256,
+            sha512: fetched.hashes.sha512,
             bytes,
             published: Some(fetched.bytes).filter(|published| *published != bytes),
             virtual_size,
@@ -213,28 +218,26 @@ impl Images {
     /// What the bytes must hash to: what the spec says, or else what they were when the disks over them were made, or what
     /// the lock file or a list of digests says.
     fn pinned(&self, base: &Base, place: &Place) -> Result<Option<Pin>, HostError> {
+        let pin = |digest, by| Ok(Some(Pin { digest, by }));
         if let Some(sha256) = &base.sha256 {
             let by = if base.locked.as_ref().is_some_and(|it| it.sha256 == *sha256) {
                 PinnedBy::Lock
             } else {
                 PinnedBy::Spec
             };
-            return Ok(Some(Pin { sha256: sha256.clone(), by }));
+            return pin(Digest::Sha256(sha256.clone()), by);
         }
         let users = self.users(place)?;
-        match (place.sidecar(), &base.locked, &base.sha256sums) {
-            (Some(sidecar), ..) if !users.is_empty() => Ok(Some(Pin { sha256: sidecar.sha256, by: PinnedBy::Disks })),
+        match (place.sidecar(), &base.locked, &base.sums) {
+            (Some(sidecar), ..) if !users.is_empty() => pin(Digest::Sha256(sidecar.sha256), PinnedBy::Disks),
             (None, ..) if !users.is_empty() => Err(HostError::refused(format!(
                 "cannot fetch image `{}` again: {} would lie over other bytes if it has changed",
                 base.image,
                 users.join(", ")
             ))
             .help(format!("remove the servers first; what is lost is `{0}` or `{0}.json`", place.image.display()))),
-            (_, Some(locked), _) => Ok(Some(Pin { sha256: locked.sha256.clone(), by: PinnedBy::Lock })),
-            (_, None, Some(sums)) => {
-                let sha256 = self.digest_in(sums, &base.source)?;
-                Ok(Some(Pin { sha256, by: PinnedBy::Sums(sums.clone()) }))
-            }
+            (_, Some(locked), _) => pin(Digest::Sha256(locked.sha256.clone()), PinnedBy::Lock),
+            (_, None, Some(sums)) => pin(self.digest_in(sums, &base.source)?, PinnedBy::Sums(sums.clone())),
             (_, None, None) => Ok(None),
         }
     }

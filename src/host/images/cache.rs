@@ -73,7 +73,8 @@ impl Images {
     pub fn locked(&self, base: &Base) -> Option<Locked> {
         let sidecar = Place::new(&self.layout, &base.id)?.whole()?;
         let size = sidecar.published.unwrap_or(sidecar.bytes);
-        Some(Locked { source: sidecar.source, sha256: sidecar.sha256, size, etag: sidecar.etag })
+        let Sidecar { source, sha256, sha512, etag, .. } = sidecar;
+        Some(Locked { source, sha256, sha512, size, etag })
     }
 
     /// Everything in the cache, also what is only a part, by id.

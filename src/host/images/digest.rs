@@ -3,23 +3,23 @@
 use std::io::{self, Read};
 use std::path::Path;
 
-use sha2::Digest as _;
 use ureq::http::{StatusCode, header};
 
 use crate::address::Name;
-use crate::blueprint::object::{Locked, Source};
+use crate::blueprint::object::{Locked, Source, Sums};
 use crate::host::HostError;
 use crate::host::images::Images;
 use crate::host::images::fetch::BLOCK;
+use crate::host::images::hash::{Digest, Hasher, Hashes};
 use crate::host::images::web::{Web, strong_etag};
-use crate::value::Sha256;
+use crate::value::Sha2;
 
 /// The most bytes that a list of digests may have.
 const MOST_SUMS: u64 = 1 << 20;
 
 impl Images {
-    /// What a file of an image on the web is by now. A list of digests is believed where there is one; so is the server where it says
-    /// that the file is still what is locked. Else it is read to its end, and not kept.
+    /// What a file of an image on the web is by now. A list of digests is believed where it tells the SHA-256; without one, so
+    /// is the server where it says that the file is still what is locked. Else it is read to its end, and not kept.
     ///
     /// # Errors
     /// When it cannot be read, or the list does not have it.
@@ -27,27 +27,28 @@ impl Images {
         &self,
         image: &Name,
         url: &str,
-        sums: Option<&Source>,
+        sums: Option<&Sums>,
         known: Option<&Locked>,
     ) -> Result<Locked, HostError> {
         let source = Source::Url(url.to_owned());
         let web = Web { agent: &self.agent, what: format!("image `{image}`"), source: &source };
         let listed = sums.map(|sums| self.digest_in(sums, &source)).transpose()?;
-        let of = |sha256, size, etag| Locked { source: source.shown(), sha256, size, etag };
+        let sha256 = listed.as_ref().and_then(|digest| digest.sha256(known));
         // Some servers know nothing but GET.
         if let Ok(head) = web.head(url) {
             let length =
                 head.headers().get(header::CONTENT_LENGTH).and_then(|it| it.to_str().ok()?.parse::<u64>().ok());
             let etag = strong_etag(&head);
             if let Some(known) = known
-                && listed.as_ref().is_none_or(|sha256| *sha256 == known.sha256)
+                && (listed.is_none() || sha256 == Some(&known.sha256))
                 && etag.is_some()
                 && (&etag, length) == (&known.etag, Some(known.size))
             {
                 return Ok(known.clone());
             }
-            if let (Some(sha256), Some(size)) = (&listed, length) {
-                return Ok(of(sha256.clone(), size, etag));
+            if let (Some(sha256), Some(size)) = (sha256, length) {
+                let sha512 = listed.as_ref().and_then(Digest::sha512).cloned();
+                return Ok(Locked { source: source.shown(), sha256: sha256.clone(), sha512, size, etag });
             }
         }
         let response = web.get(url, listed.is_none(), None)?;
@@ -56,24 +57,25 @@ impl Images {
         }
         let (etag, length) = (strong_etag(&response), response.body().content_length());
         let body = response.into_body().into_reader();
-        let (sha256, size) = hash(body).map_err(|error| web.broken(ureq::Error::from(error)))?;
+        let (hashes, size) = hash(body, listed.as_ref()).map_err(|error| web.broken(ureq::Error::from(error)))?;
         if length.is_some_and(|length| length != size) {
             return Err(web.failed("the server did not send all of it").transient(true));
         }
-        match listed {
-            Some(listed) if listed != sha256 => Err(web.failed(format!("its SHA-256 is {sha256}, listed is {listed}"))),
-            _ => Ok(of(sha256, size, etag)),
+        if let Some(listed) = &listed {
+            hashes.check(listed, "listed").map_err(|unlike| web.failed(unlike))?;
         }
+        let Hashes { sha256, sha512 } = hashes;
+        Ok(Locked { source: source.shown(), sha256, sha512, size, etag })
     }
 
     /// What a list of digests says of a file, by the last part of its path.
     ///
     /// # Errors
     /// When the list cannot be read, has no such file, or has it twice with two digests.
-    pub(super) fn digest_in(&self, sums: &Source, of: &Source) -> Result<Sha256, HostError> {
+    pub(super) fn digest_in(&self, sums: &Sums, of: &Source) -> Result<Digest, HostError> {
         let name = file_name(of);
-        let web = Web { agent: &self.agent, what: format!("the digest of `{name}`"), source: sums };
-        let text = match sums {
+        let web = Web { agent: &self.agent, what: format!("the digest of `{name}`"), source: sums.source() };
+        let text = match sums.source() {
             Source::File(path) => read_sums(path).map_err(|error| web.failed(error))?,
             Source::Url(url) => {
                 let response = web.get(url, true, None)?;
@@ -84,9 +86,14 @@ impl Images {
                 limited(body).map_err(|error| web.broken(ureq::Error::from(error)))?
             }
         };
-        find(&text, &name).map_err(|why| {
+        let found = match sums {
+            Sums::Sha256(_) => find(&text, &name).map(Digest::Sha256),
+            Sums::Sha512(_) => find(&text, &name).map(Digest::Sha512),
+        };
+        found.map_err(|why| {
+            let key = sums.key();
             web.failed(why)
-                .help("check that `sha256sums` belongs to the image; it is found there by the name of its file")
+                .help(format!("check that `{key}` belongs to the image; it is found there by the name of its file"))
         })
     }
 }
@@ -112,16 +119,17 @@ fn file_name(source: &Source) -> String {
 
 /// The digest that a list has for a name, in the form of GNU (`DIGEST  NAME`, `DIGEST *NAME`) or of BSD
 /// (`SHA256 (NAME) = DIGEST`). Lines that are neither, as those of a signature, and other digests are passed over.
-fn find(text: &str, name: &str) -> Result<Sha256, String> {
-    let mut found: Option<Sha256> = None;
+fn find<const BITS: usize>(text: &str, name: &str) -> Result<Sha2<BITS>, String> {
+    let bsd_prefix = format!("SHA{BITS} (");
+    let mut found: Option<Sha2<BITS>> = None;
     for line in text.lines().map(str::trim_end) {
         let bsd = line
-            .strip_prefix("SHA256 (")
+            .strip_prefix(bsd_prefix.as_str())
             .and_then(|rest| rest.rsplit_once(") = "))
             .map(|(name, digest)| (digest, name));
         let gnu = || line.split_once(' ').and_then(|(digest, rest)| Some((digest, rest.strip_prefix([' ', '*'])?)));
         let Some((digest, listed)) = bsd.or_else(gnu) else { continue };
-        let Ok(digest) = digest.parse::<Sha256>() else { continue };
+        let Ok(digest) = digest.parse::<Sha2<BITS>>() else { continue };
         if listed.strip_prefix("./").unwrap_or(listed) != name {
             continue;
         }
@@ -130,15 +138,15 @@ fn find(text: &str, name: &str) -> Result<Sha256, String> {
         }
         found = Some(digest);
     }
-    found.ok_or_else(|| format!("it has no SHA-256 of `{name}`"))
+    found.ok_or_else(|| format!("it has no SHA-{BITS} of `{name}`"))
 }
 
-/// The digest of all that comes, and its length.
-fn hash(mut reader: impl Read) -> io::Result<(Sha256, u64)> {
-    let (mut hasher, mut size, mut block) = (sha2::Sha256::new(), 0, vec![0; BLOCK]);
+/// The digests of all that comes, and its length.
+fn hash(mut reader: impl Read, wanted: Option<&Digest>) -> io::Result<(Hashes, u64)> {
+    let (mut hasher, mut size, mut block) = (Hasher::new(wanted), 0, vec![0; BLOCK]);
     loop {
         match reader.read(&mut block) {
-            Ok(0) => return Ok((Sha256::from_digest(&hasher.finalize()), size)),
+            Ok(0) => return Ok((hasher.finish(), size)),
             Ok(got) => {
                 hasher.update(&block[..got]);
                 size += got as u64;
@@ -152,6 +160,7 @@ fn hash(mut reader: impl Read) -> io::Result<(Sha256, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::value::{Sha256, Sha512};
 
     #[test]
     fn both_forms_of_a_list_are_understood() {
@@ -167,11 +176,27 @@ mod tests {
         assert_eq!(find(&gnu, "c.img"), Ok(a.clone()));
         assert_eq!(find(&bsd, "b (1).img"), Ok(b.clone()));
         for (text, name) in [(&gnu, "x/a.img"), (&gnu, ""), (&bsd, "d.img"), (&gnu, "img")] {
-            assert_eq!(find(text, name), Err(format!("it has no SHA-256 of `{name}`")));
+            assert_eq!(find::<256>(text, name), Err(format!("it has no SHA-256 of `{name}`")));
         }
         let twice = format!("{a}  a\n{a}  a\n{b}  b\n{a}  b\n");
         assert_eq!(find(&twice, "a"), Ok(a));
-        assert_eq!(find(&twice, "b"), Err("it has two digests of `b`".into()));
+        assert_eq!(find::<256>(&twice, "b"), Err("it has two digests of `b`".into()));
+    }
+
+    #[test]
+    fn a_list_is_read_for_one_kind_of_digest() {
+        let (short, long) = (Sha256::of(b"a"), "ab".repeat(64));
+        let digest: Sha512 = long.parse().expect("a digest");
+        let gnu = format!("{short}  a.img\n{long}  a.img\n{long} *b.img\n");
+        let bsd = format!("SHA256 (a.img) = {short}\nSHA512 (a.img) = {long}\nSHA512 (b.img) = {long}\n");
+        for text in [&gnu, &bsd] {
+            assert_eq!(find(text, "a.img"), Ok(short.clone()));
+            assert_eq!(find(text, "a.img"), Ok(digest.clone()));
+            assert_eq!(find(text, "b.img"), Ok(digest.clone()));
+            assert_eq!(find::<256>(text, "b.img"), Err("it has no SHA-256 of `b.img`".into()));
+        }
+        let mislabelled = format!("SHA256 (a.img) = {long}\nSHA512 (b.img) = {short}\n");
+        assert!(find::<512>(&mislabelled, "a.img").is_err() && find::<512>(&mislabelled, "b.img").is_err());
     }
 
     #[test]

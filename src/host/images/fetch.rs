@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
-use sha2::Digest as _;
 use ureq::Body;
 use ureq::http::{Response, StatusCode, header};
 
@@ -21,10 +20,11 @@ use crate::blueprint::key::{ObjectKey, base_key};
 use crate::blueprint::object::{Base, Source};
 use crate::host::images::Images;
 use crate::host::images::base::{Pin, PinnedBy, Place};
+use crate::host::images::hash::{Hasher, Hashes};
 use crate::host::images::sparse::Sparse;
 use crate::host::images::web::{Web, is_etag, last_modified, strong_etag};
 use crate::host::{HostError, OnProgress, files};
-use crate::value::{ByteSize, Sha256};
+use crate::value::ByteSize;
 
 pub(super) const BLOCK: usize = 256 << 10;
 /// A download that broke off goes on at once if so many bytes came since it last did.
@@ -48,7 +48,7 @@ pub(super) struct Fetch<'a> {
 /// A whole image in its `.part`.
 pub(super) struct Fetched {
     pub(super) file: File,
-    pub(super) sha256: Sha256,
+    pub(super) hashes: Hashes,
     pub(super) bytes: u64,
     pub(super) etag: Option<String>,
     /// What tells whether a file of this host is still the same.
@@ -77,16 +77,14 @@ struct Note {
 }
 
 impl Fetch<'_> {
-    /// Fetches the image into its `.part`, and compares the digest.
+    /// Fetches the image into its `.part`, and compares its digest.
     pub(super) fn run(&self) -> Result<Fetched, HostError> {
         let fetched = match &self.base.source {
             Source::File(path) => self.copy(path)?,
             Source::Url(url) => self.download_on(url)?,
         };
-        match self.pinned {
-            Some(pinned) if pinned.sha256 != fetched.sha256 => Err(self.wrong(pinned, &fetched.sha256)),
-            _ => Ok(fetched),
-        }
+        self.check(&fetched.hashes)?;
+        Ok(fetched)
     }
 
     /// Downloads, and goes on as long as each try gets a good deal further: a server that cuts its connections is slow, not
@@ -112,17 +110,19 @@ impl Fetch<'_> {
             tracing::warn!(image = %self.base.image, url, "neither encrypted nor pinned by `sha256`: it can be changed on the way");
         }
         match self.resume(url)? {
-            Resumed::Whole(fetched) if self.pinned.is_none_or(|pinned| pinned.sha256 == fetched.sha256) => Ok(fetched),
+            Resumed::Whole(fetched) if self.check(&fetched.hashes).is_ok() => Ok(fetched),
             Resumed::Anew(response) => self.take(response),
             // Also where what was there had gone bad, which shows only in the digest.
             Resumed::Whole(_) | Resumed::Nothing => self.take(self.get(url, None)?),
         }
     }
 
-    fn wrong(&self, pinned: &Pin, got: &Sha256) -> HostError {
+    fn check(&self, hashes: &Hashes) -> Result<(), HostError> {
+        let Some(pinned) = self.pinned else { return Ok(()) };
+        let Err(unlike) = hashes.check(&pinned.digest, "wanted") else { return Ok(()) };
         let image = &self.base.image;
-        let failed = self.failed(format!("its SHA-256 is {got}, wanted is {}", pinned.sha256));
-        match &pinned.by {
+        let failed = self.failed(unlike);
+        Err(match &pinned.by {
             PinnedBy::Spec => {
                 failed.help("check that `sha256` and the source belong together, and that nobody has changed the file")
             }
@@ -131,11 +131,11 @@ impl Fetch<'_> {
             )),
             PinnedBy::Sums(sums) => failed.help(format!(
                 "`{}` says so; the two may be just about to be published: try again later",
-                sums.shown()
+                sums.source().shown()
             )),
             PinnedBy::Disks => failed
                 .help("the source has changed since disks were made over it: declare the new file as another image"),
-        }
+        })
     }
 
     fn web(&self) -> Web<'_> {
@@ -345,10 +345,10 @@ impl Images {
 
 const MAKE_ROOM: &str = "free some space, as with `novella image prune`, or choose another `data_dir`";
 
-/// A file that grows at its end, its digest, and who is told.
+/// A file that grows at its end, its digests, and who is told.
 struct Sink<'a> {
     sparse: Sparse,
-    hasher: sha2::Sha256,
+    hasher: Hasher,
     total: Option<u64>,
     key: ObjectKey,
     on_progress: &'a OnProgress,
@@ -359,7 +359,7 @@ impl<'a> Sink<'a> {
     fn new(fetch: &'a Fetch<'_>, file: File, total: Option<u64>) -> Self {
         let (key, on_progress) = (base_key(&fetch.base.id), &fetch.images.on_progress);
         on_progress(&key, 0, total);
-        let (sparse, hasher) = (Sparse::new(file), sha2::Sha256::new());
+        let (sparse, hasher) = (Sparse::new(file), Hasher::new(fetch.pinned.map(|pinned| &pinned.digest)));
         Self { sparse, hasher, total, key, on_progress, reported: Instant::now() }
     }
 
@@ -393,6 +393,6 @@ impl<'a> Sink<'a> {
     fn finish(self, validator: Option<String>) -> Fetched {
         let etag = validator.filter(|it| is_etag(it));
         let Sparse { file, done, .. } = self.sparse;
-        Fetched { sha256: Sha256::from_digest(&self.hasher.finalize()), bytes: done, file, etag, stamp: None }
+        Fetched { hashes: self.hasher.finish(), bytes: done, file, etag, stamp: None }
     }
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `base.rs` | a cached image: fetched under a lock, checked, put in place |
 //! | `fetch.rs` | the bytes of one image, from a file or a web server into a `.part` |
+//! | `hash.rs` | the digests of bytes as they pass |
 //! | `digest.rs` | what an image hashes to, by a list of digests or by reading it |
 //! | `prepare.rs` | the way from there to what is cached: unpacked, checked, converted |
 //! | `packing.rs` | what is compressed, and how it is unpacked |
@@ -34,6 +35,7 @@ mod digest;
 mod disk;
 mod fetch;
 mod foreign;
+mod hash;
 mod packing;
 mod prepare;
 mod seed;
