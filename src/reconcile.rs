@@ -10,11 +10,12 @@ use crate::blueprint::cache::CacheUse;
 use crate::blueprint::key::{base_key, bridge_key};
 use crate::blueprint::object::Object;
 use crate::blueprint::{self, Beside, Blueprint, HostFacts, Layout};
+use crate::choice;
 use crate::desired::Desired;
 use crate::diagnostic::{Diagnostic, Place};
 use crate::host::{Host, HostError};
 use crate::plan::world::{Observed, Recorded};
-use crate::plan::{Action, Cycle, Plan, Scope, records};
+use crate::plan::{Action, Cycle, Plan, Scope, records, saved};
 use crate::value::ByteSize;
 use crate::wishes::Wishes;
 
@@ -72,6 +73,35 @@ pub fn plan_with(
     let plan = if wishes.only_these { plan.part(&Scope::Only(to))? } else { plan };
     disks_are_possible(desired, &plan, &observed)?;
     Ok(plan.protecting(&guarded).allowing(&wishes.allow_destroy))
+}
+
+/// The plan that makes the host what the spec says, or takes away all that was made, in the shape that was asked for.
+///
+/// # Errors
+/// See [`PlanError`]. Addresses that were asked for and are none count as what cannot be had.
+pub fn plan_as(
+    desired: &Desired,
+    recorded: Recorded,
+    host: &dyn Host,
+    asked: &saved::Options,
+) -> Result<Plan, PlanError> {
+    let choose = |written: &[String]| choice::choose(written, desired, &recorded).map_err(PlanError::Spec);
+    let scope = match (asked.target.as_slice(), asked.exclude.as_slice()) {
+        ([], []) => None,
+        ([], exclude) => Some(Scope::Without(choose(exclude)?)),
+        (target, _) => Some(Scope::Only(choose(target)?)),
+    };
+    let wishes = Wishes::new(&asked.replace, &asked.allow_destroy, desired, &recorded).map_err(PlanError::Spec)?;
+    let wishes = if asked.only_these { wishes.only_these(&recorded).map_err(PlanError::Spec)? } else { wishes };
+    let plan = match asked.destroy {
+        false => plan_with(desired, recorded, host, &wishes)?,
+        true => plan_destroy_with(desired, recorded, host, &wishes)?,
+    };
+    let plan = match &scope {
+        Some(scope) => plan.confine(scope)?,
+        None => plan,
+    };
+    Ok(if asked.defer_reboots { plan.defer_reboots() } else { plan })
 }
 
 /// What the spec comes to on this host, and what is there.

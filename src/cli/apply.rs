@@ -9,23 +9,18 @@ use crate::apply::{Options, Outcome};
 use crate::blueprint::facts::Disruption;
 use crate::cli::journal::Journal;
 use crate::cli::saved::SavedFile;
-use crate::cli::scope::{self, ScopeArguments};
+use crate::cli::scope::ScopeArguments;
 use crate::cli::session::{self, Target};
 use crate::cli::telling::Telling;
 use crate::cli::{FAILED, Global, INTERRUPTED, Stop, candidates, destroy, interrupt, lock};
-use crate::desired::Desired;
-use crate::host::Host;
 use crate::plan::Plan;
 use crate::plan::saved;
-use crate::plan::world::Recorded;
-use crate::reconcile::{self, PlanError};
 use crate::report::BOLD;
 use crate::report::plan::Counts;
 use crate::store::sled::SledStore;
 use crate::store::{Store as _, history};
 use crate::value::ByteSize;
-use crate::wishes::Wishes;
-use crate::{apply, report};
+use crate::{apply, reconcile, report};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -98,14 +93,8 @@ pub(super) enum Locking {
 pub(super) struct Errand {
     /// What the lock says we are doing.
     pub operation: &'static str,
-    /// Makes the plan.
-    pub plan: fn(&Desired, Recorded, &dyn Host, &Wishes) -> Result<Plan, PlanError>,
-    /// The addresses of what is to be made anew.
-    pub replace: Vec<String>,
-    /// Whether nothing but that is touched.
-    pub only_these: bool,
-    /// Whether what takes a reboot waits until it is asked for.
-    pub defer_reboots: bool,
+    /// What shapes the plan beside the spec.
+    pub options: saved::Options,
     /// What becomes of the lock file of the images.
     pub images: Locking,
     /// Asked before acting.
@@ -116,25 +105,37 @@ pub(super) struct Errand {
     pub saved: Option<SavedFile>,
 }
 
+impl Arguments {
+    /// The same options, with those that were given here.
+    fn with(&self, options: saved::Options) -> saved::Options {
+        saved::Options {
+            target: self.scope.target.clone(),
+            exclude: self.scope.exclude.clone(),
+            allow_destroy: self.allow_destroy.clone(),
+            ..options
+        }
+    }
+}
+
 pub(super) fn run(global: &Global, arguments: &ApplyArguments) -> Result<(), Stop> {
-    match &arguments.plan {
-        Some(file) => carry_out_saved(global, &arguments.common, file),
+    let ApplyArguments { plan, common, locked, defer_reboots, replace } = arguments;
+    match plan {
+        Some(file) => carry_out_saved(global, common, file),
         None => {
-            let errand = errand(&arguments.replace, arguments.defer_reboots, arguments.locked);
-            carry_out(global, &arguments.common, &errand)
+            let (defer_reboots, locked) = (*defer_reboots, *locked);
+            let options =
+                saved::Options { replace: replace.clone(), defer_reboots, locked, ..saved::Options::default() };
+            carry_out(global, common, errand(options))
         }
     }
 }
 
 /// To make the host what the spec says.
-fn errand(replace: &[String], defer_reboots: bool, locked: bool) -> Errand {
+fn errand(options: saved::Options) -> Errand {
     Errand {
         operation: "apply",
-        plan: reconcile::plan_with,
-        replace: replace.to_vec(),
-        only_these: false,
-        defer_reboots,
-        images: if locked { Locking::Required } else { Locking::Gain },
+        images: if options.locked { Locking::Required } else { Locking::Gain },
+        options,
         question: "Do you want to perform these actions?\n  Novella will perform the actions described above.",
         complete: "Apply complete!",
         saved: None,
@@ -145,17 +146,15 @@ fn errand(replace: &[String], defer_reboots: bool, locked: bool) -> Errand {
 fn carry_out_saved(global: &Global, arguments: &Arguments, file: &Path) -> Result<(), Stop> {
     let telling = Telling::new(arguments.json, true)?;
     let saved = SavedFile::read(file)?;
-    let saved::Options { destroy, replace, target, exclude, allow_destroy, defer_reboots, locked } =
-        saved.plan.options.clone();
-    let errand =
-        if destroy { Errand { defer_reboots, ..destroy::errand() } } else { errand(&replace, defer_reboots, locked) };
-    let arguments =
-        Arguments { auto_approve: true, allow_destroy, scope: ScopeArguments { target, exclude }, ..*arguments };
-    walk(global, &arguments, &Errand { saved: Some(saved), ..errand }, &telling)
+    let options = saved.plan.options.clone();
+    let errand = if options.destroy { Errand { options, ..destroy::errand() } } else { errand(options) };
+    walk(global, arguments, &Errand { saved: Some(saved), ..errand }, &telling)
 }
 
-pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: &Errand) -> Result<(), Stop> {
-    walk(global, arguments, errand, &Telling::new(arguments.json, arguments.auto_approve)?)
+pub(super) fn carry_out(global: &Global, arguments: &Arguments, errand: Errand) -> Result<(), Stop> {
+    let telling = Telling::new(arguments.json, arguments.auto_approve)?;
+    let options = arguments.with(errand.options);
+    walk(global, arguments, &Errand { options, ..errand }, &telling)
 }
 
 fn walk(global: &Global, arguments: &Arguments, errand: &Errand, telling: &Telling) -> Result<(), Stop> {
@@ -172,15 +171,8 @@ fn walk(global: &Global, arguments: &Arguments, errand: &Errand, telling: &Telli
     if let Some(saved) = &errand.saved {
         saved.starts_from(&recorded)?;
     }
-    let scope = arguments.scope.resolve(&desired, &recorded, &source)?;
-    let mut wishes = session::wishes(&errand.replace, &arguments.allow_destroy, (&desired, &source), &recorded)?;
-    if errand.only_these {
-        wishes = wishes.only_these(&recorded).map_err(|problems| session::refuse(&problems, &source))?;
-    }
-    let plan = (errand.plan)(&desired, recorded, target.host(), &wishes);
+    let plan = reconcile::plan_as(&desired, recorded, target.host(), &errand.options);
     let plan = plan.map_err(|error| session::no_plan(&error, &source))?;
-    let plan = scope::confine(plan, scope.as_ref(), &source)?;
-    let plan = if errand.defer_reboots { plan.defer_reboots() } else { plan };
     if let Some(saved) = &errand.saved {
         saved.does_what(&plan)?;
     }
@@ -206,7 +198,7 @@ fn walk(global: &Global, arguments: &Arguments, errand: &Errand, telling: &Telli
         tell_kept(&target, errand, telling);
         return Ok(());
     }
-    if !arguments.auto_approve && !approved(errand.question) {
+    if !arguments.auto_approve && errand.saved.is_none() && !approved(errand.question) {
         report::note("Cancelled: nothing was done.");
         return Err(Stop(FAILED));
     }

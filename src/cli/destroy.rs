@@ -2,20 +2,17 @@
 
 use crate::cli::apply::{Arguments, Errand, Locking, carry_out};
 use crate::cli::{Global, Stop};
-use crate::reconcile;
+use crate::plan::saved::Options;
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
-    carry_out(global, arguments, &errand())
+    carry_out(global, arguments, errand())
 }
 
 /// To take away all that was made.
 pub(super) fn errand() -> Errand {
     Errand {
         operation: "destroy",
-        plan: reconcile::plan_destroy_with,
-        replace: Vec::new(),
-        only_these: false,
-        defer_reboots: false,
+        options: Options { destroy: true, ..Options::default() },
         images: Locking::Unused,
         question: "Do you really want to destroy all resources?\n  Novella will destroy all that it made, as shown above. \
                    There is no undo but for disks that go to the trash.",

@@ -9,7 +9,7 @@ use crate::blueprint::facts::Disruption;
 use crate::cli::apply::disruption;
 use crate::cli::format::FormatArguments;
 use crate::cli::saved;
-use crate::cli::scope::{self, ScopeArguments};
+use crate::cli::scope::ScopeArguments;
 use crate::cli::session::{self, Target};
 use crate::cli::{CHANGES, Global, Stop, candidates, lock};
 use crate::desired::Desired;
@@ -72,6 +72,7 @@ impl Arguments {
             allow_destroy: self.allow_destroy.clone(),
             defer_reboots: self.defer_reboots,
             locked: self.locked,
+            only_these: false,
         }
     }
 }
@@ -85,21 +86,15 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
     let Sides { recorded, host, assumptions } = sides(global, arguments, &desired)?;
     let before = arguments.format.keep(&recorded);
     let out = arguments.out.as_ref().map(|file| (file, saved::state(&recorded), assumptions));
-    let scope = arguments.scope.resolve(&desired, &recorded, &source)?;
-    let wishes = session::wishes(&arguments.replace, &arguments.allow_destroy, (&desired, &source), &recorded)?;
-    let plan = match arguments.destroy {
-        false => reconcile::plan_with(&desired, recorded, host.as_ref(), &wishes),
-        true => reconcile::plan_destroy_with(&desired, recorded, host.as_ref(), &wishes),
-    };
+    let options = arguments.options();
+    let plan = reconcile::plan_as(&desired, recorded, host.as_ref(), &options);
     let plan = plan.map_err(|error| session::no_plan(&error, &source))?;
-    let plan = scope::confine(plan, scope.as_ref(), &source)?;
-    let plan = if arguments.defer_reboots { plan.defer_reboots() } else { plan };
     report::diagnostics::print(&plan.warnings, &source);
     arguments.format.show(&plan, &before, (&desired.project, &source), arguments.max_disruption)?;
     session::refuse_conflicts(&plan)?;
     session::refuse_guarded(&plan)?;
     if let Some((file, state, assumptions)) = out {
-        saved::write(file, &plan, arguments.options(), (state, assumptions), (&desired.project, &source))?;
+        saved::write(file, &plan, options, (state, assumptions), (&desired.project, &source))?;
     }
     if arguments.detailed_exitcode && !plan.is_empty() { Err(Stop(CHANGES)) } else { Ok(()) }
 }

@@ -2,7 +2,7 @@
 
 use crate::cli::apply::{self, Errand, Locking, carry_out};
 use crate::cli::{Global, Stop, candidates};
-use crate::reconcile;
+use crate::plan::saved::Options;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RebuildArguments {
@@ -20,15 +20,16 @@ pub(super) fn run(global: &Global, arguments: &RebuildArguments) -> Result<(), S
     };
     let errand = Errand {
         operation: "rebuild",
-        plan: reconcile::plan_with,
-        replace: arguments.servers.iter().map(address).collect(),
-        only_these: true,
+        options: Options {
+            replace: arguments.servers.iter().map(address).collect(),
+            only_these: true,
+            ..Options::default()
+        },
         images: Locking::Gain,
-        defer_reboots: false,
         question: "Do you really want to rebuild these servers?\n  What is on their root disks is lost. They keep their \
                    addresses, MACs and names.",
         complete: "Rebuild complete!",
         saved: None,
     };
-    carry_out(global, &arguments.common, &errand)
+    carry_out(global, &arguments.common, errand)
 }

@@ -26,7 +26,6 @@ use crate::store::sled::SledStore;
 use crate::store::{StoreError, export};
 use crate::value::{parse_span, unix_now};
 use crate::watch;
-use crate::wishes::Wishes;
 
 /// Reads and resolves the spec, and prints what is wrong with it.
 pub(super) fn spec(global: &Global) -> Result<(Desired, Source), Stop> {
@@ -187,16 +186,6 @@ pub(super) fn recorded(global: &Global) -> Result<Recorded, Stop> {
 pub(super) fn refuse(problems: &[Diagnostic], source: &Source) -> Stop {
     report::diagnostics::print(problems, source);
     Stop(FAILED)
-}
-
-/// What these addresses ask for beside the spec.
-pub(super) fn wishes(
-    replace: &[String],
-    allow_destroy: &[String],
-    (desired, source): (&Desired, &Source),
-    recorded: &Recorded,
-) -> Result<Wishes, Stop> {
-    Wishes::new(replace, allow_destroy, desired, recorded).map_err(|problems| refuse(&problems, source))
 }
 
 /// What the spec declares by this name, which may be written with its kind before it.

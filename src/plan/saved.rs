@@ -65,12 +65,15 @@ pub struct Options {
     pub defer_reboots: bool,
     /// `--locked`.
     pub locked: bool,
+    /// Whether nothing but what is replaced is touched, as by `rebuild`. No saved plan is of that.
+    #[serde(skip)]
+    pub only_these: bool,
 }
 
 impl fmt::Display for Options {
     /// As they stand on the command line, each with a space before it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { destroy, replace, target, exclude, allow_destroy, defer_reboots, locked } = self;
+        let Self { destroy, replace, target, exclude, allow_destroy, defer_reboots, locked, only_these: _ } = self;
         for (name, is_given) in [("destroy", destroy), ("defer-reboots", defer_reboots), ("locked", locked)] {
             if *is_given {
                 write!(f, " --{name}")?;
