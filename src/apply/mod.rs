@@ -6,7 +6,7 @@
 pub mod events;
 mod walk;
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::host::{Host, HostError};
@@ -88,13 +88,32 @@ impl Outcome {
     }
 }
 
-/// Walks the plan until all is done, or nothing more can be, or `stop` is set; steps that run then are finished.
+/// Whether a walk is to come to its end before all is done.
+pub trait Stop: Sync {
+    /// Whether it is to begin nothing more.
+    fn is_asked(&self) -> bool;
+}
+
+impl Stop for AtomicBool {
+    fn is_asked(&self) -> bool {
+        self.load(Ordering::SeqCst)
+    }
+}
+
+/// Either of the two asks for it.
+impl Stop for (&AtomicBool, &AtomicBool) {
+    fn is_asked(&self) -> bool {
+        self.0.is_asked() || self.1.is_asked()
+    }
+}
+
+/// Walks the plan until all is done, or nothing more can be, or `stop` asks for it; steps that run then are finished.
 pub fn apply(
     plan: &Plan,
     host: &dyn Host,
     store: &dyn Store,
     options: Options,
-    stop: &AtomicBool,
+    stop: &dyn Stop,
     observer: &dyn Observer,
 ) -> Outcome {
     walk::Walk::new(plan, host, store, options, stop, observer).run()

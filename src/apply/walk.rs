@@ -13,7 +13,7 @@ use petgraph::graph::NodeIndex;
 use petgraph::visit::EdgeRef as _;
 use tracing::Span;
 
-use crate::apply::{Event, Fate, Observer, Options, Outcome, StepError};
+use crate::apply::{Event, Fate, Observer, Options, Outcome, StepError, Stop};
 use crate::host::{Host, HostError, Keep, Why};
 use crate::plan::diff::{Action, Change};
 use crate::plan::graph::servers_of;
@@ -29,7 +29,7 @@ pub(super) struct Walk<'a> {
     host: &'a dyn Host,
     store: &'a dyn Store,
     options: Options,
-    stop: &'a AtomicBool,
+    stop: &'a dyn Stop,
     /// Set when a record could not be written: what is done from then on would not be known.
     halted: AtomicBool,
     observer: &'a dyn Observer,
@@ -55,7 +55,7 @@ impl<'a> Walk<'a> {
         host: &'a dyn Host,
         store: &'a dyn Store,
         options: Options,
-        stop: &'a AtomicBool,
+        stop: &'a dyn Stop,
         observer: &'a dyn Observer,
     ) -> Self {
         let graph = &plan.steps;
@@ -123,7 +123,7 @@ impl<'a> Walk<'a> {
     }
 
     fn stopping(&self) -> bool {
-        self.stop.load(Ordering::SeqCst) || self.halted.load(Ordering::SeqCst)
+        self.stop.is_asked() || self.halted.load(Ordering::SeqCst)
     }
 
     /// The next step to do; none when nothing is left to do or to wait for.

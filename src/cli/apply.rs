@@ -5,20 +5,22 @@ use std::sync::atomic::Ordering;
 
 use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
 
-use crate::apply::{Options, Outcome};
+use crate::apply::Options;
 use crate::blueprint::facts::Disruption;
+use crate::cli::handover::{self, Daemon, Done};
 use crate::cli::journal::Journal;
-use crate::cli::saved::SavedFile;
+use crate::cli::saved::{self, SavedFile};
 use crate::cli::scope::ScopeArguments;
 use crate::cli::session::{self, Target};
 use crate::cli::telling::Telling;
 use crate::cli::{FAILED, Global, INTERRUPTED, Stop, candidates, destroy, interrupt, lock};
 use crate::plan::Plan;
-use crate::plan::saved;
+use crate::plan::saved::Options as Asked;
+use crate::plan::world::Recorded;
 use crate::report::BOLD;
 use crate::report::plan::Counts;
 use crate::store::sled::SledStore;
-use crate::store::{Store as _, history};
+use crate::store::{Store as _, export, history};
 use crate::value::ByteSize;
 use crate::{apply, reconcile, report};
 
@@ -89,14 +91,27 @@ pub(super) enum Locking {
     Unused,
 }
 
+/// What becomes of a plan when a daemon watches over the state.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Watched {
+    /// It is handed over.
+    HandOver,
+    /// It is carried out here, between two passes.
+    Between,
+    /// It is refused: the daemon would undo it.
+    Refuse,
+}
+
 /// Which plan is made and what is said of it.
 pub(super) struct Errand {
     /// What the lock says we are doing.
     pub operation: &'static str,
     /// What shapes the plan beside the spec.
-    pub options: saved::Options,
+    pub options: Asked,
     /// What becomes of the lock file of the images.
     pub images: Locking,
+    /// What becomes of it when a daemon runs.
+    pub watched: Watched,
     /// Asked before acting.
     pub question: &'static str,
     /// Said at the end.
@@ -107,8 +122,8 @@ pub(super) struct Errand {
 
 impl Arguments {
     /// The same options, with those that were given here.
-    fn with(&self, options: saved::Options) -> saved::Options {
-        saved::Options {
+    fn with(&self, options: Asked) -> Asked {
+        Asked {
             target: self.scope.target.clone(),
             exclude: self.scope.exclude.clone(),
             allow_destroy: self.allow_destroy.clone(),
@@ -123,19 +138,19 @@ pub(super) fn run(global: &Global, arguments: &ApplyArguments) -> Result<(), Sto
         Some(file) => carry_out_saved(global, common, file),
         None => {
             let (defer_reboots, locked) = (*defer_reboots, *locked);
-            let options =
-                saved::Options { replace: replace.clone(), defer_reboots, locked, ..saved::Options::default() };
+            let options = Asked { replace: replace.clone(), defer_reboots, locked, ..Asked::default() };
             carry_out(global, common, errand(options))
         }
     }
 }
 
 /// To make the host what the spec says.
-fn errand(options: saved::Options) -> Errand {
+fn errand(options: Asked) -> Errand {
     Errand {
         operation: "apply",
         images: if options.locked { Locking::Required } else { Locking::Gain },
         options,
+        watched: Watched::HandOver,
         question: "Do you want to perform these actions?\n  Novella will perform the actions described above.",
         complete: "Apply complete!",
         saved: None,
@@ -165,12 +180,18 @@ fn walk(global: &Global, arguments: &Arguments, errand: &Errand, telling: &Telli
     if errand.images == Locking::Required {
         lock::require(&desired, &source)?;
     }
+    let daemon = match errand.watched {
+        Watched::HandOver => Daemon::find(global, &source)?,
+        Watched::Between => None,
+        Watched::Refuse => handover::refuse_if_watched(global, &desired.project).map(|()| None)?,
+    };
     let store = session::store(global, errand.operation, arguments.patience)?;
     let target = Target::open(global, &desired, telling.sink())?;
     let recorded = store.load()?;
     if let Some(saved) = &errand.saved {
         saved.starts_from(&recorded)?;
     }
+    let state = daemon.is_some().then(|| saved::state(&recorded));
     let plan = reconcile::plan_as(&desired, recorded, target.host(), &errand.options);
     let plan = plan.map_err(|error| session::no_plan(&error, &source))?;
     if let Some(saved) = &errand.saved {
@@ -183,17 +204,17 @@ fn walk(global: &Global, arguments: &Arguments, errand: &Errand, telling: &Telli
     if let Some(most) = arguments.max_disruption {
         session::refuse_beyond(&plan, most)?;
     }
-    let end = |target: &Target| -> Result<(), Stop> {
+    let gain = |made: &Recorded| {
         if errand.images == Locking::Gain {
-            lock::gain(global, &desired, &source, target, &store.load()?);
+            lock::gain(global, &desired, &source, &target, made);
         }
-        close(target, &store)
     };
     let begin = || Journal::begin(store.lock(), errand.operation, Some(&source), report::plan::summary(&plan));
     if plan.changes.is_empty() {
         begin().end(history::Outcome::Complete, Vec::new());
         sweep_trash(&target, telling)?;
-        end(&target)?;
+        gain(&store.load()?);
+        close(&target, &store)?;
         telling.complete(errand.complete, Counts::default(), errand.operation);
         tell_kept(&target, errand, telling);
         return Ok(());
@@ -204,17 +225,28 @@ fn walk(global: &Global, arguments: &Arguments, errand: &Errand, telling: &Telli
     }
     telling.begin(&plan);
     // Until here nothing was begun, and Ctrl-C ends the program as it does any other.
+    if let (Some(daemon), Some(state)) = (daemon, state) {
+        let stop = interrupt::listen_and_say("Interrupt again to leave; the daemon finishes them.")?;
+        sweep_trash(&target, telling)?;
+        let saved = saved::of(&plan, errand.options.clone(), state, (&desired.project, &source));
+        let done = daemon.carry_out((&plan, saved), arguments.parallelism, store, &stop, telling)?;
+        let concluded = conclude(telling, &plan, &done, errand);
+        // What was fetched is in the cache, whoever has fetched it.
+        gain(&export::read_only(&session::state_dir(global))?.recorded);
+        return concluded;
+    }
     let stop = interrupt::listen()?;
     sweep_trash(&target, telling)?;
     let journal = begin();
     let options = Options { parallelism: arguments.parallelism, ..Options::default() };
-    let outcome = apply::apply(&plan, target.host(), &store, options, &stop, telling.observer());
+    let outcome = apply::apply(&plan, target.host(), &store, options, stop.as_ref(), telling.observer());
+    let done = Done { outcome, interrupted: stop.load(Ordering::SeqCst), failed: false };
     // What came of it is told first, whatever comes of the rest.
-    let interrupted = stop.load(Ordering::SeqCst);
-    let concluded = conclude(telling, &plan, &outcome, errand, interrupted);
-    journal.end_of(&plan, &outcome, interrupted);
+    let concluded = conclude(telling, &plan, &done, errand);
+    journal.end_of(&plan, &done.outcome, done.interrupted);
     target.save()?;
-    end(&target)?;
+    gain(&store.load()?);
+    close(&target, &store)?;
     concluded?;
     tell_kept(&target, errand, telling);
     Ok(())
@@ -262,15 +294,16 @@ pub(super) fn approved(question: &str) -> bool {
     std::io::stdin().read_line(&mut answer).is_ok() && answer.trim() == "yes"
 }
 
-fn conclude(telling: &Telling, plan: &Plan, outcome: &Outcome, errand: &Errand, interrupted: bool) -> Result<(), Stop> {
+fn conclude(telling: &Telling, plan: &Plan, done: &Done, errand: &Errand) -> Result<(), Stop> {
+    let Done { outcome, interrupted, failed } = done;
     let counts = report::plan::done(plan, outcome);
-    if outcome.is_complete() {
+    if outcome.is_complete() && !failed {
         telling.complete(errand.complete, counts, errand.operation);
         return Ok(());
     }
     for (step, error) in outcome.failures() {
         report::error::step(&plan.changes[step.change], error);
     }
-    telling.incomplete(outcome, counts, interrupted, errand.operation);
-    Err(Stop(if interrupted { INTERRUPTED } else { FAILED }))
+    telling.incomplete(outcome, counts, *interrupted, errand.operation);
+    Err(Stop(if *interrupted { INTERRUPTED } else { FAILED }))
 }

@@ -12,6 +12,11 @@ use crate::report;
 /// A flag that the first signal sets. Another signal ends the process: every record is written before and after its
 /// deed, so the next run goes on from there.
 pub(super) fn listen() -> Result<Arc<AtomicBool>, Stop> {
+    listen_and_say("Interrupt again to stop at once.")
+}
+
+/// The same where another signal does something else than it says there.
+pub(super) fn listen_and_say(then: &'static str) -> Result<Arc<AtomicBool>, Stop> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&stop);
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(|error| Stop::error(&error, None))?;
@@ -20,7 +25,7 @@ pub(super) fn listen() -> Result<Arc<AtomicBool>, Stop> {
             if flag.swap(true, Ordering::SeqCst) {
                 std::process::exit(INTERRUPTED.into());
             }
-            report::note("\nInterrupt received: finishing the steps that run. Interrupt again to stop at once.");
+            report::note(format_args!("\nInterrupt received: finishing the steps that run. {then}"));
         }
     });
     Ok(stop)

@@ -7,6 +7,7 @@ use crate::report;
 use crate::spec::Source;
 use crate::store::history::{self, Step};
 use crate::store::lock::StateLock;
+use crate::store::who::person;
 
 /// A run that has begun.
 pub(super) struct Journal(Option<history::Journal>);
@@ -14,7 +15,18 @@ pub(super) struct Journal(Option<history::Journal>);
 impl Journal {
     /// A run begins. `spec` is the one that it goes by.
     pub(super) fn begin(lock: &StateLock, operation: &str, spec: Option<&Source>, summary: String) -> Self {
-        match history::begin(lock, operation, spec.map(Source::digest), summary) {
+        Self::begin_for(person(), lock, operation, spec, summary)
+    }
+
+    /// The same for somebody else.
+    pub(super) fn begin_for(
+        user: String,
+        lock: &StateLock,
+        operation: &str,
+        spec: Option<&Source>,
+        summary: String,
+    ) -> Self {
+        match history::begin_for(lock, user, operation, spec.map(Source::digest), summary) {
             Ok(journal) => Self(Some(journal)),
             Err(error) => {
                 tracing::warn!("{}", report::error::chain(&error));

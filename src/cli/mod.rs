@@ -19,6 +19,7 @@ mod fmt;
 mod format;
 mod given;
 mod graph;
+mod handover;
 mod history;
 mod image;
 mod import;
@@ -262,7 +263,7 @@ impl Stop {
 
     /// The same of a deed on the host.
     fn host(error: &crate::host::HostError) -> Self {
-        report::error::print_named(error, error.code, error.help.as_deref());
+        report::error::print_named(error, error.code.as_deref(), error.help.as_deref());
         Self(FAILED)
     }
 }

@@ -1,6 +1,6 @@
 //! `novella rebuild`.
 
-use crate::cli::apply::{self, Errand, Locking, carry_out};
+use crate::cli::apply::{self, Errand, Locking, Watched, carry_out};
 use crate::cli::{Global, Stop, candidates};
 use crate::plan::saved::Options;
 
@@ -26,6 +26,7 @@ pub(super) fn run(global: &Global, arguments: &RebuildArguments) -> Result<(), S
             ..Options::default()
         },
         images: Locking::Gain,
+        watched: Watched::Between,
         question: "Do you really want to rebuild these servers?\n  What is on their root disks is lost. They keep their \
                    addresses, MACs and names.",
         complete: "Rebuild complete!",

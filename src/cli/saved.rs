@@ -21,15 +21,9 @@ pub(super) fn state(recorded: &Recorded) -> State {
     State::of(&snapshot::without_secrets(recorded.clone()))
 }
 
-/// Writes a plan that starts from this state, and from a host of which this was assumed, for its owner only.
-pub(super) fn write(
-    file: &Path,
-    plan: &Plan,
-    options: Options,
-    (state, assumptions): (State, Vec<String>),
-    (project, source): (&Name, &Source),
-) -> Result<(), Stop> {
-    let saved = Saved {
+/// A plan that starts from this state, without its text.
+pub(super) fn of(plan: &Plan, options: Options, state: State, (project, source): (&Name, &Source)) -> Saved {
+    Saved {
         novella_plan: saved::VERSION,
         novella_version: env!("CARGO_PKG_VERSION").into(),
         timestamp: Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
@@ -37,10 +31,22 @@ pub(super) fn write(
         options,
         spec: source.digest(),
         state,
-        assumptions,
+        assumptions: Vec::new(),
         changes: saved::changes(plan),
-        text: anstream::adapter::strip_str(&report::plan::render(plan)).to_string(),
-    };
+        text: String::new(),
+    }
+}
+
+/// Writes a plan that starts from this state, and from a host of which this was assumed, for its owner only.
+pub(super) fn write(
+    file: &Path,
+    plan: &Plan,
+    options: Options,
+    (state, assumptions): (State, Vec<String>),
+    of_what: (&Name, &Source),
+) -> Result<(), Stop> {
+    let text = anstream::adapter::strip_str(&report::plan::render(plan)).to_string();
+    let saved = Saved { assumptions, text, ..of(plan, options, state, of_what) };
     snapshot::put_in_place(file, report::json::document(&saved).as_bytes()).map_err(|error| {
         let error = HostError::new(format!("cannot write the plan `{}`", file.display()), error);
         Stop::error(&error, None)

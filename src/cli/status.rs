@@ -8,7 +8,7 @@ use crate::store::StoreError;
 use crate::store::lock::StateLock;
 use crate::value::unix_now;
 use crate::watch;
-use crate::watch::socket;
+use crate::watch::socket::client;
 use crate::watch::status::{Health, Status};
 
 #[derive(Debug, clap::Args)]
@@ -25,7 +25,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
     // A lock goes with its process, so it tells more than a number that another process may have by now.
     let holder = StateLock::holder(&dir);
     // One that does not answer has told how things were.
-    let now = holder.as_ref().and_then(|_| socket::ask(&state).ok());
+    let now = holder.as_ref().and_then(|_| client::now(&state).ok());
     if arguments.json {
         let text = json!({ "format_version": "1.0", "running": holder.is_some(), "now": now, "status": status });
         report::line(serde_json::to_string_pretty(&text).unwrap_or_default());

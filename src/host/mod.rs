@@ -31,6 +31,7 @@ pub mod sim;
 #[cfg(not(feature = "libvirt"))]
 mod without_libvirt;
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::sync::Arc;
 
@@ -134,7 +135,7 @@ pub struct HostError {
     /// Whether the same deed may succeed in a moment, with nothing changed by anybody.
     pub transient: bool,
     /// Its name, where it has one, like that of a [`Diagnostic`](crate::diagnostic::Diagnostic).
-    pub code: Option<&'static str>,
+    pub code: Option<Cow<'static, str>>,
 }
 
 impl HostError {
@@ -157,8 +158,8 @@ impl HostError {
 
     /// The same error by this name.
     #[must_use]
-    pub fn code(mut self, code: &'static str) -> Self {
-        self.code = Some(code);
+    pub fn code(mut self, code: impl Into<Cow<'static, str>>) -> Self {
+        self.code = Some(code.into());
         self
     }
 

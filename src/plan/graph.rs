@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use ipnet::IpNet;
 use petgraph::algo::{kosaraju_scc, toposort};
 use petgraph::graph::{DiGraph, EdgeIndex, NodeIndex};
+use serde::{Deserialize, Serialize};
 
 use crate::blueprint::key::{ObjectKey, ObjectKind, domain_key};
 use crate::blueprint::object::{Claim, Object, Power};
@@ -12,7 +13,8 @@ use crate::plan::diff::{Action, Change, Reason};
 use crate::plan::world::Record;
 
 /// What one step does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Deed {
     /// Makes the object what it is to be.
     Ensure,

@@ -53,7 +53,7 @@ pub fn say(it: &Located) {
 /// Prints why a step of a plan failed.
 pub fn step(change: &Change, error: &StepError) {
     let (code, help) = match error {
-        StepError::Host(error) => (error.code, error.help.as_deref()),
+        StepError::Host(error) => (error.code.as_deref(), error.help.as_deref()),
         StepError::Store(error) => (None, error.help.as_deref()),
     };
     if voice() != Voice::Stream {

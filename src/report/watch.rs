@@ -7,7 +7,7 @@ use crate::report::journal::Priority;
 use crate::report::{ADD, BOLD, CHANGE, REMOVE, clean, clean_line, count, line, line_as, note_as, span, table};
 use crate::store::lock::Holder;
 use crate::watch::pending::Pending;
-use crate::watch::socket::Now;
+use crate::watch::socket::work::Now;
 use crate::watch::status::{Health, LastPass, RefusedApproval, Status};
 
 /// It has begun.
@@ -83,7 +83,7 @@ pub fn refused(refused: &RefusedApproval) {
 pub fn no_socket(error: &std::io::Error) {
     note_as(
         Priority::Warning,
-        format_args!("warning: no socket can be made, so `status` tells nothing of a pass that runs: {error}"),
+        format_args!("warning: no socket can be made, so `apply` and `status` cannot ask: {error}"),
     );
 }
 

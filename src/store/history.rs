@@ -154,10 +154,24 @@ pub fn begin(
     spec: Option<Sha256>,
     summary: impl Into<String>,
 ) -> Result<Journal, StoreError> {
+    begin_for(lock, person(), operation, spec, summary)
+}
+
+/// The same for somebody who is not the one that novella runs as.
+///
+/// # Errors
+/// As [`begin`].
+pub fn begin_for(
+    lock: &StateLock,
+    user: String,
+    operation: &str,
+    spec: Option<Sha256>,
+    summary: impl Into<String>,
+) -> Result<Journal, StoreError> {
     let begun = Begun {
         number: 0,
         started_at: unix_now(),
-        user: person(),
+        user,
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").into(),
         operation: operation.into(),

@@ -12,10 +12,12 @@ use crate::diagnostic::Diagnostic;
 use crate::report;
 use crate::spec::Inputs;
 use crate::spec::variables::Given;
+use crate::watch::asked::{Asked, Handed, Word};
 use crate::watch::backoff::{self, Troubles};
 use crate::watch::metrics::{Board, Cause, Counts, PassResult, Steps};
 use crate::watch::pending::Pending;
 use crate::watch::settle::{Settle, Sign};
+use crate::watch::socket::protocol::{Refusal, Told};
 use crate::watch::specs::{Good, Read, Specs};
 use crate::watch::status::{Failure, InForce, LastPass, Refused, RefusedApproval, Status, Trouble};
 use crate::watch::systemd;
@@ -35,7 +37,7 @@ const QUIET: Duration = Duration::from_millis(200);
 const REST: u32 = 9;
 
 /// Something for which the daemon wakes up.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Wake {
     /// Something happened where the spec is.
     Spec(Sign),
@@ -43,6 +45,8 @@ pub enum Wake {
     Host,
     /// Somebody has said yes to a plan or asks for a pass, or libvirt is back.
     Now,
+    /// Somebody asks for something by the socket.
+    Asked(Asked),
     /// It is to end.
     End,
 }
@@ -125,6 +129,30 @@ pub enum NoPass {
     Failed(String),
 }
 
+/// What came of a plan that was handed over.
+#[derive(Debug, Default)]
+pub struct Carried {
+    /// As of a pass.
+    pub passed: Passed,
+    /// Whether it was ended before its end.
+    pub interrupted: bool,
+    /// What went wrong beside its steps.
+    pub error: Option<Refusal>,
+}
+
+impl From<NoPass> for Refusal {
+    fn from(no_pass: NoPass) -> Self {
+        let why = match no_pass {
+            NoPass::Busy(holder) => format!("the state is in use by {holder}"),
+            NoPass::Spec(diagnostics) => {
+                diagnostics.iter().map(|it| it.message.as_str()).collect::<Vec<_>>().join("; ")
+            }
+            NoPass::Failed(error) => error,
+        };
+        Self::new(format!("{why}; nothing was done"))
+    }
+}
+
 /// Makes passes.
 pub trait Pass {
     /// Compares the host with the spec, and does what may be done.
@@ -132,6 +160,12 @@ pub trait Pass {
     /// # Errors
     /// See [`NoPass`]. What was done before it, if anything, is in the history and will be found done.
     fn pass(&mut self, turn: &Turn<'_>) -> Result<Passed, NoPass>;
+
+    /// Carries out a plan that was handed over, as it is. Tells its client what happens to its steps.
+    ///
+    /// # Errors
+    /// When it is not the plan any more, or cannot be begun: nothing was done then.
+    fn carry_out(&mut self, turn: &Turn<'_>, handed: &Handed) -> Result<Carried, Refusal>;
 }
 
 /// How a daemon was told to go about it.
@@ -206,7 +240,7 @@ impl<'a> Daemon<'a> {
     /// Goes on until it is to end. The first pass is made at once, whatever happened while nobody was there.
     pub fn run(mut self) {
         self.listen();
-        self.read_spec();
+        self.read_spec(false);
         self.config.board.tell(&self.status, &self.counts);
         systemd::tell("READY=1");
         loop {
@@ -217,7 +251,7 @@ impl<'a> Daemon<'a> {
             let cause = match &wake {
                 Some(Wake::Spec(_)) => Some(Cause::Spec),
                 Some(Wake::Host) => Some(Cause::Host),
-                Some(Wake::Now) => Some(Cause::Request),
+                Some(Wake::Now | Wake::Asked(_)) => Some(Cause::Request),
                 None if left.is_zero() => Some(Cause::Timer),
                 Some(Wake::End) | None => None,
             };
@@ -228,6 +262,8 @@ impl<'a> Daemon<'a> {
                     self.next = self.world.now();
                     self.not_before = self.next;
                 }
+                Some(Wake::Asked(Asked::Apply(handed))) => self.carry_out(&handed),
+                Some(Wake::Asked(Asked::Approve(word))) => self.approve(&word),
                 Some(Wake::Host) => self.unrest.note(Sign::Changed, self.world.now()),
                 Some(Wake::Spec(sign)) => self.settle.note(sign, self.world.now()),
                 None if left.is_zero() => self.turn(),
@@ -270,13 +306,13 @@ impl<'a> Daemon<'a> {
         let mut is_time = now >= self.next_pass();
         if self.settle.is_due(now) {
             self.settle.rest();
-            is_time |= self.read_spec();
+            is_time |= self.read_spec(false);
         } else if self.settle.is_quiet() && self.specs.has_changed(&self.config.inputs) {
             // Nobody told of that: it may be half of something, and is read when it stays as it is.
             self.settle.note(Sign::Changed, now);
         }
         if self.specs.rejected.as_ref().is_some_and(|it| it.by_host) && now >= self.retry_spec {
-            is_time |= self.read_spec();
+            is_time |= self.read_spec(false);
         }
         if is_time {
             self.pass();
@@ -284,10 +320,11 @@ impl<'a> Daemon<'a> {
         self.write_status();
     }
 
-    /// Tells whether there is another spec to go by.
-    fn read_spec(&mut self) -> bool {
+    /// Tells whether there is another spec to go by. One that the host could not be made is tried again when it is time for
+    /// that, or at once.
+    fn read_spec(&mut self, at_once: bool) -> bool {
         let (now, unix) = (self.world.now(), self.world.unix());
-        let read = self.specs.read(&self.config.inputs, now >= self.retry_spec, unix);
+        let read = self.specs.read(&self.config.inputs, at_once || now >= self.retry_spec, unix);
         self.counts.read();
         match read {
             Read::Same => {}
@@ -360,21 +397,7 @@ impl<'a> Daemon<'a> {
                 if !look_first {
                     self.next_whole = begun + WHOLE;
                 }
-                self.specs.proven();
-                self.tell_specs();
-                (self.status.failure, self.not_before) = (None, Duration::ZERO);
-                self.counts.steps(&passed.steps);
-                let pass = LastPass {
-                    at: unix,
-                    took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-                    done: passed.done,
-                    not_done: passed.not_done,
-                    summary: passed.summary.clone(),
-                };
-                if pass.summary.is_some() {
-                    self.status.last_applied = Some(pass.clone());
-                }
-                self.status.last_pass = Some(pass);
+                self.tell_done(&passed, took, unix);
                 self.tell_passed(passed, &held_back, took);
             }
             Err(NoPass::Busy(holder)) => {
@@ -395,6 +418,85 @@ impl<'a> Daemon<'a> {
             }
             Err(NoPass::Failed(error)) => self.fail(error),
         }
+    }
+
+    /// A pass that began at the time `unix` has come to its end after so long.
+    fn tell_done(&mut self, passed: &Passed, took: Duration, unix: u64) {
+        self.specs.proven();
+        self.tell_specs();
+        (self.status.failure, self.not_before) = (None, Duration::ZERO);
+        self.counts.steps(&passed.steps);
+        let pass = LastPass {
+            at: unix,
+            took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            done: passed.done,
+            not_done: passed.not_done,
+            summary: passed.summary.clone(),
+        };
+        if pass.summary.is_some() {
+            self.status.last_applied = Some(pass.clone());
+        }
+        self.status.last_pass = Some(pass);
+    }
+
+    /// Carries out a plan that a person has seen and said yes to: what else waits for one does not wait in it.
+    fn carry_out(&mut self, handed: &Handed) {
+        // A save of a moment ago counts.
+        self.read_spec(true);
+        let told = match self.carried(handed) {
+            Ok(Carried { interrupted, error, .. }) => Told::Ended { interrupted, error },
+            Err(refusal) => Told::Refused(refusal),
+        };
+        // It is looked at once whether all is as it should be, and what is left to do.
+        self.is_settled = false;
+        self.next = self.world.now();
+        self.write_status();
+        handed.client.tell(told);
+    }
+
+    fn carried(&mut self, handed: &Handed) -> Result<Carried, Refusal> {
+        let (begun, unix) = (self.world.now(), self.world.unix());
+        let good = self.specs.good.as_ref();
+        let Some(spec) = good.filter(|good| handed.plan.check_spec(&good.source.digest()).is_ok()) else {
+            return Err(Refusal::other_spec(&self.config.inputs.directory));
+        };
+        handed.client.tell(Told::Taken {});
+        let turn = Turn { spec, held_back: &BTreeSet::new(), reboots_now: BTreeSet::new(), look_first: false, unix };
+        let span = tracing::error_span!("apply", number = self.status.passes + 1, spec = spec.digest.short());
+        let carried = span.in_scope(|| self.passes.carry_out(&turn, handed))?;
+        self.status.passes += 1;
+        let took = self.world.now().saturating_sub(begun);
+        self.counts.pass(PassResult::Done, took, self.world.unix());
+        self.tell_done(&carried.passed, took, unix);
+        Ok(carried)
+    }
+
+    /// Judges a yes to what waits, and lets it go.
+    fn approve(&mut self, word: &Word) {
+        if !word.client.is_there() {
+            return;
+        }
+        // What waits is what waits now, whatever was saved or has happened a moment ago.
+        self.read_spec(true);
+        self.pass();
+        let told = match self.approved(word) {
+            Ok(summary) => Told::Approved { summary },
+            Err(refusal) => Told::Refused(refusal),
+        };
+        self.write_status();
+        word.client.tell(told);
+    }
+
+    fn approved(&mut self, word: &Word) -> Result<String, Refusal> {
+        let cannot = |deed: &str, error: std::io::Error| Refusal::new(format!("cannot {deed}: {error}"));
+        let dir = &self.config.dir;
+        let pending = Pending::read(dir).map_err(|error| cannot("read the plan that waits", error))?;
+        let pending = pending.ok_or_else(|| Refusal::new("nothing waits for approval"))?;
+        let approval = pending.approval(&word.digest, word.allow_mass_delete, &word.by, self.world.unix())?;
+        approval.write(dir).map_err(|error| cannot("write the approval", error))?;
+        self.next = self.world.now();
+        self.not_before = self.next;
+        Ok(pending.summary)
     }
 
     /// A whole pass has failed.
@@ -514,6 +616,10 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::plan::saved::{Options, Saved, State};
+    use crate::spec::load::load_texts;
+    use crate::value::Sha256;
+    use crate::watch::asked::Client;
     use crate::watch::fake::Fake;
 
     const SPEC: &str = "novella = 1\n[network.a]\n[subnet.a]\nnetwork = \"a\"\ncidr = \"10.0.0.0/24\"\n";
@@ -539,6 +645,12 @@ mod tests {
             self.seen.borrow_mut().push((turn.unix - 1_000_000_000, held_back));
             (self.outcome)(turn)
         }
+
+        fn carry_out(&mut self, turn: &Turn<'_>, handed: &Handed) -> Result<Carried, Refusal> {
+            self.seen.borrow_mut().push((turn.unix - 1_000_000_000, vec![format!("handed over by {}", handed.by)]));
+            let passed = (self.outcome)(turn).map_err(Refusal::from)?;
+            Ok(Carried { passed, ..Carried::default() })
+        }
     }
 
     /// Lets a daemon run for so many seconds, with an interval of a minute, and gives its passes and its last word.
@@ -547,15 +659,16 @@ mod tests {
         events: Vec<Event<'a>>,
         outcome: impl FnMut(&Turn<'_>) -> Result<Passed, NoPass> + 'a,
     ) -> (Seen, Status) {
-        live_so(SPEC, |_| {}, seconds, events, outcome)
+        let changed = |event| (event, Wake::Spec(Sign::Changed));
+        live_so(SPEC, |_| {}, seconds, events.into_iter().map(changed).collect(), outcome)
     }
 
-    /// The same with another spec, and told in another way to go about it.
+    /// The same with another spec, told in another way to go about it, and where it hears something else.
     fn live_so<'a>(
         spec: &str,
         told: impl FnOnce(&mut Config),
         seconds: u64,
-        events: Vec<Event<'a>>,
+        events: Vec<(Event<'a>, Wake)>,
         outcome: impl FnMut(&Turn<'_>) -> Result<Passed, NoPass> + 'a,
     ) -> (Seen, Status) {
         let place: TempDir = tempfile::tempdir().expect("a directory");
@@ -572,10 +685,10 @@ mod tests {
             maintenance: Vec::new(),
         };
         told(&mut config);
-        let events = events.into_iter().map(|(at, mut happen)| {
+        let events = events.into_iter().map(|((at, mut happen), heard)| {
             let specs = specs.clone();
             let happen: Box<dyn FnMut()> = Box::new(move || happen(&specs));
-            (Duration::from_secs(at), happen, Some(Wake::Spec(Sign::Changed)))
+            (Duration::from_secs(at), happen, Some(heard))
         });
         let end = Duration::from_secs(seconds);
         let mut world = Fake { now: Duration::ZERO, end, events: events.collect() };
@@ -760,5 +873,102 @@ mod tests {
         assert!(seen.len() < 12, "{} passes", seen.len());
         assert!(good.get() >= 4);
         assert_eq!(status.rejected, None, "in the end it could be made");
+    }
+
+    /// A plan of this spec that somebody hands over.
+    fn handed(text: &str) -> (Handed, std::sync::mpsc::Receiver<Told>) {
+        let (client, told) = Client::new();
+        let plan = Saved {
+            novella_plan: 1,
+            novella_version: env!("CARGO_PKG_VERSION").into(),
+            timestamp: String::new(),
+            project: "default".parse().expect("a name"),
+            options: Options::default(),
+            spec: load_texts([("spec.toml", text)]).source.digest(),
+            state: State { serial: 0, sha256: Sha256::of(b"") },
+            assumptions: Vec::new(),
+            changes: BTreeMap::new(),
+            text: String::new(),
+        };
+        (Handed { plan, parallelism: 1, by: "lea".into(), client }, told)
+    }
+
+    #[test]
+    fn a_plan_of_what_was_saved_a_moment_ago_is_carried_out_at_once_and_looked_at() {
+        let other = SPEC.replace("10.0.0.0", "10.1.0.0");
+        let (plan, told) = handed(&other);
+        let save = Box::new(move |specs: &Path| std::fs::write(specs.join("spec.toml"), &other).expect("saved"));
+        let (seen, status) = live_so(
+            SPEC,
+            |_| {},
+            59,
+            vec![((10, save), Wake::Asked(Asked::Apply(plan.into())))],
+            |_| Ok(Passed::default()),
+        );
+        assert_eq!(seen, [(0, vec![]), (10, vec!["handed over by lea".to_owned()]), (10, vec![])]);
+        assert!(matches!(
+            told.iter().collect::<Vec<_>>()[..],
+            [Told::Taken {}, Told::Ended { interrupted: false, error: None }]
+        ));
+        assert_eq!(status.passes, 3);
+    }
+
+    #[test]
+    fn a_plan_of_another_spec_is_not_carried_out() {
+        let (plan, told) = handed(&SPEC.replace("10.0.0.0", "10.1.0.0"));
+        let (seen, status) = live_so(
+            SPEC,
+            |_| {},
+            59,
+            vec![((10, Box::new(|_| {})), Wake::Asked(Asked::Apply(plan.into())))],
+            |_| Ok(Passed::default()),
+        );
+        assert_eq!(seen, [(0, vec![]), (10, vec![])], "it only looks");
+        let told: Vec<Told> = told.iter().collect();
+        assert!(matches!(&told[..], [Told::Refused(it)] if it.code.as_deref() == Some("other-spec")), "{told:?}");
+        assert_eq!(status.rejected, None);
+    }
+
+    #[test]
+    fn a_plan_that_cannot_be_begun_leaves_all_as_it_was() {
+        let (plan, told) = handed(SPEC);
+        let first = std::cell::Cell::new(true);
+        let (seen, status) = live_so(
+            SPEC,
+            |_| {},
+            59,
+            vec![((10, Box::new(|_| {})), Wake::Asked(Asked::Apply(plan.into())))],
+            |turn| match turn.unix == 1_000_000_010 && first.take() {
+                true => Err(NoPass::Busy("lea".into())),
+                false => Ok(Passed::default()),
+            },
+        );
+        assert_eq!(seen.len(), 3);
+        let told: Vec<Told> = told.iter().collect();
+        assert!(
+            matches!(&told[..], [Told::Taken {}, Told::Refused(it)] if it.summary.contains("in use by lea")),
+            "{told:?}"
+        );
+        assert_eq!((status.failure, status.waiting_for), (None, None));
+    }
+
+    #[test]
+    fn where_nothing_waits_a_yes_is_refused_and_of_who_has_left_it_is_not_heard() {
+        let word = |is_there: bool| {
+            let (client, told) = Client::new();
+            client.signs.gone.store(!is_there, std::sync::atomic::Ordering::SeqCst);
+            (Word { digest: "0123456789".into(), allow_mass_delete: false, by: "lea".into(), client }, told)
+        };
+        let ((there, told), (left, untold)) = (word(true), word(false));
+        let nothing = || Box::new(|_: &Path| {});
+        let events = vec![
+            ((10, nothing() as Box<dyn FnMut(&Path)>), Wake::Asked(Asked::Approve(there))),
+            ((20, nothing()), Wake::Asked(Asked::Approve(left))),
+        ];
+        let (seen, _) = live_so(SPEC, |_| {}, 59, events, |_| Ok(Passed::default()));
+        assert_eq!(times(&seen), [0, 10], "it looks before it judges");
+        let told: Vec<Told> = told.iter().collect();
+        assert!(matches!(&told[..], [Told::Refused(it)] if it.summary == "nothing waits for approval"), "{told:?}");
+        assert_eq!(untold.iter().count(), 0);
     }
 }

@@ -13,8 +13,8 @@
 //! [`specs`] keeps the last good spec, [`status`] is what is told of all this, [`daemon`] turns the wheel: it is handed the
 //! [`World`](daemon::World) with its clock and its events, and somebody who does a [`Pass`](daemon::Pass), so that hours can
 //! be lived through in a moment. [`outside`] is the real world: inotify, signals, time; [`events`] is what happens on the host.
-//! [`systemd`] tells the service manager, [`socket`] those who ask what is done just now; [`metrics`] is what monitoring is told,
-//! by [`http`].
+//! [`systemd`] tells the service manager, [`socket`] those who ask what is done just now, or for something to be done, which is
+//! [`asked`]; [`metrics`] is what monitoring is told, by [`http`].
 //!
 //! All that the daemon writes is in one directory in that of the state, but for its [`socket`]:
 //!
@@ -26,6 +26,7 @@
 //! state/watch/approval.json  the word that lets that plan go, written by `novella approve`
 //! ```
 
+pub mod asked;
 pub mod backoff;
 pub mod daemon;
 pub mod events;

@@ -20,6 +20,7 @@ use signal_hook::iterator::Signals;
 use crate::desired::Desired;
 use crate::spec::lock;
 use crate::value::unix_now;
+use crate::watch::asked::Asked;
 use crate::watch::daemon::{Wake, World};
 use crate::watch::events::{Events, Heard, Tell};
 use crate::watch::pending::APPROVAL;
@@ -88,7 +89,7 @@ impl Outside {
         std::thread::spawn(move || {
             for signal in signals.forever() {
                 let wake = if signal == SIGHUP { Wake::Now } else { Wake::End };
-                if wake == Wake::End && stop.swap(true, Ordering::SeqCst) {
+                if matches!(wake, Wake::End) && stop.swap(true, Ordering::SeqCst) {
                     std::process::exit(at_once.into());
                 }
                 // Who does not receive any more has come to its end.
@@ -96,6 +97,13 @@ impl Outside {
             }
         });
         Ok(())
+    }
+
+    /// Takes what the daemon is asked to do.
+    pub fn asks(&self) -> Box<dyn Fn(Asked) + Send + Sync> {
+        let sender = self.sender.clone();
+        // What comes too late is dropped, and its client told so.
+        Box::new(move |asked| drop(sender.send(Wake::Asked(asked))))
     }
 
     /// Also hears what happens on this machine.
@@ -141,7 +149,7 @@ impl World for Outside {
     fn wait(&mut self, most: Duration) -> Option<Wake> {
         // This world has a sender itself, so that there is always one: nothing came in time.
         let wake = self.receiver.recv_timeout(most).ok();
-        if wake == Some(Wake::Host) {
+        if matches!(wake, Some(Wake::Host)) {
             self.is_told.store(false, Ordering::SeqCst);
         }
         wake

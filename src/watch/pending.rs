@@ -17,6 +17,7 @@ use crate::plan::{Action, Plan};
 use crate::report;
 use crate::value::Sha256;
 use crate::watch::policy::Why;
+use crate::watch::socket::protocol::Refusal;
 use crate::watch::{read_json, write_json};
 
 const PENDING: &str = "pending.json";
@@ -26,7 +27,7 @@ const TEXT: &str = "pending.txt";
 pub const APPROVAL: &str = "approval.json";
 
 /// How many digits of a digest are enough to name a plan.
-pub const FEWEST_DIGITS: usize = 8;
+const FEWEST_DIGITS: usize = 8;
 
 /// A plan that waits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,6 +141,30 @@ impl Pending {
         };
         let lost = report::count(losses, "resource");
         Some(format!("{lost}{of} would be destroyed or replaced at once, and at most {most}"))
+    }
+
+    /// The word that lets it go, by the first digits of its digest.
+    ///
+    /// # Errors
+    /// When it is another, or more would be lost than such a word lets.
+    pub fn approval(&self, digest: &str, allow_mass_delete: bool, by: &str, at: u64) -> Result<Approval, Refusal> {
+        if digest.len() < FEWEST_DIGITS || !self.digest.as_str().starts_with(digest) {
+            let summary = format!("no plan waits that has the digest `{}`", digest.escape_default());
+            let help = format!("what waits is {}; `novella approve` shows it", self.digest.short());
+            return Err(Refusal::new(summary).help(help));
+        }
+        if let Some(why) = self.exceeds().filter(|_| !allow_mass_delete) {
+            return Err(Refusal::new(why));
+        }
+        Ok(Approval {
+            digest: self.digest.clone(),
+            spec: self.spec.clone(),
+            changes: self.changes.iter().map(|change| change.digest.clone()).collect(),
+            allow_mass_delete,
+            begun: false,
+            by: by.to_owned(),
+            at,
+        })
     }
 
     /// Reads the plan that waits.

@@ -363,7 +363,7 @@ fn a_locked_image_that_has_changed_is_refused_with_a_way_out() {
     for base in [lab.unpinned(source, RAW), by_content] {
         let base = Base { locked: Some(Box::new(locked.clone())), ..base };
         let error = lab.images().ensure_base(&base).expect_err("it has changed");
-        assert_eq!(error.code, Some("image-changed"));
+        assert_eq!(error.code.as_deref(), Some("image-changed"));
         fails::<()>(Err(error), false, &["`images.lock`", "run `novella image update debian`"]);
         assert_eq!(lab.cache(), [""; 0]);
     }

@@ -137,6 +137,43 @@ fn a_daemon_keeps_guests_what_they_are_to_be() {
 }
 
 #[test]
+fn an_edit_is_handed_over_and_done_by_the_daemon() {
+    let Some(lab) = Lab::with_guests("watch-apply") else { return };
+    lab.spec(&[base(), server("web", "")].concat());
+    // It reads a save only after an hour, so that what is done was handed over.
+    let mut daemon = lab.start(&["watch", "--interval", "1h", "--debounce", "1h"]);
+    let boot = lab.boot_of(WEB);
+    until(&lab, &daemon, "all is made", |told| told["health"] == "healthy");
+
+    // A network more, with a dnsmasq of its own, and a guest that gets an interface as it runs.
+    let more = server("web", "").replace("[\"private\"]", "[\"private\", \"back\"]");
+    lab.spec(&[base(), more.clone(), server("db", "fixed_ip = \"10.20.0.50\"")].concat());
+    let said = lab.novella(&["apply", "--auto-approve"]).success();
+    assert!(said.out.contains("server.db: Creation complete") || said.out.contains("server.db: domain"), "{said:#?}");
+    assert!(said.out.contains("Apply complete! Resources: "), "{said:#?}");
+    assert_eq!(lab.sh("virsh -q domiflist default.web | grep -c ."), "2");
+    lab.boot_of(DB);
+    assert_eq!(lab.boot_of(WEB), boot);
+    assert!(daemon.so_far().contains("handed over by "), "{}", daemon.so_far());
+    assert!(lab.novella(&["history"]).out.contains("through the daemon"));
+    settled(&lab, &daemon, "an edit that was handed over");
+
+    // What the daemon would let wait, a person has said yes to here.
+    lab.spec(&[base(), more].concat());
+    lab.novella(&["apply", "--auto-approve"]).success();
+    assert_eq!(lab.sh("virsh -q list --all --name | grep -c ."), "1");
+    let refused = lab.novella(&["destroy", "--auto-approve"]);
+    assert_eq!(refused.code(), Some(1), "{refused:#?}");
+    assert!(refused.err.contains("is watched over by "), "{refused:#?}");
+    until(&lab, &daemon, "all is well", |told| told["health"] == "healthy" && told["pending"] == Value::Null);
+
+    assert!(daemon.is_going_on() && daemon.signal(Signal::SIGTERM));
+    daemon.wait().success();
+    lab.destroy();
+    assert_eq!(lab.left(), [""; 0]);
+}
+
+#[test]
 fn what_happens_on_the_host_wakes_it() {
     let Some(lab) = Lab::with_guests("watch-events") else { return };
     lab.spec(&[base(), server("web", "")].concat());

@@ -3,6 +3,7 @@
 //! - [`home`]: a place in which a daemon runs.
 //! - [`saves`]: every way in which a spec is saved, lost and found again.
 //! - [`consent`]: what waits, and what lets it go.
+//! - [`handover`]: plans that are handed over, and approvals by the socket.
 //! - [`life`]: two daemons, kills, signals, others at work.
 //! - [`journal`]: what it says, and what the log says of passes and steps.
 //! - [`metrics`]: what it tells monitoring.
@@ -13,6 +14,7 @@
 mod common;
 
 mod consent;
+mod handover;
 mod home;
 mod journal;
 mod life;

@@ -10,8 +10,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use novella::spec::Inputs;
 use novella::store::lock::StateLock;
-use novella::watch::socket::{self, Now, Server};
+use novella::watch::socket::server::{Inside, Server};
+use novella::watch::socket::work::Now;
+use novella::watch::socket::{self, client};
 use serde_json::{Value, json};
 
 use crate::common::BASE;
@@ -25,7 +28,7 @@ impl Home {
         self.place.path("state/sim/novella.sock")
     }
 
-    fn connect(&self) -> UnixStream {
+    pub fn connect(&self) -> UnixStream {
         UnixStream::connect(self.socket()).expect("it listens")
     }
 
@@ -39,7 +42,7 @@ impl Home {
     }
 
     /// Waits until it does nothing just now.
-    fn rests(&self) {
+    pub fn rests(&self) {
         let rest = json!({ "version": 1, "now": { "pass_since": null, "steps": [] } });
         let deadline = Instant::now() + Duration::from_secs(30);
         while self.answer(ASK.as_bytes()) != rest {
@@ -153,8 +156,9 @@ fn a_path_too_long_for_a_socket_is_no_hindrance() {
     let state = place.path(&["a-directory-with-a-long-name"; 5].join("/"));
     fs::create_dir_all(&state).expect("a directory");
     assert!(socket::path(&state).as_os_str().len() > 107);
-    let server = Server::begin(&state, Arc::default()).expect("a socket");
-    assert_eq!(socket::ask(&state).expect("an answer"), Now::default());
+    let inside = Inside { work: Arc::default(), inputs: Inputs::default(), ask: Box::new(drop) };
+    let server = Server::begin(&state, inside).expect("a socket");
+    assert_eq!(client::now(&state).expect("an answer"), Now::default());
     drop(server);
     assert!(!socket::path(&state).exists());
 }

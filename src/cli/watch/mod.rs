@@ -22,7 +22,8 @@ use crate::watch;
 use crate::watch::daemon::{Config, Daemon};
 use crate::watch::http;
 use crate::watch::outside::Outside;
-use crate::watch::socket::{Server, Work};
+use crate::watch::socket::server::{Inside, Server};
+use crate::watch::socket::work::Work;
 use crate::window::Window;
 use pass::Reconciler;
 
@@ -91,8 +92,9 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<(), Stop> {
     let mut reconciler = Reconciler::new(global, arguments, &dir, stop, Arc::clone(&work));
     report::watch::began(&global.specs);
     metrics.iter().for_each(|server| report::watch::serves(server.address()));
-    // Without it, only what is done just now cannot be told.
-    let _server = Server::begin(&state, work).inspect_err(report::watch::no_socket);
+    // Without it, verbs go to the state themselves, and what is done just now cannot be told.
+    let inside = Inside { work, inputs: config.inputs.clone(), ask: outside.asks() };
+    let _server = Server::begin(&state, inside).inspect_err(report::watch::no_socket);
     Daemon::new(&config, &mut outside, &mut reconciler).run();
     Ok(())
 }

@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::address::Address;
-use crate::apply::{self, Event, Fate, Observer, Options, Outcome, Retry};
+use crate::apply::{self, Event, Fate, Observer, Options, Outcome, Retry, Stop as _};
+use crate::blueprint::key::ObjectKey;
 use crate::cli::Global;
 use crate::cli::apply::close;
 use crate::cli::journal::Journal;
+use crate::cli::saved;
 use crate::cli::session::{self, Target};
 use crate::cli::watch::Arguments;
 use crate::diagnostic::Diagnostic;
@@ -25,13 +27,18 @@ use crate::report::progress::Progress;
 use crate::store::lock::StateLock;
 use crate::store::sled::SledStore;
 use crate::store::{Store as _, StoreError, export};
-use crate::watch::daemon::{NoPass, Pass, Passed, Turn};
+use crate::watch::asked::{Client, Handed};
+use crate::watch::daemon::{Carried, NoPass, Pass, Passed, Turn};
 use crate::watch::metrics::StepResult;
 use crate::watch::pending::{Approval, Judgement, Limits, Origin, Pending};
 use crate::watch::policy::{self, Rules};
-use crate::watch::socket::Work;
+use crate::watch::socket::protocol::Refusal;
+use crate::watch::socket::work::Work;
 use crate::watch::status::RefusedApproval;
 use crate::watch::systemd::Pulse;
+
+/// How long who hands a plan over may take to give the state away.
+const TO_GIVE_AWAY: Duration = Duration::from_secs(10);
 
 /// Makes the passes of a daemon.
 pub(super) struct Reconciler<'a> {
@@ -134,21 +141,27 @@ impl<'a> Reconciler<'a> {
         Ok(pending.map(|(pending, _)| pending))
     }
 
+    /// Opens what a plan is carried out with, on the state that is locked.
+    fn tools(&self, turn: &Turn<'_>, lock: StateLock, client: Option<Client>) -> Result<Tools, NoPass> {
+        let store = SledStore::with_lock(lock)?;
+        let heard =
+            Arc::new(Heard { progress: Arc::default(), pulse: Pulse::default(), work: Arc::clone(&self.work), client });
+        let (hears, sink) = (Arc::clone(&heard), heard.progress.sink());
+        let on_progress = Arc::new(move |key: &ObjectKey, done, total| {
+            hears.pulse.beat();
+            hears.client.iter().for_each(|client| client.bytes(key, done, total));
+            sink(key, done, total);
+        });
+        let target = Target::open(self.global, &turn.spec.desired, on_progress)?;
+        Ok(Tools { store, target, heard })
+    }
+
     fn work(&self, turn: &Turn<'_>) -> Result<Passed, NoPass> {
         let lock = match StateLock::acquire(&self.state, "watch", Duration::ZERO) {
             Ok(lock) => lock,
             Err(error) => return Err(self.busy().unwrap_or_else(|| failed(&error))),
         };
-        let store = SledStore::with_lock(lock)?;
-        let progress =
-            Arc::new(Heard { progress: Arc::default(), pulse: Pulse::default(), work: Arc::clone(&self.work) });
-        let sink = progress.progress.sink();
-        let heard = Arc::clone(&progress);
-        let on_progress = Arc::new(move |key: &_, done, total| {
-            heard.pulse.beat();
-            sink(key, done, total);
-        });
-        let target = Target::open(self.global, &turn.spec.desired, on_progress)?;
+        let Tools { store, target, heard } = self.tools(turn, lock, None)?;
         target.sweep_trash()?;
         let Decision { going, mut passed, approval } = self.decide(turn, store.load()?, target.host())?;
         if going.changes.is_empty() {
@@ -168,13 +181,31 @@ impl<'a> Reconciler<'a> {
         // What fails is tried again by later passes, so that nobody waits for it here.
         let retry = Retry { retries: 0, ..Options::default().retry };
         let options = Options { parallelism: self.arguments.parallelism, retry };
-        let outcome = apply::apply(&going, target.host(), &store, options, &self.stop, progress.as_ref());
+        let outcome = apply::apply(&going, target.host(), &store, options, self.stop.as_ref(), heard.as_ref());
         journal.end_of(&going, &outcome, self.stop.load(Ordering::SeqCst));
         target.save()?;
         close(&target, &store).map_err(|_| NoPass::Failed("the state could not be exported".into()))?;
         passed.summary = Some(summary);
         tell_outcome(&mut passed, &going, &outcome);
         Ok(passed)
+    }
+
+    /// Takes over the state from whoever planned, and gives the plan if it is the one that was handed over.
+    fn take_over(&self, turn: &Turn<'_>, handed: &Handed) -> Result<(Tools, Plan), Refusal> {
+        let lock = match StateLock::acquire(&self.state, "watch", TO_GIVE_AWAY) {
+            Ok(lock) => lock,
+            Err(error) => return Err(self.busy().unwrap_or_else(|| failed(&error)).into()),
+        };
+        let tools = self.tools(turn, lock, Some(handed.client.clone()))?;
+        let recorded = tools.store.load().map_err(NoPass::from)?;
+        handed.plan.check_state(&saved::state(&recorded))?;
+        let plan = reconcile::plan_as(&turn.spec.desired, recorded, tools.target.host(), &handed.plan.options);
+        let plan = plan.map_err(NoPass::from)?;
+        handed.plan.check_changes(&plan)?;
+        match in_the_way(&plan) {
+            Some(refusal) => Err(refusal),
+            None => Ok((tools, plan)),
+        }
     }
 
     /// Whoever else works on the state.
@@ -202,6 +233,39 @@ impl Pass for Reconciler<'_> {
         }
         self.work(turn)
     }
+
+    fn carry_out(&mut self, turn: &Turn<'_>, handed: &Handed) -> Result<Carried, Refusal> {
+        let work = Arc::clone(&self.work);
+        let _running = work.pass();
+        let (Tools { store, target, heard }, plan) = self.take_over(turn, handed)?;
+        let summary = format!("{}, handed over by {}", report::plan::summary(&plan), handed.by);
+        report::watch::begins(&summary);
+        let (by, source) = (handed.by.clone(), Some(&turn.spec.source));
+        let what = format!("{}, through the daemon", report::plan::summary(&plan));
+        let journal = Journal::begin_for(by, store.lock(), "apply", source, what);
+        let options = Options { parallelism: handed.parallelism, ..Options::default() };
+        let stop = (self.stop.as_ref(), &handed.client.signs.stop);
+        let outcome = apply::apply(&plan, target.host(), &store, options, &stop, heard.as_ref());
+        let mut carried = Carried { interrupted: stop.is_asked(), ..Carried::default() };
+        journal.end_of(&plan, &outcome, carried.interrupted);
+        carried.error = target.save().err().map(|error| Refusal::new(report::error::chain(&error)));
+        let is_closed = close(&target, &store).is_ok();
+        carried.error = carried.error.or((!is_closed).then(|| Refusal::new("the state could not be exported")));
+        carried.passed.summary = Some(summary);
+        tell_outcome(&mut carried.passed, &plan, &outcome);
+        Ok(carried)
+    }
+}
+
+/// What nobody may do who was not there when the plan was made: what has come in its way since, and what is guarded.
+fn in_the_way(plan: &Plan) -> Option<Refusal> {
+    let conflict = plan.conflicts.first().map(|it| {
+        let claim = report::clean_line(&it.claim.to_string()).into_owned();
+        format!("`{}` cannot be made: {claim} exists and is not novella's", it.address)
+    });
+    let guarded = plan.refused.iter().chain(plan.overlaid.keys()).next();
+    let guarded = guarded.map(|address| format!("`{address}` would be destroyed or replaced, and may not be"));
+    conflict.or(guarded).map(|why| Refusal::new(format!("{why}; nothing was done")))
 }
 
 /// A plan without these resources and what depends on them.
@@ -265,17 +329,26 @@ impl From<PlanError> for NoPass {
     }
 }
 
-/// Shows the progress, and tells the service manager and those who ask that things go on.
+/// What a plan is carried out with.
+struct Tools {
+    store: SledStore,
+    target: Target,
+    heard: Arc<Heard>,
+}
+
+/// Shows the progress, and tells the service manager, those who ask and who handed the plan over that things go on.
 struct Heard {
     progress: Arc<Progress>,
     pulse: Pulse,
     work: Arc<Work>,
+    client: Option<Client>,
 }
 
 impl Observer for Heard {
     fn event(&self, change: &Change, deed: Deed, event: Event<'_>) {
         self.pulse.beat();
         self.work.event(change, deed, &event);
+        self.client.iter().for_each(|client| client.event(change, deed, &event));
         self.progress.event(change, deed, event);
     }
 }
