@@ -65,15 +65,20 @@ pub struct Running {
 impl Lab {
     /// A lab for a test that boots guests. One at a time.
     pub fn with_guests(name: &str) -> Option<Self> {
-        Self::up(name, Some(GUESTS.lock().unwrap_or_else(PoisonError::into_inner)))
+        Self::up(name, None, Some(GUESTS.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// A lab that is another system, with the files of a directory and with its systemd, for a test that boots guests.
+    pub fn of(name: &str, root: &Path) -> Option<Self> {
+        Self::up(name, Some(root), Some(GUESTS.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
     /// A lab for a test that boots none, or does not care when they are up.
     pub fn without_guests(name: &str) -> Option<Self> {
-        Self::up(name, None)
+        Self::up(name, None, None)
     }
 
-    fn up(name: &str, turn: Option<MutexGuard<'static, ()>>) -> Option<Self> {
+    fn up(name: &str, root: Option<&Path>, turn: Option<MutexGuard<'static, ()>>) -> Option<Self> {
         static READY: OnceLock<Result<(), String>> = OnceLock::new();
         if let Err(reason) = READY.get_or_init(prepare) {
             skip(reason);
@@ -85,7 +90,12 @@ impl Lab {
             _turn: turn,
         };
         fs::create_dir(lab.specs()).expect("a directory");
-        let up = script("lab").args(["up", "--name", &lab.name]).output().expect("scripts/lab");
+        let mut up = script("lab");
+        up.args(["up", "--name", &lab.name]);
+        if let Some(root) = root {
+            up.arg("--root").arg(root);
+        }
+        let up = up.output().expect("scripts/lab");
         let said = String::from_utf8_lossy(&up.stderr);
         if said.contains("Operation not permitted") {
             skip(&format!("a lab cannot be made here: {said}"));
@@ -232,7 +242,8 @@ impl Lab {
                     "virsh -q list --all; ip -br link; ip -br addr; bridge link; tail -n 5 /var/log/libvirt/*.log \
                          /var/log/libvirt/qemu/*.log; tail -n 20 /var/lib/novella/*/instances/*/console.log \
                          /var/lib/novella/*/networks/*/log /var/lib/novella/*/networks/*/leases \
-                         /var/lib/novella/*/networks/*/hosts/* 2>&1; true",
+                         /var/lib/novella/*/networks/*/hosts/* 2>&1; \
+                         journalctl --no-pager -n 40 -u novella 2>&1; true",
                 );
                 panic!("it never comes to be that {what}:\n{state}");
             }
@@ -457,7 +468,8 @@ pub fn guest_dir() -> PathBuf {
     Path::new(ROOT).join("target/guest")
 }
 
-fn script(name: &str) -> Command {
+/// A script of this repository.
+pub fn script(name: &str) -> Command {
     let mut command = Command::new(Path::new(ROOT).join("scripts").join(name));
     command.current_dir(ROOT);
     command

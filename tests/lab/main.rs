@@ -29,6 +29,7 @@ mod kill;
 mod libvirtd;
 mod live;
 mod looking;
+mod package;
 mod parts;
 mod ports;
 mod quickstart;
