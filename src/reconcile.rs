@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::address::{Address, Name, ResourceKind, VolumeId};
 use crate::blueprint::cache::CacheUse;
-use crate::blueprint::key::{base_key, bridge_key};
+use crate::blueprint::key::{base_key, bridge_key, domain_key};
 use crate::blueprint::object::Object;
 use crate::blueprint::{self, Beside, Blueprint, HostFacts, Layout};
 use crate::choice;
@@ -128,6 +128,14 @@ fn lower(
 ) -> Result<Lowered, PlanError> {
     let layout = Layout::new(&desired.host.data_dir, &desired.project);
     data_dir_is_where_it_was(&layout, recorded)?;
+    let pending =
+        desired.carried.imports.iter().filter(|import| !recorded.records.contains_key(&domain_key(&import.server)));
+    let refused = pending
+        .map(|it| Diagnostic::error(format!("domain `{}` cannot be taken over yet", it.id)).placed(it.place.clone()));
+    let refused: Vec<Diagnostic> = refused.collect();
+    if !refused.is_empty() {
+        return Err(PlanError::Spec(refused));
+    }
     let observed = host.observe()?;
     let chosen = blueprint::found::with_found(desired, recorded, &observed);
     let facts = host.facts()?;

@@ -1,4 +1,5 @@
-//! What becomes of records under names that the spec does not have any more: `[[moved]]` and `[[removed]]`.
+//! What is there under another name than that of the spec: `[[moved]]` and `[[removed]]` tell what becomes of records,
+//! `[[import]]` which domain of others a server is.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +7,7 @@ use crate::address::{Address, Name, ResourceKind};
 use crate::desired::{Problems, Server};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::spec::Spec;
-use crate::spec::values::AddressSpec;
+use crate::spec::values::{AddressSpec, DomainId};
 
 /// What becomes of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,6 +16,19 @@ pub struct Carried {
     pub moved: Vec<(Address, Address)>,
     /// What is forgotten, and stays on the host.
     pub removed: BTreeSet<Address>,
+    /// The servers that are domains of others, until they are taken over.
+    pub imports: Vec<Import>,
+}
+
+/// A server that is a libvirt domain of others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Import {
+    /// The server.
+    pub server: Name,
+    /// The name or the UUID of the domain.
+    pub id: String,
+    /// Where that is written.
+    pub place: Place,
 }
 
 pub(super) fn resolve(spec: &Spec, servers: &BTreeMap<Name, Server>, problems: &mut Problems<'_>) -> Carried {
@@ -41,7 +55,39 @@ pub(super) fn resolve(spec: &Spec, servers: &BTreeMap<Name, Server>, problems: &
         }
         carried.removed.insert(from.clone());
     }
+    carried.imports = imports(spec, servers, problems);
     carried
+}
+
+fn imports(spec: &Spec, servers: &BTreeMap<Name, Server>, problems: &mut Problems<'_>) -> Vec<Import> {
+    let mut imports: Vec<Import> = Vec::new();
+    for (number, written) in spec.imports.iter().enumerate() {
+        let block = Block { word: "import", number };
+        let to = block.need_as("to", written.to.as_ref(), "\"server.web\"", problems);
+        let id = block.need_as("id", written.id.as_ref(), "\"DOMAIN\"", problems);
+        let (Some(AddressSpec(to)), Some(DomainId(id))) = (to, id) else { continue };
+        if to.kind != ResourceKind::Server {
+            let error = block.error("to", format!("`{to}` cannot be a domain"));
+            problems.push(error.help("name a server; what it stands on is found by itself"));
+        } else if !servers.contains_key(&to.name) {
+            let error = block.error("to", format!("there is no `{to}`"));
+            problems.push(error.help(match spec.servers.get(&to.name) {
+                Some(table) if table.count.is_some() => format!("it has a `count`: name one of it, as `\"{to}-1\"`"),
+                Some(_) => "it is `abstract`: name one that is made".into(),
+                None => format!("declare it: `[{to}]`; `novella import {to} {id}` tells what to write"),
+            }));
+        } else if let Some(other) = imports.iter().find(|other| other.server == to.name || other.id == *id) {
+            let (key, error) = match other.server == to.name {
+                true => ("to", format!("`{to}` is one domain, and another block says which")),
+                false => ("id", format!("domain `{id}` is `server.{}` already", other.server)),
+            };
+            let error = block.error(key, error).related(other.place.clone(), "the other one");
+            problems.push(error.help("take one of the blocks out"));
+        } else {
+            imports.push(Import { server: to.name.clone(), id: id.clone(), place: block.place("id") });
+        }
+    }
+    imports
 }
 
 /// A table without a name, by its number among its kind.
@@ -51,18 +97,31 @@ struct Block {
 }
 
 impl Block {
+    fn place(&self, key: &str) -> Place {
+        Place::Key(format!("{}[{}].{key}", self.word, self.number))
+    }
+
     fn error(&self, key: &str, message: String) -> Diagnostic {
-        let place = Place::Key(format!("{}[{}].{key}", self.word, self.number));
-        Diagnostic { place, ..Diagnostic::error(message) }
+        Diagnostic { place: self.place(key), ..Diagnostic::error(message) }
+    }
+
+    fn need<'a>(&self, key: &str, value: Option<&'a AddressSpec>, problems: &mut Problems<'_>) -> Option<&'a Address> {
+        self.need_as(key, value, "\"image.debian-12\"", problems).map(|address| &address.0)
     }
 
     /// The value, or a problem that says it is needed. One that could not be read has its problem already.
-    fn need<'a>(&self, key: &str, value: Option<&'a AddressSpec>, problems: &mut Problems<'_>) -> Option<&'a Address> {
+    fn need_as<'a, T>(
+        &self,
+        key: &str,
+        value: Option<&'a T>,
+        example: &str,
+        problems: &mut Problems<'_>,
+    ) -> Option<&'a T> {
         if value.is_none() && problems.source.key(&format!("{}[{}].{key}", self.word, self.number)).is_none() {
             let error = self.error(key, format!("`[[{}]]` needs `{key}`", self.word));
-            problems.push(error.help(format!("add `{key} = \"image.debian-12\"`")));
+            problems.push(error.help(format!("add `{key} = {example}`")));
         }
-        value.map(|address| &address.0)
+        value
     }
 
     fn check_move(

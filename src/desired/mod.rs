@@ -59,7 +59,7 @@ pub struct Desired {
     pub volumes: Volumes,
     /// The servers, one for each that is to exist.
     pub servers: BTreeMap<Name, Server>,
-    /// What becomes of records under names that the spec does not have any more.
+    /// What is there under another name than that of the spec.
     pub carried: Carried,
     /// Which table names which other, and by which key.
     pub references: BTreeSet<Reference>,

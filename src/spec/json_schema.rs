@@ -13,12 +13,12 @@ use serde_json::{Map, Value, json};
 use crate::address::{Name, ResourceKind};
 use crate::spec::load::LANGUAGE_VERSION;
 use crate::spec::schema::{
-    DnsRecordSpec, FlavorSpec, HostSpec, ImageSpec, KeypairSpec, MovedSpec, NetworkSpec, PortSpec, ProjectSpec,
-    QuotaSpec, RemovedSpec, ServerSpec, SubnetSpec, VolumeSpec,
+    DnsRecordSpec, FlavorSpec, HostSpec, ImageSpec, ImportSpec, KeypairSpec, MovedSpec, NetworkSpec, PortSpec,
+    ProjectSpec, QuotaSpec, RemovedSpec, ServerSpec, SubnetSpec, VolumeSpec,
 };
 use crate::spec::values::{
-    AddressSpec, Cidr, FixedIpSpec, FixedIpTable, GatewaySpec, Ip, Lifetime, Limit, MaintenanceSpec, Pool, PortRef,
-    Size, TimeToLive, VolumeRef, VolumeTable, WindowSpec,
+    AddressSpec, Cidr, DomainId, FixedIpSpec, FixedIpTable, GatewaySpec, Ip, Lifetime, Limit, MaintenanceSpec, Pool,
+    PortRef, Size, TimeToLive, VolumeRef, VolumeTable, WindowSpec,
 };
 use crate::spec::variables::VariableSpec;
 use crate::value::{ByteSize, Mac, Secret, Sha256};
@@ -48,6 +48,11 @@ pub fn document() -> Value {
     let blocks = [
         ("moved", generator.subschema_for::<MovedSpec>(), "Resources that were recorded under another name."),
         ("removed", generator.subschema_for::<RemovedSpec>(), "Resources that are to be forgotten and not destroyed."),
+        (
+            "import",
+            generator.subschema_for::<ImportSpec>(),
+            "Servers that are libvirt domains of others, until they are taken over.",
+        ),
     ];
     for (word, block, description) in blocks {
         properties.insert(word.into(), json!({ "description": description, "type": "array", "items": block }));
@@ -286,6 +291,7 @@ text!(
     r"^\s*(([Mm][Oo][Nn]|[Tt][Uu][Ee]|[Ww][Ee][Dd]|[Tt][Hh][Uu]|[Ff][Rr][Ii]|[Ss][Aa][Tt]|[Ss][Uu][Nn])\s+)?([01]\d|2[0-4]):[0-5]\d-([01]\d|2[0-4]):[0-5]\d\s*$"
 );
 text!(AddressSpec, "Address", "The address of a resource, as `server.web`.", r"^[a-z_]+\.[a-z][a-z0-9-]*$");
+text!(DomainId, "Domain", "The name or the UUID of a libvirt domain.", r"^[^\u0000-\u001f\u007f]+$");
 text!(Mac, "Mac", "A MAC address, as `fa:16:3e:01:02:03`.", "^[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}$");
 text!(Sha256, "Sha256", "A SHA-256 digest, as `sha256sum` prints it.", "^[0-9a-fA-F]{64}$");
 

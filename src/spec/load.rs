@@ -163,7 +163,7 @@ fn read_texts(loaded: &mut Loaded, layers: Vec<Vec<SourceFile>>, given: Vec<(&Gi
     let given = given.into_iter().zip(files.iter().enumerate().skip(layer_of.len()));
     let variables = Variables::read(&mut reader, std::mem::take(&mut tables.variables), given);
     let single = tables.project.iter_mut().chain(&mut tables.quota);
-    let blocks = tables.moved.iter_mut().chain(&mut tables.removed);
+    let blocks = tables.moved.iter_mut().chain(&mut tables.removed).chain(&mut tables.imports);
     variables.substitute(&mut reader, single.chain(blocks).chain(tables.resources.values_mut()), &files);
     layers::extend(&mut reader, &mut tables.resources);
     reader.spec(tables);
@@ -261,6 +261,7 @@ struct Tables<'i> {
     quota: Option<Table<'i>>,
     moved: Vec<Table<'i>>,
     removed: Vec<Table<'i>>,
+    imports: Vec<Table<'i>>,
     variables: BTreeMap<String, Table<'i>>,
     resources: BTreeMap<Address, Table<'i>>,
     /// Where each was declared in the layer that is read.
@@ -309,12 +310,13 @@ impl Reader<'_> {
                 }
                 "moved" => self.blocks("moved", place, value, &mut tables.moved),
                 "removed" => self.blocks("removed", place, value, &mut tables.removed),
+                "import" => self.blocks("import", place, value, &mut tables.imports),
                 "vars" => self.variables(value, layer, tables),
                 word => match ResourceKind::ALL.into_iter().find(|kind| kind.as_str() == word) {
                     Some(kind) => self.resources(kind, value, layer, tables),
                     None => {
                         let kinds = ResourceKind::ALL.map(ResourceKind::as_str);
-                        let known = ["novella", "project", "quota", "moved", "removed", "vars"];
+                        let known = ["novella", "project", "quota", "moved", "removed", "import", "vars"];
                         let known = kinds.into_iter().chain(known);
                         let error = Diagnostic::error(format!("unknown table `{word}`")).at(place);
                         self.report(suggest(error, word, known));
@@ -434,6 +436,10 @@ impl Reader<'_> {
         for (number, table) in tables.removed.into_iter().enumerate() {
             let block = self.read_table(table, &format!("removed[{number}]"));
             self.loaded.spec.removed.push(block);
+        }
+        for (number, table) in tables.imports.into_iter().enumerate() {
+            let block = self.read_table(table, &format!("import[{number}]"));
+            self.loaded.spec.imports.push(block);
         }
         for (Address { kind, name }, table) in tables.resources {
             let address = format!("{kind}.{name}");

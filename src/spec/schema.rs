@@ -9,7 +9,7 @@ use crate::address::Name;
 use crate::blueprint::disk::Bus;
 use crate::blueprint::object::{DiskFormat, ImageFormat, Power};
 use crate::spec::values::{
-    AddressSpec, Architecture, AttachmentSpec, Cidr, CpuMode, DhcpOptSpec, DiskSpec, FileSpec, FirmwareSpec,
+    AddressSpec, Architecture, AttachmentSpec, Cidr, CpuMode, DhcpOptSpec, DiskSpec, DomainId, FileSpec, FirmwareSpec,
     FixedIpSpec, Forward, GatewaySpec, GuardSpec, HostRouteSpec, HypervisorType, Ip, Ipv6Mode, LifecycleSpec, Lifetime,
     Limit, MaintenanceSpec, OnUserDataChange, Pool, PortRef, RecordType, Size, TimeToLive, TpmVersion, VirtTypeSpec,
     VolumeRef,
@@ -47,6 +47,8 @@ pub struct Spec {
     pub moved: Vec<MovedSpec>,
     /// `[[removed]]`.
     pub removed: Vec<RemovedSpec>,
+    /// `[[import]]`.
+    pub imports: Vec<ImportSpec>,
 }
 
 /// `[[moved]]`: a resource that was recorded under another name.
@@ -63,6 +65,15 @@ pub struct MovedSpec {
 pub struct RemovedSpec {
     /// The address that it had. Needed.
     pub from: Option<AddressSpec>,
+}
+
+/// `[[import]]`: a server that is a libvirt domain of others, until it is taken over.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+pub struct ImportSpec {
+    /// The address of the server that it is in this spec. Needed.
+    pub to: Option<AddressSpec>,
+    /// The name or the UUID of the domain. Needed.
+    pub id: Option<DomainId>,
 }
 
 /// `[project]`: what keeps two specs on one host apart.

@@ -261,6 +261,23 @@ impl FromStr for AddressSpec {
 
 text!(AddressSpec, "an address such as \"server.web\"");
 
+/// A libvirt domain, by its name or its UUID: `"old-web"`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DomainId(pub String);
+
+impl FromStr for DomainId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.is_empty() || text.chars().any(char::is_control) {
+            return Err(format!("{text:?} is not the name or UUID of a domain\n`virsh list --all` shows them"));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+text!(DomainId, "the name or UUID of a domain such as \"old-web\"");
+
 /// How long a lease lasts, in seconds: `"90s"`, `"30m"`, `"12h"`, `"7d"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifetime(pub u32);
