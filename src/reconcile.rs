@@ -1,19 +1,22 @@
 //! One pass from a valid spec to a plan: look at the host, choose, compare, order.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
 
 use crate::address::{Address, Name, ResourceKind, VolumeId};
 use crate::blueprint::cache::CacheUse;
+use crate::blueprint::guest::Guest;
+use crate::blueprint::import::{self, NOT_IMPORTABLE};
 use crate::blueprint::key::{base_key, bridge_key, domain_key};
-use crate::blueprint::object::Object;
+use crate::blueprint::object::{Disk, Object};
 use crate::blueprint::{self, Beside, Blueprint, HostFacts, Layout};
 use crate::choice;
-use crate::desired::Desired;
+use crate::desired::{Desired, Server};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::host::{Host, HostError};
+use crate::plan::diff::Change;
 use crate::plan::world::{Observed, Recorded};
 use crate::plan::{Action, Cycle, Plan, Scope, records, saved};
 use crate::value::ByteSize;
@@ -128,15 +131,8 @@ fn lower(
 ) -> Result<Lowered, PlanError> {
     let layout = Layout::new(&desired.host.data_dir, &desired.project);
     data_dir_is_where_it_was(&layout, recorded)?;
-    let pending =
-        desired.carried.imports.iter().filter(|import| !recorded.records.contains_key(&domain_key(&import.server)));
-    let refused = pending
-        .map(|it| Diagnostic::error(format!("domain `{}` cannot be taken over yet", it.id)).placed(it.place.clone()));
-    let refused: Vec<Diagnostic> = refused.collect();
-    if !refused.is_empty() {
-        return Err(PlanError::Spec(refused));
-    }
-    let observed = host.observe()?;
+    let mut observed = host.observe()?;
+    look_at_imports(desired, recorded, host, &mut observed)?;
     let chosen = blueprint::found::with_found(desired, recorded, &observed);
     let facts = host.facts()?;
     let taken = blueprint::found::left_alone(desired, recorded, &chosen);
@@ -145,6 +141,38 @@ fn lower(
     blueprint.disowned.clone_from(&desired.carried.removed);
     networks_are_free(desired, &observed)?;
     Ok(Lowered { blueprint, observed, facts })
+}
+
+/// Adds the domains of others that are to be taken over to what was seen.
+fn look_at_imports(
+    desired: &Desired,
+    recorded: &Recorded,
+    host: &dyn Host,
+    observed: &mut Observed,
+) -> Result<(), PlanError> {
+    let mut problems = Vec::new();
+    let mut seen: BTreeMap<String, Place> = BTreeMap::new();
+    for (block, import) in import::pending(desired, recorded) {
+        let key = domain_key(&import.server);
+        match host.observe_foreign(&import, observed) {
+            Ok(()) => {
+                let is_import = observed.imports.contains_key(&key);
+                let uuid = observed.objects.get(&key).and_then(|facts| facts.get("uuid")).filter(|_| is_import);
+                let Some(uuid) = uuid else { continue };
+                if let Some(other) = seen.insert(uuid.clone(), block.place.clone()) {
+                    let error = Diagnostic::error(format!("domain `{}` is named twice", import.id));
+                    let error = error.code(NOT_IMPORTABLE).placed(block.place.clone()).related(other, "here too");
+                    problems.push(error.help("take one of the blocks out"));
+                }
+            }
+            Err(error) if error.code == Some(NOT_IMPORTABLE) => {
+                let problem = Diagnostic::error(error.to_string()).code(NOT_IMPORTABLE).placed(block.place.clone());
+                problems.push(Diagnostic { help: error.help, ..problem });
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(PlanError::Spec(problems)) }
 }
 
 /// The plan that takes away all that was made.
@@ -198,6 +226,9 @@ fn disks_are_possible(desired: &Desired, plan: &Plan, observed: &Observed) -> Re
             _ => continue,
         };
         let Some(server) = desired.servers.get(&disk.server) else { continue };
+        if disk.imported {
+            problems.extend(imported_disk_is_there(server, disk, change, observed));
+        }
         let at = |error: Diagnostic, code: &str| {
             let flavor = Address::new(ResourceKind::Flavor, server.flavor.clone());
             let error = error.code(code).on(&server.declared, "flavor");
@@ -225,6 +256,25 @@ fn disks_are_possible(desired: &Desired, plan: &Plan, observed: &Observed) -> Re
         }
     }
     if problems.is_empty() { Ok(()) } else { Err(PlanError::Spec(problems)) }
+}
+
+/// An imported disk is never made; and it grows by its guest only once that is ours.
+fn imported_disk_is_there(server: &Server, disk: &Disk, change: &Change, observed: &Observed) -> Option<Diagnostic> {
+    let file = disk.path.display();
+    if change.action == Action::Create {
+        let gone = Diagnostic::error(format!("the disk of `server.{}`, `{file}`, is gone", disk.server));
+        return Some(gone.code("imported-disk-gone").on(&server.declared, "").help(format!(
+            "put the file back; or give the server a new disk, from its image and without what was on that one: \
+             `--replace server.{}`",
+            disk.server
+        )));
+    }
+    let runs = observed.guests.get(&domain_key(&disk.server)).is_some_and(Guest::is_foreign);
+    let size = change.fields.iter().find(|field| field.name == "size").filter(|_| runs)?;
+    let is = size.before.as_deref().unwrap_or_default();
+    let error = format!("the disk of `server.{}` has {is} and cannot grow to {} while it runs", disk.server, disk.size);
+    let help = format!("shut the domain down first; or use a flavor with {is} until it is taken over and was rebooted");
+    Some(Diagnostic::error(error).code(NOT_IMPORTABLE).on(&server.declared, "flavor").help(help))
 }
 
 /// To take addresses of a network that the host is on already would draw the host's own traffic to the bridge. A subnet that
@@ -255,6 +305,7 @@ fn networks_are_free(desired: &Desired, observed: &Observed) -> Result<(), PlanE
 fn data_dir_is_where_it_was(layout: &Layout, recorded: &Recorded) -> Result<(), PlanError> {
     let outside = recorded.records.values().find_map(|record| {
         let path = match &record.object {
+            Object::Disk(disk) if disk.imported => return None,
             Object::Disk(disk) => &disk.path,
             Object::Volume(volume) => &volume.path,
             Object::Seed(seed) => &seed.path,

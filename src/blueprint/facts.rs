@@ -149,7 +149,10 @@ impl Object {
             Self::Disk(it) => {
                 put("path", it.path.display().to_string());
                 put("image", it.image.to_string());
-                put("format", "qcow2".into());
+                put("format", it.format.as_str().into());
+                if it.imported {
+                    put("imported", "true".into());
+                }
                 put("size", it.size.to_string());
                 put("base", it.base.as_ref().map_or("none".into(), |base| base.path.display().to_string()));
                 if let Some(digest) = &it.user_data {
@@ -175,6 +178,10 @@ impl Object {
             Self::Domain(it) => {
                 put("name", it.name.clone());
                 put("uuid", it.uuid.to_string());
+                if it.imported {
+                    put("imported", "true".into());
+                    put("disk_format", it.disk_format.as_str().into());
+                }
                 put("type", it.virt_type.as_str().into());
                 put("vcpus", it.vcpus.to_string());
                 if let Some(most) = it.max_vcpus {
@@ -277,7 +284,7 @@ impl ObjectKind {
             Self::Domain if fact == "depends_on" => Disruption::None,
             Self::Domain if fact == "disk" => Disruption::Replace,
             // What is in the drive is read when the guest boots.
-            Self::Domain if matches!(fact, "shutdown_timeout" | "seed") => Disruption::Live,
+            Self::Domain if matches!(fact, "shutdown_timeout" | "seed" | "imported") => Disruption::Live,
             Self::Domain => Disruption::Reboot,
             _ => Disruption::Live,
         }

@@ -10,7 +10,8 @@ use std::path::PathBuf;
 use crate::address::{Name, PortId, VolumeId};
 use crate::blueprint::dhcp::Assignment;
 use crate::blueprint::facts::Facts;
-use crate::blueprint::hardware::Hardware;
+use crate::blueprint::hardware::{Firmware, Hardware};
+use crate::blueprint::import;
 use crate::blueprint::key::{ObjectKey, ObjectKind};
 use crate::blueprint::object::{
     Attachment, Base, BaseRef, BaseRole, Bridge, Datasource, Disk, DiskFormat, Domain, DomainDisk, HostEntry,
@@ -28,7 +29,8 @@ pub fn with_found<'r>(desired: &Desired, recorded: &'r Recorded, observed: &Obse
     let found: Vec<Object> = unknown.flat_map(|(key, facts)| objects(desired, key, facts)).collect();
     let gone: Vec<&ObjectKey> =
         recorded.records.iter().filter(|(key, record)| is_lost(key, record, observed)).map(|(key, _)| key).collect();
-    if found.is_empty() && gone.is_empty() {
+    let imported = import::choices(desired, observed);
+    if found.is_empty() && gone.is_empty() && imported.is_empty() {
         return Cow::Borrowed(recorded);
     }
     let mut all = recorded.clone();
@@ -37,6 +39,9 @@ pub fn with_found<'r>(desired: &Desired, recorded: &'r Recorded, observed: &Obse
     }
     for object in found {
         all.records.entry(object.key()).or_insert_with(|| Record::present(object));
+    }
+    for (key, record) in imported {
+        all.records.entry(key).or_insert(record);
     }
     Cow::Owned(all)
 }
@@ -123,6 +128,8 @@ fn disk(desired: &Desired, key: &ObjectKey, facts: &Facts) -> Option<Vec<Object>
         server: server.name.clone(),
         image: server.image.clone(),
         path: facts.get("path")?.into(),
+        format: format(facts.get("format")),
+        imported: is_true(facts.get("imported")),
         base: base(desired, &server.image, facts, &mut found)?,
         size: facts.get("size")?.clone().try_into().ok()?,
         user_data: None,
@@ -165,18 +172,23 @@ fn domain(desired: &Desired, key: &ObjectKey, facts: &Facts) -> Option<Domain> {
             attachment: Attachment::default(),
         })
     };
+    let imported = is_true(facts.get("imported"));
+    let firmware = facts.get("firmware").map_or(Firmware::Bios.as_str(), String::as_str);
+    let firmware = Firmware::ALL.into_iter().find(|it| it.as_str() == firmware).unwrap_or_default();
     Some(Domain {
         server: server.name.clone(),
         project: desired.project.clone(),
         name: facts.get("name")?.clone(),
         uuid: facts.get("uuid")?.parse().ok()?,
+        imported,
         virt_type: VirtType::ALL.into_iter().find(|it| facts.get("type").is_some_and(|is| is == it.as_str()))?,
         vcpus: 0,
         max_vcpus: None,
         memory: ByteSize(0),
         max_memory: None,
-        hardware: Hardware::default(),
-        disk: PathBuf::new(),
+        hardware: Hardware { firmware, nvram: facts.get("nvram").map(PathBuf::from), ..Hardware::default() },
+        disk: facts.get("disk").filter(|_| imported).map(PathBuf::from).unwrap_or_default(),
+        disk_format: format(facts.get("disk_format")),
         base: None,
         root_disk: Attachment::default(),
         disks: server.volumes.iter().filter_map(|attached| disk(&attached.id)).collect(),
@@ -188,6 +200,14 @@ fn domain(desired: &Desired, key: &ObjectKey, facts: &Facts) -> Option<Domain> {
         depends_on: Vec::new(),
         shutdown_timeout: server.shutdown_timeout,
     })
+}
+
+fn is_true(fact: Option<&String>) -> bool {
+    fact.is_some_and(|value| value == "true")
+}
+
+fn format(fact: Option<&String>) -> DiskFormat {
+    DiskFormat::ALL.into_iter().find(|it| fact.is_some_and(|is| is == it.as_str())).unwrap_or_default()
 }
 
 /// The base that a disk lies over which was found, if it does; it is added to what was found. None where it makes no sense.

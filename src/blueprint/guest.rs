@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::blueprint::disk::{Bus, DomainDisk};
 use crate::blueprint::facts::{Disruption, Facts};
 use crate::blueprint::key::ObjectKind;
-use crate::blueprint::object::{Domain, Object};
+use crate::blueprint::object::{Domain, FOREIGN, Object};
 
 /// What a running guest runs with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,12 +72,20 @@ impl Guest {
         }
     }
 
+    /// Whether it was started by others, from a definition of theirs: it is let go on as it is until it is started again.
+    pub fn is_foreign(&self) -> bool {
+        self.facts.get("definition").is_some_and(|definition| definition == FOREIGN)
+    }
+
     /// Whether it can be given these interfaces and disks as it runs: some more, or some less.
     ///
     /// Not so if interfaces come in another order, or one goes for another: whoever is in the guest would have to set the
     /// new one up by the old one, which is gone. Disks are known by their names, and come in any order; one that is to be
     /// attached in another way does not go and come again, for the guest may have it mounted.
     pub fn takes(&self, nics: &[String], disks: &[DomainDisk]) -> Takes {
+        if self.is_foreign() {
+            return Takes::default();
+        }
         let nics = match nics.strip_prefix(self.nics.as_slice()) {
             Some(more) => Some(more.len()),
             None => {
@@ -114,6 +122,9 @@ impl Guest {
     /// Whether it can be brought to the wanted size, by this fact, as it runs: to more processors, and to more or less
     /// memory, up to the maximum that it was started with. It does not give a processor back that it booted with.
     pub fn resizes(&self, fact: &str, wanted: &Domain) -> bool {
+        if self.is_foreign() {
+            return false;
+        }
         let was_started_with = |name, most: String| self.facts.get(name) == Some(&most);
         match fact {
             "vcpus" => {

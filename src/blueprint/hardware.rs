@@ -28,6 +28,9 @@ pub enum Firmware {
 }
 
 impl Firmware {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Bios, Self::Uefi, Self::SecureBoot];
+
     /// The words in plans.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::address::Name;
-use crate::blueprint::key::base_key;
+use crate::blueprint::key::{base_key, disk_key};
 use crate::blueprint::object::{Base, BaseRef, BaseRole, ImageFormat, Object, Source};
 use crate::blueprint::{Blueprint, Context};
 use crate::desired::{Image, ImageFile};
@@ -11,13 +11,25 @@ use crate::value::Sha256;
 
 pub(super) fn lower(context: &Context<'_>, blueprint: &mut Blueprint) {
     for image in context.desired.images.values() {
-        let disk = image.disk.as_ref().map(|(file, format)| disk_base(&image.name, file, *format, context));
+        let disk = image.disk.as_ref().filter(|_| !has_imported_disks_only(&image.name, context));
+        let disk = disk.map(|(file, format)| disk_base(&image.name, file, *format, context));
         let boot = [(&image.kernel, BaseRole::Kernel), (&image.initrd, BaseRole::Initrd)].into_iter();
         let boot = boot.filter_map(|(file, role)| Some(base(&image.name, file.as_ref()?, role, None, context)));
         for base in disk.into_iter().chain(boot) {
             blueprint.add(Object::Base(base));
         }
     }
+}
+
+/// Whether all that an image is named for are disks that were imported: so nothing is made from it.
+fn has_imported_disks_only(image: &Name, context: &Context<'_>) -> bool {
+    let is_imported = |server: &Name| match context.recorded.records.get(&disk_key(server)).map(|it| &it.object) {
+        Some(Object::Disk(disk)) => disk.imported && disk.image == *image && !context.replace.contains(server),
+        _ => false,
+    };
+    let mut servers = context.desired.servers.values().filter(|server| server.image == *image).peekable();
+    let is_of_a_volume = || context.desired.volumes.values().any(|volume| volume.image.as_ref() == Some(image));
+    servers.peek().is_some() && servers.all(|server| is_imported(&server.name)) && !is_of_a_volume()
 }
 
 /// The cached file of the disk of an image, in the format in which it is kept.

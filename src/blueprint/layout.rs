@@ -10,12 +10,15 @@ use crate::value::Sha256;
 /// The generation of a disk that nothing was before.
 pub const FIRST_DISK: u32 = 1;
 
+/// The name of the file that tells where an imported disk is.
+pub const IMPORTED: &str = "imported.json";
+
 /// Where the files of a project are on a host. All lies under one directory that is ours alone.
 ///
 /// ```text
 /// <data_dir>/<project>/base/<id>               cached images, mode 0444
 /// <data_dir>/<project>/instances/<server>/     disk.qcow2 or disk-<generation>.qcow2, seed-<digest>.img, nvram-<kind>.fd,
-///                                              console.log
+///                                              console.log; imported.json: where a disk is that was imported
 /// <data_dir>/<project>/volumes/<volume>.qcow2  disks of their own; <server>/<disk>.qcow2: those of one server
 /// <data_dir>/<project>/trash/                  disks that were taken away, each beside what is known of it
 /// <data_dir>/<project>/networks/<network>/     hosts/, leases, pid, log, dhcp.json
@@ -70,6 +73,16 @@ impl Layout {
         let number = name.strip_prefix('-')?;
         let generation = number.parse::<u32>().ok().filter(|generation| *generation > FIRST_DISK)?;
         (generation.to_string() == number).then_some(generation)
+    }
+
+    /// The generation of the root disk of a server that this is; none if it is a file of others.
+    pub fn generation_of(&self, server: &str, path: &Path) -> Option<u32> {
+        Self::disk_generation(path).filter(|generation| self.disk_of(server, *generation) == path)
+    }
+
+    /// What is known of a server's root disk that was imported, and lies elsewhere.
+    pub fn imported(&self, server: &str) -> PathBuf {
+        self.instance(server).join(IMPORTED)
     }
 
     /// The directory of all disks beside root disks.

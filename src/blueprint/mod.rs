@@ -4,7 +4,7 @@
 //! before are read back from the records and kept.
 //!
 //! [`object`], [`dhcp`], [`disk`], [`key`], [`facts`] and [`guest`] have the vocabulary; [`identity`] and [`ipam`] make the choices,
-//! and [`found`] tells of those that no record holds any more; [`network`], [`image`], [`server`], `root_disk`, [`volume`] and
+//! [`found`] tells of those that no record holds any more, and [`import`] of those that others made; [`network`], [`image`], [`server`], `root_disk`, [`volume`] and
 //! [`seed`] lower one kind of thing each, and `ignore` keeps what is not to change; [`capacity`] proves that it all fits,
 //! [`cache`] that the images do, [`hardware`] that the host can be such machines, and [`usage`] tells what is left of a network.
 
@@ -19,6 +19,7 @@ pub mod hardware;
 pub mod identity;
 mod ignore;
 pub mod image;
+pub mod import;
 pub mod ipam;
 pub mod key;
 pub mod layout;

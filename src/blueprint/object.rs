@@ -161,10 +161,11 @@ impl fmt::Display for Source {
 }
 
 /// The format of a disk image. It is declared, never guessed: guessing lets a guest choose (reference E4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DiskFormat {
     /// QEMU copy-on-write, version 2 or 3.
+    #[default]
     Qcow2,
     /// Plain bytes.
     Raw,
@@ -180,6 +181,11 @@ impl DiskFormat {
             Self::Qcow2 => "qcow2",
             Self::Raw => "raw",
         }
+    }
+
+    /// Whether it is the one of every root disk that is made here.
+    pub fn is_usual(&self) -> bool {
+        *self == Self::default()
     }
 }
 
@@ -340,7 +346,8 @@ pub struct BaseRef {
     pub format: DiskFormat,
 }
 
-/// The root disk of a server: a qcow2 overlay over a base image, or an empty qcow2 (reference E2).
+/// The root disk of a server: a qcow2 overlay over a base image, or an empty qcow2 (reference E2). One that was imported is a
+/// file of others, which is used where it is and never made, shrunk or taken away.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disk {
     /// The server whose disk it is.
@@ -349,6 +356,12 @@ pub struct Disk {
     pub image: Name,
     /// Where it is kept.
     pub path: PathBuf,
+    /// Its format.
+    #[serde(default, skip_serializing_if = "DiskFormat::is_usual")]
+    pub format: DiskFormat,
+    /// Whether it was imported with its domain.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub imported: bool,
     /// What it lies over.
     pub base: Option<BaseRef>,
     /// Its virtual size.
@@ -519,10 +532,13 @@ pub struct Domain {
     pub server: Name,
     /// The project, kept in the domain's metadata as part of our mark.
     pub project: Name,
-    /// libvirt's name for it, `<project>.<server>`.
+    /// libvirt's name for it, `<project>.<server>`; of one that was imported, the one that it has.
     pub name: String,
     /// Its UUID.
     pub uuid: Uuid,
+    /// Whether others defined it, before it was taken over by an `[[import]]`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub imported: bool,
     /// How it is run.
     pub virt_type: VirtType,
     /// How many processors it has.
@@ -540,6 +556,9 @@ pub struct Domain {
     pub hardware: Hardware,
     /// Its root disk.
     pub disk: PathBuf,
+    /// The format of that.
+    #[serde(default, skip_serializing_if = "DiskFormat::is_usual")]
+    pub disk_format: DiskFormat,
     /// What the root disk lies over: written into the domain, so that QEMU never reads a chain from a disk.
     pub base: Option<BaseRef>,
     /// How the root disk is attached.
@@ -565,6 +584,9 @@ pub struct Domain {
     /// How long it may take to shut down by ACPI before it is forced off, in seconds.
     pub shutdown_timeout: u32,
 }
+
+/// What the mark says in place of the digest of a definition, where others made that. It is never a digest.
+pub const FOREIGN: &str = "foreign";
 
 impl Domain {
     /// What its root disk is called in it.
@@ -720,7 +742,7 @@ impl Object {
     /// Whether it is a disk on which there may be something that is missed when it is gone.
     pub fn is_worth_keeping(&self) -> bool {
         match self {
-            Self::Disk(_) => true,
+            Self::Disk(disk) => !disk.imported,
             Self::Volume(volume) => volume.content != Content::Swap,
             _ => false,
         }

@@ -3,8 +3,8 @@
 use crate::blueprint::facts::Facts;
 use crate::blueprint::image::held_base;
 use crate::blueprint::key::{ObjectKind, disk_key, domain_key};
-use crate::blueprint::layout::{FIRST_DISK, Layout};
-use crate::blueprint::object::{Disk, Object};
+use crate::blueprint::layout::FIRST_DISK;
+use crate::blueprint::object::{Disk, DiskFormat, Object};
 use crate::blueprint::{Blueprint, Context, ignore, seed};
 use crate::desired::lifecycle::Ignored;
 use crate::desired::{Flavor, Image, Server};
@@ -19,17 +19,25 @@ pub(super) fn choose(
     blueprint: &mut Blueprint,
 ) -> (Disk, u32) {
     let made = made(server, context);
-    let held = made.and_then(|disk| Layout::disk_generation(&disk.path)).unwrap_or(FIRST_DISK);
+    let generation_of = |disk: &Disk| context.layout.generation_of(server.name.as_str(), &disk.path);
+    // A file of others has none: the first one that is made after it is the first.
+    let held = made.map_or(FIRST_DISK, |disk| generation_of(disk).unwrap_or(FIRST_DISK - 1));
     // A run that was to replace it wrote that down first for the domain, and may not have come to the disk.
     let begun = begun(server, context).filter(|begun| made.is_some() && *begun > held);
     let is_anew = made.is_some() && (begun.is_some() || context.replace.contains(&server.name));
     let kept = made.filter(|disk| !is_anew && (disk.image == image.name || server.ignores(Ignored::Image)));
     let path = |generation| context.layout.disk_of(server.name.as_str(), generation);
-    let base = held_base(kept.map(|disk| (&disk.image, disk.base.as_ref())), image, context, blueprint);
+    let imported = kept.filter(|disk| disk.imported);
+    let base = match imported {
+        Some(_) => None,
+        None => held_base(kept.map(|disk| (&disk.image, disk.base.as_ref())), image, context, blueprint),
+    };
     let mut disk = Disk {
         server: server.name.clone(),
         image: kept.filter(|disk| disk.base == base).map_or(&image.name, |disk| &disk.image).clone(),
-        path: path(held),
+        path: path(held.max(FIRST_DISK)),
+        format: imported.map_or(DiskFormat::default(), |disk| disk.format),
+        imported: imported.is_some(),
         base,
         size: made.filter(|_| server.ignores(Ignored::Flavor)).map_or(flavor.disk, |disk| disk.size),
         user_data: made_with(server, kept),
@@ -40,11 +48,15 @@ pub(super) fn choose(
     if disk.size != flavor.disk {
         ignore::note(&mut blueprint.ignored, &server.name, Ignored::Flavor);
     }
+    if let Some(imported) = imported {
+        disk.path.clone_from(&imported.path);
+        return (disk, held);
+    }
     let is_beside = |made: &Disk| server.is_made_beside() && differs(made, &disk);
     let generation = match begun {
         Some(begun) => begun,
         None if is_anew || made.is_some_and(is_beside) => held + 1,
-        None => held,
+        None => held.max(FIRST_DISK),
     };
     disk.path = path(generation);
     (disk, generation)
@@ -62,7 +74,7 @@ fn made<'a>(server: &Server, context: &Context<'a>) -> Option<&'a Disk> {
 fn begun(server: &Server, context: &Context<'_>) -> Option<u32> {
     let record = context.recorded.records.get(&domain_key(&server.name))?;
     let generation = |object: &Object| match object {
-        Object::Domain(domain) => Layout::disk_generation(&domain.disk),
+        Object::Domain(domain) => context.layout.generation_of(server.name.as_str(), &domain.disk),
         _ => None,
     };
     record.traces().filter_map(generation).max()

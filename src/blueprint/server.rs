@@ -38,14 +38,18 @@ pub(super) fn lower(server: &Server, context: &Context<'_>, plugs: &Plugs, bluep
     };
     let nics = ports.filter_map(nic).collect();
     let (disk, generation) = root_disk::choose(server, (image, flavor), context, blueprint);
-    let uuid = context.identity.resource(&Address::new(ResourceKind::Server, name.clone()));
+    // One that was imported stays what it was.
+    let imported = ignore::made(name, context.recorded).filter(|made| made.imported);
+    let derived = || context.identity.resource(&Address::new(ResourceKind::Server, name.clone()));
+    let uuid = imported.map_or_else(derived, |made| made.uuid);
     let is_new = root_disk::is_new_to(context.recorded.records.get(&domain_key(name)), &disk);
     let seed = seed::lower(server, seed::Guest { uuid, generation, is_new }, context, blueprint);
     let mut domain = Domain {
         server: name.clone(),
         project: desired.project.clone(),
-        name: format!("{}.{name}", desired.project),
+        name: imported.map_or_else(|| format!("{}.{name}", desired.project), |made| made.name.clone()),
         uuid,
+        imported: imported.is_some(),
         virt_type: virt_type(server, desired, context.recorded, context.host),
         vcpus: flavor.vcpus,
         max_vcpus: flavor.max_vcpus,
@@ -53,11 +57,14 @@ pub(super) fn lower(server: &Server, context: &Context<'_>, plugs: &Plugs, bluep
         max_memory: flavor.max_ram,
         hardware: Hardware {
             firmware: image.firmware,
-            nvram: layout.nvram(name.as_str(), image.firmware),
+            nvram: imported
+                .filter(|made| made.hardware.firmware == image.firmware)
+                .map_or_else(|| layout.nvram(name.as_str(), image.firmware), |made| made.hardware.nvram.clone()),
             tpm: image.tpm,
             cpu: flavor.cpu.clone(),
         },
         disk: disk.path.clone(),
+        disk_format: disk.format,
         base: disk.base.clone(),
         root_disk: server.root_disk,
         disks: volume::disks(server, context, blueprint),

@@ -289,8 +289,8 @@ pub(super) fn refuse_conflicts(plan: &Plan) -> Result<(), Stop> {
         report::error::say(&Located::error(
             format!("`{}` cannot be made: {claim} exists and is not novella's", conflict.address),
             Some(
-                "remove or rename it by hand, or give the resource another name (`novella import` tells a domain as a spec; \
-                 it takes nothing over)",
+                "remove or rename it by hand, or give the resource another name; a domain can be taken over by an \
+                 `[[import]]` in the spec",
             ),
             Some(&conflict.address),
         ));

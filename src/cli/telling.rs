@@ -105,6 +105,6 @@ impl Telling {
     }
 }
 
-fn resources(Counts { add, change, destroy }: Counts) -> String {
-    format!("Resources: {add} added, {change} changed, {destroy} destroyed.")
+fn resources(counts: Counts) -> String {
+    format!("Resources: {}.", counts.done())
 }

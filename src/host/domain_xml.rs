@@ -11,6 +11,7 @@
 //! ```
 
 pub mod foreign;
+pub mod import;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +27,7 @@ use crate::blueprint::disk::{Bus, SWAP, attachment_fact, source_fact};
 use crate::blueprint::facts::Facts;
 use crate::blueprint::guest::GuestDisk;
 use crate::blueprint::hardware::{CpuModel, Firmware};
-use crate::blueprint::object::{Attachment, BaseRef, DiskFormat, Domain, DomainDisk, Nic, VirtType};
+use crate::blueprint::object::{Attachment, BaseRef, DiskFormat, Domain, DomainDisk, FOREIGN, Nic, VirtType};
 use crate::value::{ByteSize, Mac};
 
 /// The namespace of our mark. The number is the version of what stands in it.
@@ -96,19 +97,25 @@ pub fn write(domain: &Domain) -> Result<String, Unwritable> {
 }
 
 fn mark(domain: &Domain) -> Element {
+    mark_of(domain, domain.definition())
+}
+
+/// The mark of a domain, and what it says of the definition.
+fn mark_of(domain: &Domain, definition: String) -> Element {
     let mark = Element::new("novella:server")
         .attribute("xmlns:novella", NAMESPACE)
         .attribute("project", domain.project.as_str())
         .attribute("name", domain.server.as_str())
         .attribute("uuid", domain.uuid.to_string())
-        .attribute("definition", domain.definition())
+        .attribute("definition", definition)
         .attribute("shutdown_timeout", domain.shutdown_timeout.to_string());
     // libvirt leaves out a maximum that is what the domain has.
-    let maxima = [
+    let more = [
+        ("imported", domain.imported.then(|| "true".to_owned())),
         ("max_vcpus", domain.max_vcpus.map(|most| most.to_string())),
         ("max_memory", domain.max_memory.map(|most| most.to_string())),
     ];
-    let mark = maxima.into_iter().fold(mark, |mark, (name, most)| match most {
+    let mark = more.into_iter().fold(mark, |mark, (name, most)| match most {
         Some(most) => mark.attribute(name, most),
         None => mark,
     });
@@ -280,7 +287,7 @@ fn disk(
 }
 
 fn root_disk(domain: &Domain) -> Result<Element, Unwritable> {
-    let file = (domain.disk.as_path(), DiskFormat::Qcow2);
+    let file = (domain.disk.as_path(), domain.disk_format);
     disk(file, domain.base.as_ref(), &domain.root_target(), domain.root_disk)
 }
 
@@ -364,7 +371,19 @@ fn interface(nic: &Nic) -> Element {
 /// # Errors
 /// When it holds text that XML cannot carry.
 pub fn write_mark(domain: &Domain) -> Result<[String; 3], Unwritable> {
-    let mark = to_text(&mark(domain))?.replace(&format!(" xmlns:novella=\"{NAMESPACE}\""), "");
+    alone(&mark(domain))
+}
+
+/// The same for a domain that others defined, which stays what it is yet.
+///
+/// # Errors
+/// As [`write_mark`].
+pub fn write_claim(domain: &Domain) -> Result<[String; 3], Unwritable> {
+    alone(&mark_of(domain, FOREIGN.to_owned()))
+}
+
+fn alone(mark: &Element) -> Result<[String; 3], Unwritable> {
+    let mark = to_text(mark)?.replace(&format!(" xmlns:novella=\"{NAMESPACE}\""), "");
     Ok(["novella".into(), NAMESPACE.into(), mark.replace("<novella:", "<").replace("</novella:", "</")])
 }
 
@@ -509,8 +528,7 @@ pub struct Marked {
 pub fn read(xml: &str) -> Result<Read, roxmltree::Error> {
     let document = Document::parse(xml)?;
     let domain = document.root_element();
-    let interfaces: Vec<Node> = at(domain, &["devices"])
-        .map_or(Vec::new(), |devices| devices.children().filter(|node| node.has_tag_name("interface")).collect());
+    let interfaces = interfaces(domain);
     let taps = interfaces.iter().filter_map(|interface| value(*interface, &["target"], "dev").map(str::to_owned));
     let nics = interfaces.iter().map(|interface| {
         let mac = value(*interface, &["mac"], "address").unwrap_or(NONE);
@@ -528,35 +546,79 @@ pub fn read(xml: &str) -> Result<Read, roxmltree::Error> {
                 && node.attribute("model") == Some("virtio-scsi")
         }),
         free_slots: free_slots(domain),
-        marked: read_mark(domain, &interfaces),
+        marked: read_mark(domain).and_then(|mark| marked(domain, &interfaces, &mark)),
     })
 }
 
-fn read_mark(domain: Node, interfaces: &[Node]) -> Option<Marked> {
+fn interfaces<'a, 'i>(domain: Node<'a, 'i>) -> Vec<Node<'a, 'i>> {
+    let devices = at(domain, &["devices"]).into_iter().flat_map(|devices| devices.children());
+    devices.filter(|node| node.has_tag_name("interface")).collect()
+}
+
+/// What the mark of a domain says.
+struct Mark {
+    project: Name,
+    server: Name,
+    definition: Option<String>,
+    shutdown_timeout: Option<u32>,
+    imported: bool,
+    has_max_vcpus: bool,
+    has_max_memory: bool,
+    nics: Vec<MarkedNic>,
+}
+
+/// What it says of an interface.
+struct MarkedNic {
+    port: Option<Name>,
+    network: Option<Name>,
+    mac: Option<Mac>,
+}
+
+fn read_mark(domain: Node) -> Option<Mark> {
     let mark = at(domain, &["metadata"])?.children().find(|node| node.has_tag_name((NAMESPACE, "server")))?;
-    let project: Name = mark.attribute("project")?.parse().ok()?;
-    let server: Name = mark.attribute("name")?.parse().ok()?;
     let uuid: Uuid = text(domain, &["uuid"])?.parse().ok()?;
     if mark.attribute("uuid")?.parse() != Ok(uuid) {
         return None;
     }
-    let shutdown_timeout = mark.attribute("shutdown_timeout").and_then(|seconds| seconds.parse().ok());
+    let nic = |nic: Node| {
+        let name = |attribute| nic.attribute(attribute).and_then(|name: &str| name.parse::<Name>().ok());
+        let mac = nic.attribute("mac").and_then(|mac| mac.parse().ok());
+        MarkedNic { port: name("port"), network: name("network"), mac }
+    };
+    Some(Mark {
+        project: mark.attribute("project")?.parse().ok()?,
+        server: mark.attribute("name")?.parse().ok()?,
+        definition: mark.attribute("definition").map(str::to_owned),
+        shutdown_timeout: mark.attribute("shutdown_timeout").and_then(|seconds| seconds.parse().ok()),
+        imported: mark.attribute("imported") == Some("true"),
+        has_max_vcpus: mark.has_attribute("max_vcpus"),
+        has_max_memory: mark.has_attribute("max_memory"),
+        nics: mark.children().filter(|node| node.has_tag_name((NAMESPACE, "nic"))).map(nic).collect(),
+    })
+}
 
+/// What a domain is as the server that its mark names.
+fn marked(domain: Node, interfaces: &[Node], mark: &Mark) -> Option<Marked> {
+    let uuid: Uuid = text(domain, &["uuid"])?.parse().ok()?;
+    let is_foreign = mark.definition.as_deref() == Some(FOREIGN);
     let mut facts = Facts::new();
     let mut put = |name: &'static str, value: Option<&str>| {
         facts.insert(Cow::Borrowed(name), value.unwrap_or(NONE).to_owned());
     };
     put("name", text(domain, &["name"]));
     put("uuid", Some(&uuid.to_string()));
+    if mark.imported {
+        put("imported", Some("true"));
+    }
     put("type", domain.attribute("type"));
     put("vcpus", value(domain, &["vcpu"], "current").or(text(domain, &["vcpu"])));
-    if mark.has_attribute("max_vcpus") {
+    if mark.has_max_vcpus {
         put("max_vcpus", text(domain, &["vcpu"]));
     }
     // Without a maximum the guest has what the machine has, unless somebody fills its balloon.
     let most = amount(domain, "memory");
     let told = |amount: Option<ByteSize>| amount.map(|it| it.to_string());
-    if mark.has_attribute("max_memory") {
+    if mark.has_max_memory {
         put("memory", told(amount(domain, "currentMemory").or(most)).as_deref());
         put("max_memory", told(most).as_deref());
     } else {
@@ -572,17 +634,22 @@ fn read_mark(domain: Node, interfaces: &[Node]) -> Option<Marked> {
     if let Some(version) = value(domain, &["devices", "tpm", "backend"], "version") {
         put("tpm", Some(version));
     }
-    let root = disks(domain, "disk").find(|disk| is_root(*disk));
+    // What others have defined starts from its first disk, whatever that is called.
+    let root = disks(domain, "disk").find(|disk| is_foreign || is_root(*disk));
     put("disk", root.and_then(|disk| value(disk, &["source"], "file")));
+    if mark.imported {
+        put("disk_format", root.and_then(|disk| value(disk, &["driver"], "type")));
+    }
     put("root_disk", root.map(attached).as_deref());
-    let further: Vec<Node> = disks(domain, "disk").filter(|disk| serial(*disk).is_some()).collect();
+    let is_further = |disk: &Node| serial(*disk).is_some() && Some(*disk) != root;
+    let further: Vec<Node> = disks(domain, "disk").filter(is_further).collect();
     let labels: BTreeSet<&str> = further.iter().filter_map(|disk| serial(*disk)).collect();
     let labels: Vec<&str> = labels.into_iter().collect();
     put("disks", Some(labels.join(", ")).filter(|labels| !labels.is_empty()).as_deref());
     put("seed", disks(domain, "cdrom").next().map(|drive| value(drive, &["source"], "file").unwrap_or(EMPTY)));
     put("console_log", value(domain, &["devices", "serial", "log"], "file"));
-    put("shutdown_timeout", shutdown_timeout.map(|seconds: u32| format!("{seconds} s")).as_deref());
-    put("definition", mark.attribute("definition"));
+    put("shutdown_timeout", mark.shutdown_timeout.map(|seconds| format!("{seconds} s")).as_deref());
+    put("definition", mark.definition.as_deref());
     put("kernel", text(domain, &["os", "kernel"]));
     if at(domain, &["os", "kernel"]).is_some() {
         put("initrd", text(domain, &["os", "initrd"]));
@@ -594,16 +661,14 @@ fn read_mark(domain: Node, interfaces: &[Node]) -> Option<Marked> {
         facts.insert(Cow::Owned(format!("disk.{label}.source")), source(*disk));
     }
     let mut taps = Vec::new();
-    for nic in mark.children().filter(|node| node.has_tag_name((NAMESPACE, "nic"))) {
-        let name = |attribute| nic.attribute(attribute).and_then(|name: &str| name.parse::<Name>().ok());
-        let label = match (name("port"), name("network")) {
-            (Some(port), _) => Address::new(ResourceKind::Port, port).to_string(),
+    for MarkedNic { port, network, mac } in &mark.nics {
+        let label = match (port, network) {
+            (Some(port), _) => Address::new(ResourceKind::Port, port.clone()).to_string(),
             (None, Some(network)) => network.to_string(),
             (None, None) => continue,
         };
-        let mac: Option<Mac> = nic.attribute("mac").and_then(|mac| mac.parse().ok());
         let interface = interfaces.iter().copied().find(|interface| {
-            mac.is_some() && value(*interface, &["mac"], "address").and_then(|mac| mac.parse().ok()) == mac
+            mac.is_some() && value(*interface, &["mac"], "address").and_then(|mac| mac.parse().ok()) == *mac
         });
         let Some((mac, interface)) = mac.zip(interface) else {
             facts.insert(Cow::Owned(format!("nic.{label}")), NONE.into());
@@ -619,6 +684,7 @@ fn read_mark(domain: Node, interfaces: &[Node]) -> Option<Marked> {
         facts.insert(Cow::Owned(format!("nic.{label}.link")), link.to_owned());
         taps.push((label, tap));
     }
+    let (project, server, shutdown_timeout) = (mark.project.clone(), mark.server.clone(), mark.shutdown_timeout);
     Some(Marked { project, server, shutdown_timeout, taps, facts })
 }
 

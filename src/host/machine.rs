@@ -5,7 +5,8 @@ use std::sync::OnceLock;
 
 use crate::address::{Name, PortId, VolumeId};
 use crate::blueprint::facts::Disruption;
-use crate::blueprint::key::{ObjectKey, ObjectKind};
+use crate::blueprint::import::Import;
+use crate::blueprint::key::{ObjectKey, ObjectKind, disk_key};
 use crate::blueprint::object::{DiskFormat, Domain, Object, Seed, Source, VirtType};
 use crate::blueprint::{HostFacts, Layout, hardware};
 use crate::desired::{Desired, Image};
@@ -152,6 +153,7 @@ impl Machine {
 
     /// Takes away the root disks that a server had before, and that its domain has no more.
     fn sweep_disks(&self, domain: &Domain) -> Result<(), HostError> {
+        self.images.forget_imported(&domain.server, &domain.disk)?;
         let mut old = self.images.disks_but(&domain.server, &domain.disk)?;
         if old.is_empty() {
             return Ok(());
@@ -207,6 +209,13 @@ impl Host for Machine {
         let bridge_of = |tap: &str| links.master_of(tap).flatten().map(str::to_owned);
         self.hypervisor.observe(&mut observed, bridge_of)?;
         Ok(observed)
+    }
+
+    fn observe_foreign(&self, import: &Import, into: &mut Observed) -> Result<(), HostError> {
+        let Some(disk) = self.hypervisor.observe_foreign(import, into)? else { return Ok(()) };
+        let facts = self.images.foreign_disk(&import.id, &disk)?;
+        into.objects.insert(disk_key(&import.server), facts);
+        Ok(())
     }
 
     fn ensure(&self, object: &Object) -> Result<(), HostError> {

@@ -39,6 +39,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::blueprint::HostFacts;
 use crate::blueprint::facts::Disruption;
+use crate::blueprint::import::Import;
 use crate::blueprint::key::ObjectKey;
 use crate::blueprint::object::Object;
 use crate::plan::world::Observed;
@@ -54,6 +55,13 @@ pub trait Host: Send + Sync {
     /// All objects that carry our mark, and all names that others have taken. One bulk query for each kind; changes
     /// nothing.
     fn observe(&self) -> Result<Observed, HostError>;
+
+    /// Adds a domain that does not carry our mark, and its disk, to what was seen: as if it carried the mark of a server. One
+    /// that carries it already is among that. Changes nothing. Nothing is added by a host that cannot be looked at.
+    fn observe_foreign(&self, import: &Import, into: &mut Observed) -> Result<(), HostError> {
+        let (_, _) = (import, into);
+        Ok(())
+    }
 
     /// Makes the object what it is to be, whatever stands there of it now. Succeeds when it is already so.
     fn ensure(&self, object: &Object) -> Result<(), HostError>;

@@ -13,15 +13,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::address::Name;
+use crate::address::{Name, PortId};
 use crate::blueprint::HostFacts;
 use crate::blueprint::facts::Disruption;
 use crate::blueprint::guest::{self, Guest};
+use crate::blueprint::import::{Import, ImportedNic, NOT_IMPORTABLE};
 use crate::blueprint::key::{ObjectKey, ObjectKind, bridge_key, dhcp_key, disk_key, domain_key, seed_key, volume_key};
-use crate::blueprint::object::{Claim, Disk, Domain, DomainDisk, HostEntry, Object, Power, VirtType};
+use crate::blueprint::object::{Claim, Disk, Domain, DomainDisk, FOREIGN, HostEntry, Nic, Object, Power, VirtType};
 use crate::host::{Host, HostError, Keep};
-use crate::plan::world::Observed;
-use crate::value::ByteSize;
+use crate::plan::world::{Imported, Observed};
+use crate::value::{ByteSize, Mac};
 
 /// Whether a fuse blows before a deed has its effect or after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,10 +99,49 @@ struct World {
     /// Disks that were taken away and are kept.
     #[serde(default)]
     trash: Vec<Object>,
+    /// Domains of others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    others: Vec<Other>,
+    /// The disks of domains that others defined, and how large they are; they stay where they are, whoever has them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    files: BTreeMap<PathBuf, ByteSize>,
     #[serde(skip)]
     foreign: BTreeSet<Claim>,
     #[serde(skip)]
     foreign_networks: Vec<(String, IpNet)>,
+}
+
+/// A domain of others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Other {
+    /// It, as a server of its own.
+    domain: Domain,
+    /// Whether it runs.
+    on: bool,
+}
+
+impl Other {
+    fn is(&self, id: &str) -> bool {
+        self.domain.name == id || self.domain.uuid.to_string() == id
+    }
+
+    /// It as the server that it is to be.
+    fn as_server(&self, import: &Import) -> (Domain, BTreeMap<PortId, Mac>) {
+        let has: Vec<Mac> = self.domain.nics.iter().map(|nic| nic.mac).collect();
+        let macs = import.macs(&has);
+        let nic = |(nic, mac): &(&ImportedNic, Option<Mac>)| {
+            let its = self.domain.nics.iter().find(|its| Some(its.mac) == *mac)?;
+            let port = match &nic.port {
+                PortId::Own(name) => Some(name.clone()),
+                PortId::Inline { .. } => None,
+            };
+            Some(Nic { network: nic.network.clone(), port, ..its.clone() })
+        };
+        let nics = macs.iter().filter_map(nic).collect();
+        let macs = macs.into_iter().filter_map(|(nic, mac)| Some((nic.port.clone(), mac?))).collect();
+        let (project, server) = (import.project.clone(), import.server.clone());
+        (Domain { project, server, imported: true, nics, ..self.domain.clone() }, macs)
+    }
 }
 
 /// JSON has no maps by structured keys, and an object knows its own key.
@@ -227,6 +267,23 @@ impl SimHost {
         self.world().foreign.insert(claim);
     }
 
+    /// Defines a domain of others, whose disk is as large as this.
+    pub fn define(&self, domain: Domain, size: ByteSize, on: bool) {
+        let mut world = self.world();
+        world.files.insert(domain.disk.clone(), size);
+        world.others.push(Other { domain, on });
+    }
+
+    /// The disks of domains that others defined, and how large they are.
+    pub fn files(&self) -> BTreeMap<PathBuf, ByteSize> {
+        self.world().files.clone()
+    }
+
+    /// Takes such a disk away.
+    pub fn lose_file(&self, path: &Path) -> bool {
+        self.world().files.remove(path).is_some()
+    }
+
     /// Puts the host on a network by an interface of its own.
     pub fn join(&self, interface: &str, address: IpNet) {
         self.world().foreign_networks.push((interface.into(), address));
@@ -307,7 +364,13 @@ impl World {
                 return refuse(format!("it needs {need}, which is not there"));
             }
         }
+        if let Object::Domain(domain) = object {
+            self.take_over(domain);
+        }
         for claim in object.claims() {
+            if self.others.iter().any(|other| Object::Domain(other.domain.clone()).claims().contains(&claim)) {
+                return refuse(format!("{claim} belongs to a domain of others"));
+            }
             if self.foreign.contains(&claim) {
                 return refuse(format!("{claim} belongs to somebody else"));
             }
@@ -330,6 +393,15 @@ impl World {
             }
             if size_of(object) < size_of(there) {
                 return refuse("it cannot shrink without loss".into());
+            }
+        }
+        if let Object::Disk(disk) = object
+            && disk.imported
+        {
+            match self.files.get_mut(&disk.path) {
+                None => return refuse(format!("`{}` is gone", disk.path.display())),
+                Some(size) if *size > disk.size => return refuse("it cannot shrink without loss".into()),
+                Some(size) => *size = disk.size,
             }
         }
         if let Object::Dhcp(dhcp) = object {
@@ -391,6 +463,17 @@ impl World {
         Ok(())
     }
 
+    /// A domain of others becomes ours, with its guest.
+    fn take_over(&mut self, wanted: &Domain) {
+        let is_it = |other: &Other| (&other.domain.name, other.domain.uuid) == (&wanted.name, wanted.uuid);
+        if let Some(at) = self.others.iter().position(|other| wanted.imported && is_it(other)) {
+            let Other { domain, on } = self.others.remove(at);
+            if on {
+                self.guests.insert(wanted.server.clone(), domain);
+            }
+        }
+    }
+
     fn start(&mut self, domain: &Domain) {
         *self.boots.entry(domain.server.clone()).or_default() += 1;
         self.guests.insert(domain.server.clone(), domain.clone());
@@ -418,6 +501,9 @@ impl World {
         let has = seen(guest, domain);
         if domain.power == Power::On && most >= Disruption::Reboot && !has.pending.is_empty() {
             self.start(domain);
+            return;
+        }
+        if has.is_foreign() {
             return;
         }
         let takes = has.takes(&domain.nic_facts(), &domain.disks);
@@ -533,7 +619,11 @@ impl World {
 
 /// A guest as a real host shows it, which has this definition now.
 fn seen(guest: &Domain, defined: &Domain) -> Guest {
-    let guest = Guest::started_as(guest);
+    let is_foreign = guest.server != defined.server;
+    let mut guest = Guest::started_as(guest);
+    if is_foreign {
+        guest.facts.insert("definition".into(), FOREIGN.into());
+    }
     let defined_facts = Object::Domain(defined.clone()).facts();
     let pending = guest::pending(&guest.facts, &guest.nics, &defined_facts, &defined.nic_facts());
     Guest { pending, ..guest }
@@ -557,7 +647,13 @@ impl Host for SimHost {
         let world = self.world();
         let (foreign, foreign_networks) = (world.foreign.clone(), world.foreign_networks.clone());
         let mut observed = Observed { foreign, foreign_networks, ..Observed::default() };
+        for other in &world.others {
+            observed.foreign.extend(Object::Domain(other.domain.clone()).claims());
+        }
         for (key, object) in &world.objects {
+            if matches!(object, Object::Disk(disk) if disk.imported && !world.files.contains_key(&disk.path)) {
+                continue;
+            }
             let mut facts = object.visible_facts();
             if let Object::Domain(domain) = object {
                 let guest = world.guests.get(&domain.server);
@@ -578,6 +674,49 @@ impl Host for SimHost {
             }
         }
         Ok(observed)
+    }
+
+    fn observe_foreign(&self, import: &Import, into: &mut Observed) -> Result<(), HostError> {
+        let world = self.world();
+        let id = &import.id;
+        let refused = |why: String| Err(HostError::refused(why).code(NOT_IMPORTABLE));
+        let Some(other) = world.others.iter().find(|other| other.is(id)) else {
+            let ours = world.objects.values().filter_map(Object::as_domain);
+            let known = ours.clone().find(|ours| ours.name == *id || ours.uuid.to_string() == *id);
+            return match known {
+                Some(ours) if ours.server == import.server => Ok(()),
+                Some(ours) => refused(format!("domain `{id}` is novella's already: `server.{}`", ours.server)),
+                None => refused(format!("there is no domain `{id}`")),
+            };
+        };
+        let key = domain_key(&import.server);
+        let (domain, macs) = other.as_server(import);
+        let facts = |on: bool| {
+            let mut facts = Object::Domain(domain.clone()).visible_facts();
+            facts.insert("definition".into(), FOREIGN.into());
+            facts.insert("power".into(), if on { "on" } else { "off" }.into());
+            facts
+        };
+        let size = world.files.get(&domain.disk).copied().unwrap_or_default();
+        let disk = Disk {
+            server: import.server.clone(),
+            image: import.server.clone(),
+            path: domain.disk.clone(),
+            format: domain.disk_format,
+            imported: true,
+            base: None,
+            size,
+            user_data: None,
+        };
+        let claims = Object::Domain(other.domain.clone()).claims();
+        into.foreign.retain(|claim| !claims.contains(claim));
+        if other.on {
+            into.guests.insert(key.clone(), Guest { facts: facts(true), ..Guest::started_as(&domain) });
+        }
+        into.imports.insert(key.clone(), Imported { id: id.clone(), macs, differing: Vec::new() });
+        into.objects.insert(key, facts(other.on));
+        into.objects.insert(disk_key(&import.server), Object::Disk(disk).visible_facts());
+        Ok(())
     }
 
     fn ensure(&self, object: &Object) -> Result<(), HostError> {

@@ -12,7 +12,7 @@ use crate::blueprint::guest::Guest;
 use crate::blueprint::key::{ObjectKey, ObjectKind, domain_key};
 use crate::blueprint::object::{Claim, Domain, Object, Power};
 use crate::plan::release;
-use crate::plan::world::{Observed, Record, Recorded, Status};
+use crate::plan::world::{Differing, Imported, Observed, Record, Recorded, Status};
 use crate::value::ByteSize;
 
 /// What is done to an object.
@@ -65,6 +65,8 @@ pub enum Reason {
     Moved,
     /// Somebody asked for it to be made anew.
     Requested,
+    /// The spec says that it is a domain of others, by this name or UUID.
+    Imported(String),
 }
 
 /// One attribute that changes.
@@ -222,6 +224,7 @@ pub fn diff(want: Blueprint, made: Recorded, seen: &Observed) -> Difference {
             beside: beside.contains(&key),
             prevent_destroy: guarded.contains(&key),
             releases: gives_up.releases,
+            imported: import_of(&key, seen),
         };
         let follows = follows.or(gives_up.stuck);
         let mut change = change(key.clone(), want, made, seen_facts, follows, guest, asked);
@@ -339,6 +342,8 @@ struct Asked {
     prevent_destroy: bool,
     /// The volumes that it gives up before all else.
     releases: Vec<ObjectKey>,
+    /// The domain of others that it is, or is the disk of.
+    imported: Option<Imported>,
 }
 
 /// One row of the table. `follows` is what the object stands on, and what a change of that does to it: a domain is taken
@@ -368,13 +373,22 @@ fn change(
         (Some(_), Some(_), None) if intended => (Action::Create, Reason::Unfinished, Vec::new()),
         (Some(_), Some(_), None) => (Action::Create, Reason::Vanished, Vec::new()),
         (Some(object), made, Some(seen)) => {
-            let fields = fields(key.kind, object, made.as_ref(), seen, guest);
+            let mut fields = fields(key.kind, object, made.as_ref(), seen, guest);
+            if let Some(imported) = &asked.imported {
+                // Nobody has changed what was never ours.
+                fields.iter_mut().for_each(|field| field.drifted = false);
+                let is_domain = key.kind == ObjectKind::Domain;
+                fields.extend(imported.differing.iter().filter(|_| is_domain).map(beside_facts));
+            }
             let why = |otherwise| match made {
                 None => Reason::Found,
                 Some(_) if intended => Reason::Unfinished,
                 Some(_) => otherwise,
             };
-            if let Some((_, disk)) = follows {
+            if let Some(imported) = asked.imported {
+                // Also where nothing differs: the mark is set.
+                (Action::Update, Reason::Imported(imported.id), fields)
+            } else if let Some((_, disk)) = follows {
                 (Action::Replace, Reason::Follows(disk), fields)
             } else if fields.is_empty() {
                 match made {
@@ -439,6 +453,27 @@ fn change(
         fields,
     };
     Some(if unmanaged { change.defer() } else { change })
+}
+
+/// The domain of others that an object is to be, or whose disk.
+fn import_of(key: &ObjectKey, seen: &Observed) -> Option<Imported> {
+    match key.kind {
+        ObjectKind::Domain => seen.imports.get(key).cloned(),
+        ObjectKind::Disk => seen.imports.get(&ObjectKey::new(ObjectKind::Domain, key.id.clone())).cloned(),
+        _ => None,
+    }
+}
+
+/// In what a domain of others will differ as a server, where no fact tells it.
+fn beside_facts(Differing { field, there, here }: &Differing) -> FieldChange {
+    FieldChange {
+        name: Cow::Owned(field.clone()),
+        before: Some(there.clone()),
+        after: here.clone(),
+        drifted: false,
+        replaces: false,
+        disruption: Disruption::Reboot,
+    }
 }
 
 /// The attributes in which an object is to differ from what was made, or differs from what is there.
@@ -522,6 +557,8 @@ struct GuestChange {
     disks: Disruption,
     /// What it can be resized in as it runs, as names of facts.
     resizes: Vec<&'static str>,
+    /// Whether it runs as what others have defined.
+    is_foreign: bool,
 }
 
 impl GuestChange {
@@ -534,6 +571,7 @@ impl GuestChange {
             nics: notices(takes.nics),
             disks: notices(takes.disks),
             resizes: ["vcpus", "memory"].into_iter().filter(resizes).collect(),
+            is_foreign: guest.is_some_and(Guest::is_foreign),
         }
     }
 }
@@ -553,6 +591,12 @@ fn disruption(
             Some("on") if !is_ending(before) => Disruption::Live,
             _ => kind.disruption(name),
         },
+        // What others have started is not changed as it runs.
+        (ObjectKind::Domain, name)
+            if takes.is_foreign && !matches!(name, "depends_on" | "shutdown_timeout" | "imported") =>
+        {
+            Disruption::Reboot
+        }
         (ObjectKind::Domain, "definition") if takes.only_nics => takes.nics,
         (ObjectKind::Domain, name) if takes.resizes.contains(&name) => Disruption::Live,
         (ObjectKind::Domain, name) if name == "disks" || name.starts_with("disk.") => takes.disks,

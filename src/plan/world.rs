@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::address::Name;
+use crate::address::{Name, PortId};
 use crate::blueprint::facts::Facts;
 use crate::blueprint::guest::Guest;
 use crate::blueprint::key::{ObjectKey, ObjectKind, project_of_table};
 use crate::blueprint::object::{Claim, Object};
+use crate::value::Mac;
 
 /// How far the making of a recorded object got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,6 +110,28 @@ pub struct Overlay {
     pub target: String,
 }
 
+/// A domain of others that is to be taken over.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Imported {
+    /// The name or the UUID that the spec knows it by.
+    pub id: String,
+    /// The MAC addresses of its interfaces, by the ports that these are to be.
+    pub macs: BTreeMap<PortId, Mac>,
+    /// In what it differs from every server, as far as no fact tells that.
+    pub differing: Vec<Differing>,
+}
+
+/// What a domain of others is, and a server is not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Differing {
+    /// The field of the domain, as `devices/watchdog`.
+    pub field: String,
+    /// What it is there.
+    pub there: String,
+    /// What it is of a server; none where a server has no such thing.
+    pub here: Option<String>,
+}
+
 /// What a host holds, as its adapters see it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
@@ -119,6 +142,9 @@ pub struct Observed {
     pub guests: BTreeMap<ObjectKey, Guest>,
     /// What others have laid over the disks of our domains.
     pub overlays: BTreeMap<ObjectKey, Vec<Overlay>>,
+    /// The domains of others that are to be taken over, by the keys of those that they are to become. They are among the
+    /// objects, as if they carried our mark.
+    pub imports: BTreeMap<ObjectKey, Imported>,
     /// What is taken by things that do not carry our mark.
     pub foreign: BTreeSet<Claim>,
     /// The networks that the host is on by interfaces that do not carry our mark: interface, address and prefix length.

@@ -14,7 +14,7 @@ use crate::plan::diff::{Action, Change, FieldChange, Reason};
 use crate::plan::world::Recorded;
 use crate::report::json;
 use crate::report::located::Located;
-use crate::report::plan::{Counts, Verdict, by_resource, count, disruption_counts, verdict};
+use crate::report::plan::{Counts, Verdict, by_resource, count, disruption_counts, imported_from, verdict};
 use crate::report::topology::{Fate, PortView, ServerView, Topology};
 use crate::spec::Source;
 use crate::value::Mac;
@@ -43,18 +43,25 @@ struct Document<'p> {
     left_alone: &'p [ObjectKey],
 }
 
-/// How many resources are added, changed and removed, as in Terraform's `change_summary`.
+/// How many resources are imported, added, changed and removed, as in Terraform's `change_summary`.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct Summary {
+    #[serde(skip_serializing_if = "is_zero")]
+    import: usize,
     add: usize,
     change: usize,
     remove: usize,
 }
 
 impl From<Counts> for Summary {
-    fn from(Counts { add, change, destroy }: Counts) -> Self {
-        Self { add, change, remove: destroy }
+    fn from(Counts { import, add, change, destroy }: Counts) -> Self {
+        Self { import, add, change, remove: destroy }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// Which resource it is.
@@ -76,7 +83,7 @@ impl<'p> From<&'p Address> for Resource<'p> {
 struct ResourceChange<'p> {
     #[serde(flatten)]
     resource: Resource<'p>,
-    change: ChangeOf<Side<'p>>,
+    change: ChangeOf<'p, Side<'p>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     action_reason: Option<&'static str>,
     disruption: Disruption,
@@ -85,20 +92,29 @@ struct ResourceChange<'p> {
 }
 
 #[derive(Serialize)]
-struct ChangeOf<T> {
+struct ChangeOf<'p, T> {
     actions: &'static [&'static str],
     before: Option<T>,
     after: Option<T>,
     /// There is nothing that is known only after an apply; Terraform's tools look for it.
     after_unknown: BTreeMap<String, bool>,
     replace_paths: Vec<Vec<String>>,
+    /// The domain of others that it is made from, of a resource alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    importing: Option<Importing<'p>>,
+}
+
+/// What a resource is imported from.
+#[derive(Serialize)]
+struct Importing<'p> {
+    id: &'p str,
 }
 
 #[derive(Serialize)]
 struct ObjectChange<'p> {
     #[serde(flatten)]
     key: &'p ObjectKey,
-    change: ChangeOf<Facts>,
+    change: ChangeOf<'p, Facts>,
     reason: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     follows: Option<&'p ObjectKey>,
@@ -111,7 +127,7 @@ struct ObjectChange<'p> {
 struct ResourceDrift<'p> {
     #[serde(flatten)]
     resource: Resource<'p>,
-    change: ChangeOf<Side<'p>>,
+    change: ChangeOf<'p, Side<'p>>,
 }
 
 #[derive(Serialize)]
@@ -176,7 +192,7 @@ fn port_row<'p>((server, port): (Option<&'p ServerView>, &'p PortView)) -> PortR
 
 fn resource<'p>(address: &'p Address, changes: &[(usize, &'p Change)]) -> ResourceChange<'p> {
     let changes = || changes.iter().map(|(_, change)| *change);
-    let numbered: Vec<(usize, &Change)> = changes().enumerate().collect();
+    let numbered: Vec<(usize, &'p Change)> = changes().enumerate().collect();
     let verdict = verdict(&numbered);
     let objects: Vec<ObjectChange<'p>> = changes().map(object).collect();
     let replace_paths = objects.iter().flat_map(|object| {
@@ -191,6 +207,7 @@ fn resource<'p>(address: &'p Address, changes: &[(usize, &'p Change)]) -> Resour
             after: side(changes(), |change| change.want.as_ref().map(Object::facts)),
             after_unknown: BTreeMap::new(),
             replace_paths: replace_paths.collect(),
+            importing: imported_from(&numbered).map(|id| Importing { id }),
         },
         action_reason: action_reason(verdict, &numbered),
         disruption: changes().map(Change::cost).max().unwrap_or_default(),
@@ -209,6 +226,7 @@ fn object(change: &Change) -> ObjectChange<'_> {
             after: change.want.as_ref().map(Object::facts),
             after_unknown: BTreeMap::new(),
             replace_paths: replaced.map(|field| vec![field.name.to_string()]).collect(),
+            importing: None,
         },
         reason: match &change.reason {
             Reason::New => "new",
@@ -223,6 +241,7 @@ fn object(change: &Change) -> ObjectChange<'_> {
             Reason::Disowned => "disowned",
             Reason::Moved => "moved",
             Reason::Requested => "requested",
+            Reason::Imported(_) => "imported",
         },
         follows: match &change.reason {
             Reason::Follows(key) => Some(key),
@@ -292,6 +311,7 @@ fn drift<'p>(address: &'p Address, changes: &[(usize, &'p Change)]) -> Option<Re
         after,
         after_unknown: BTreeMap::new(),
         replace_paths: Vec::new(),
+        importing: None,
     };
     Some(ResourceDrift { resource: address.into(), change })
 }

@@ -10,9 +10,10 @@ use crate::blueprint::facts::Disruption;
 use crate::plan::Plan;
 use crate::plan::diff::{Action, Change};
 use crate::plan::world::Recorded;
+use crate::report::html::escape;
 use crate::report::plan::{
-    Attribute, Counts, Marks, attributes_of, by_resource, count, disruption_words, nothing, reason_within, title,
-    verdict,
+    Attribute, Marks, attributes_of, by_resource, count, disruption_words, nothing, reason_within, title, verdict,
+    words,
 };
 use crate::report::topology::{Fate, PortView, ServerView, Topology};
 use crate::report::{clean_line, diagnostics};
@@ -92,9 +93,9 @@ fn summary(plan: &Plan) -> String {
     let mut text = if plan.is_empty() {
         format!("### No changes\n\n{}\n", nothing(plan))
     } else {
-        let Counts { add, change, destroy } = count(&resources, |_| true);
+        let counts = count(&resources, |_| true);
         let disruption = disruption_words(&resources).unwrap_or_else(|| "none".into());
-        format!("### Plan: {add} to add, {change} to change, {destroy} to destroy\n\n**Disruption:** {disruption}.\n")
+        format!("### Plan: {counts}\n\n**Disruption:** {disruption}.\n")
     };
     let addresses = |disruption: Disruption| -> Vec<String> {
         let worst = |changes: &Vec<(usize, &Change)>| changes.iter().map(|(_, change)| change.cost()).max();
@@ -179,7 +180,7 @@ fn details(address: &Address, changes: &[(usize, &Change)], marks: Marks) -> Str
     }
     let verdict = verdict(changes);
     let symbol = crate::report::plan::symbol(verdict.action()).0;
-    fold(&format!("<code>{symbol}</code> <b>{address}</b> {}", verdict.words()), "diff", diff.trim_end())
+    fold(&format!("<code>{symbol}</code> <b>{address}</b> {}", escape(&words(changes))), "diff", diff.trim_end())
 }
 
 fn object(diff: &mut String, change: &Change, marks: Marks) {

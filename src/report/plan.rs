@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
+
+use std::path::Path;
 
 use anstyle::Style;
 
@@ -35,6 +37,8 @@ pub enum Verdict {
     Disown,
     /// It is there, and is recorded.
     Record,
+    /// It is what others made, and is taken over.
+    Import,
 }
 
 impl Verdict {
@@ -48,6 +52,7 @@ impl Verdict {
             Self::Forget => "is gone and will be forgotten",
             Self::Disown => "will be forgotten, and stays as it is",
             Self::Record => "is there and will be recorded",
+            Self::Import => "will be imported",
         }
     }
 
@@ -55,7 +60,7 @@ impl Verdict {
     pub const fn action(self) -> Action {
         match self {
             Self::Create => Action::Create,
-            Self::Update => Action::Update,
+            Self::Update | Self::Import => Action::Update,
             Self::Replace => Action::Replace,
             Self::Delete => Action::Delete,
             Self::Forget => Action::Forget,
@@ -65,15 +70,55 @@ impl Verdict {
     }
 }
 
-/// How many resources are added, changed and destroyed. A replacement counts as both added and destroyed.
+/// How many resources are imported, added, changed and destroyed. A replacement counts as both added and destroyed, and an
+/// import also as changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
+    /// Taken over from others.
+    pub import: usize,
     /// Made.
     pub add: usize,
     /// Changed where they stand.
     pub change: usize,
     /// Taken away.
     pub destroy: usize,
+}
+
+impl fmt::Display for Counts {
+    /// `2 to add, 1 to change, 0 to destroy`, with imports where there are any, as Terraform has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { import, add, change, destroy } = self;
+        if *import > 0 {
+            write!(f, "{import} to import, ")?;
+        }
+        write!(f, "{add} to add, {change} to change, {destroy} to destroy")
+    }
+}
+
+impl Counts {
+    /// The same of what was done: `2 added, 1 changed, 0 destroyed`.
+    pub fn done(self) -> String {
+        let Self { import, add, change, destroy } = self;
+        let imported = if import > 0 { format!("{import} imported, ") } else { String::new() };
+        format!("{imported}{add} added, {change} changed, {destroy} destroyed")
+    }
+}
+
+/// The domain of others that a resource is made from, by its name or UUID.
+pub(super) fn imported_from<'p>(changes: &[(usize, &'p Change)]) -> Option<&'p str> {
+    changes.iter().find_map(|(_, change)| match &change.reason {
+        Reason::Imported(id) => Some(id.as_str()),
+        _ => None,
+    })
+}
+
+/// What becomes of a resource, as people read it behind its address.
+pub(super) fn words(changes: &[(usize, &Change)]) -> String {
+    let words = verdict(changes).words();
+    match imported_from(changes) {
+        Some(id) => format!("{words} from \"{}\"", clean_line(id)),
+        None => words.to_owned(),
+    }
 }
 
 /// The changes of each resource with their numbers in the plan, in the order of addresses.
@@ -89,6 +134,9 @@ pub(super) fn by_resource(plan: &Plan) -> Resources<'_> {
 
 pub(super) fn verdict(changes: &[(usize, &Change)]) -> Verdict {
     let all = |test: fn(&Change) -> bool| changes.iter().all(|(_, change)| test(change));
+    if imported_from(changes).is_some() {
+        return Verdict::Import;
+    }
     if all(|change| {
         change.action == Action::Create && matches!(change.reason, Reason::New | Reason::Unfinished | Reason::Moved)
     }) {
@@ -112,7 +160,7 @@ pub(super) fn verdict(changes: &[(usize, &Change)]) -> Verdict {
 pub fn verdicts(plan: &Plan) -> BTreeMap<&Address, &'static str> {
     let word = |changes: &Vec<(usize, &Change)>| match verdict(changes) {
         Verdict::Create | Verdict::Record => "create",
-        Verdict::Update => "update",
+        Verdict::Update | Verdict::Import => "update",
         Verdict::Replace => "replace",
         Verdict::Delete | Verdict::Forget | Verdict::Disown => "delete",
     };
@@ -121,8 +169,7 @@ pub fn verdicts(plan: &Plan) -> BTreeMap<&Address, &'static str> {
 
 /// What a plan does, in a line: `2 to add, 1 to change, 0 to destroy`.
 pub fn summary(plan: &Plan) -> String {
-    let Counts { add, change, destroy } = count(&by_resource(plan), |_| true);
-    format!("{add} to add, {change} to change, {destroy} to destroy")
+    count(&by_resource(plan), |_| true).to_string()
 }
 
 /// Whether what is made anew is the resource itself: a server goes on with a further disk that is another.
@@ -146,6 +193,10 @@ pub(super) fn count(resources: &Resources<'_>, counts_in: impl Fn(usize) -> bool
         match verdict(changes) {
             Verdict::Create => counts.add += 1,
             Verdict::Update => counts.change += 1,
+            Verdict::Import => {
+                counts.import += 1;
+                counts.change += 1;
+            }
             Verdict::Delete => counts.destroy += 1,
             Verdict::Replace => {
                 counts.add += 1;
@@ -179,7 +230,7 @@ pub fn render_within(plan: &Plan, most: Option<Disruption>) -> String {
     }
     let resources = by_resource(plan);
     for (address, changes) in &resources {
-        let words = verdict(changes).words();
+        let words = words(changes);
         // Writing to a string cannot fail, here and below.
         let _ = write!(text, "\n  {BOLD}# {address}{BOLD:#} {words}\n");
         for (_, change) in changes {
@@ -394,6 +445,15 @@ fn goes_to_trash(change: &Change) -> bool {
     is_taken_away && object.is_some_and(Object::is_worth_keeping)
 }
 
+/// The file of an imported disk that a server has no more.
+fn stays(change: &Change) -> Option<&Path> {
+    let is_left = matches!(change.action, Action::Delete | Action::Replace | Action::CreateThenDelete);
+    match change.made.as_ref().map(|made| &made.object) {
+        Some(Object::Disk(disk)) if disk.imported && is_left => Some(&disk.path),
+        _ => None,
+    }
+}
+
 /// The kind of the object, and its own name where that says more than the address it stands under.
 pub fn title(change: &Change) -> String {
     object_title(&change.key, change.want.as_ref().or(change.made.as_ref().map(|made| &made.object)))
@@ -511,6 +571,10 @@ pub(super) struct Marks {
 /// Why a change is made and what a guest notices, with its marks.
 pub(super) fn reason_within(change: &Change, Marks { most, trash }: Marks) -> String {
     let mut why = reason(change);
+    if let Some(file) = stays(change) {
+        let stays = format!("its file stays: {}", clean_line(&file.display().to_string()));
+        why = if why.is_empty() { stays } else { format!("{why}, {stays}") };
+    }
     if let Some(seconds) = trash.filter(|_| goes_to_trash(change)) {
         let kept = format!("into the trash for {}", span(seconds));
         why = if why.is_empty() { kept } else { format!("{why}, {kept}") };
@@ -533,6 +597,7 @@ fn reason(change: &Change) -> String {
         (Reason::Vanished, _) => "vanished from the host".into(),
         (Reason::Unfinished, _) => "begun by a run that did not end".into(),
         (Reason::Drifted, _) => "changed on the host".into(),
+        (Reason::Imported(id), _) => format!("imported from \"{}\"", clean_line(id)),
         (Reason::Follows(key), Action::Update) => format!("{key} is taken out meanwhile"),
         (Reason::Follows(key), _) => format!("taken down while its {} is changed", key.kind),
     };

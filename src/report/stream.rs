@@ -191,8 +191,7 @@ pub fn planned(plan: &Plan) {
         say(Level::Info, "planned_change", &format!("{address}: Plan to {action}"), Planned { change });
     }
     let counts = count(&resources, |_| true);
-    let Counts { add, change, destroy } = counts;
-    summary(&format!("Plan: {add} to add, {change} to change, {destroy} to destroy."), counts, "plan");
+    summary(&format!("Plan: {counts}."), counts, "plan");
 }
 
 /// Says how much was done, or is to be, by what was asked for: `plan`, `apply` or `destroy`.
@@ -205,6 +204,7 @@ const fn word(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Create => "create",
         Verdict::Update => "update",
+        Verdict::Import => "import",
         Verdict::Replace => "replace",
         Verdict::Delete => "delete",
         Verdict::Forget | Verdict::Disown => "forget",

@@ -77,6 +77,8 @@ impl Lab {
             image: "debian".parse().expect("a name"),
             server: server.parse().expect("a name"),
             path: self.layout.disk(server),
+            format: DiskFormat::Qcow2,
+            imported: false,
             base: base.map(|base| BaseRef {
                 id: base.id.clone(),
                 path: base.path.clone(),

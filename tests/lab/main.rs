@@ -37,6 +37,7 @@ mod rebuild;
 mod recycle;
 mod saved;
 mod seeds;
+mod takeover;
 mod traces;
 mod verbs;
 mod watch;

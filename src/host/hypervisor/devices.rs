@@ -40,6 +40,9 @@ pub(super) fn change(domain: &Domain, wanted: &object::Domain) -> Result<Vec<Str
     let mut live = read(domain, 0).map_err(look)?;
     let nics = wanted.nic_facts();
     let has = guest(&live);
+    if has.is_foreign() {
+        return Ok(live.taps);
+    }
     if state == State::On {
         resize(domain, wanted, &has)?;
     }

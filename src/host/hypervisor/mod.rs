@@ -5,6 +5,7 @@
 //! - `power`: starting, shutting down, forcing off.
 //! - `overlays`: snapshots over our disks.
 //! - `foreign`: looking at a domain of others.
+//! - `import`: taking one over.
 //! - `guest`: what people do to one guest by hand.
 //! - here: what is there, making it what it is to be, and taking it away.
 //!
@@ -14,6 +15,7 @@ mod connection;
 mod devices;
 mod foreign;
 mod guest;
+mod import;
 mod overlays;
 mod power;
 
@@ -372,11 +374,14 @@ impl Hypervisor {
         match found(connect.lookup_domain_by_uuid(wanted.uuid)).map_err(look)? {
             Some(domain) => {
                 let read = read(&domain, sys::VIR_DOMAIN_XML_INACTIVE).map_err(look)?;
-                let Some(marked) = read.marked.filter(|marked| self.is_ours(marked, wanted.server.as_str())) else {
-                    return Err(not_ours(&format!("domain {}", wanted.uuid)));
-                };
-                if domain.is_persistent().map_err(look)? && agrees(wanted, &marked.facts, |_| true) {
-                    return Ok(domain);
+                match read.marked {
+                    Some(marked) if self.is_ours(&marked, wanted.server.as_str()) => {
+                        if domain.is_persistent().map_err(look)? && agrees(wanted, &marked.facts, |_| true) {
+                            return Ok(domain);
+                        }
+                    }
+                    None if wanted.imported => self.claim(&domain, wanted)?,
+                    _ => return Err(not_ours(&format!("domain {}", wanted.uuid))),
                 }
             }
             None if found(connect.lookup_domain_by_name(name)).map_err(look)?.is_some() => {

@@ -9,6 +9,7 @@ use crate::blueprint::Layout;
 use crate::blueprint::object::DiskFormat;
 use crate::host::domain_xml::Read;
 use crate::host::files;
+use crate::host::images::imported::Imported;
 use crate::host::qcow2::Header;
 use crate::plan::world::Overlay;
 
@@ -18,11 +19,15 @@ const MAX_CHAIN: usize = 200;
 /// What lies over the disks of ours that a domain has by these readings of its XML. One that carries no mark has none.
 pub(super) fn overlays<'a>(layout: &Layout, reads: impl Iterator<Item = &'a Read>) -> Vec<Overlay> {
     let mut overlays: Vec<Overlay> = Vec::new();
-    for (target, file) in reads.flat_map(disks) {
-        if overlays.iter().all(|known| known.file != file)
-            && let Some(disk) = disk_under(layout, &file)
-        {
-            overlays.push(Overlay { file, disk, target });
+    for read in reads {
+        let imported = read.marked.as_ref().and_then(|marked| Imported::of(layout, marked.server.as_str()));
+        let imported = imported.as_ref().map(|disk| disk.path.as_path());
+        for (target, file) in disks(read) {
+            if overlays.iter().all(|known| known.file != file)
+                && let Some(disk) = disk_under(layout, imported, &file)
+            {
+                overlays.push(Overlay { file, disk, target });
+            }
         }
     }
     overlays
@@ -44,8 +49,10 @@ fn disks(read: &Read) -> Vec<(String, PathBuf)> {
 }
 
 /// The disk of ours that a file lies over.
-fn disk_under(layout: &Layout, file: &Path) -> Option<PathBuf> {
-    let is_disk = |path: &Path| [layout.instances(), layout.volumes()].iter().any(|ours| path.starts_with(ours));
+fn disk_under(layout: &Layout, imported: Option<&Path>, file: &Path) -> Option<PathBuf> {
+    let is_disk = |path: &Path| {
+        [layout.instances(), layout.volumes()].iter().any(|ours| path.starts_with(ours)) || Some(path) == imported
+    };
     let mut path = file.to_owned();
     let mut lowest = None;
     for _ in 0..MAX_CHAIN {

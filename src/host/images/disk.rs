@@ -9,6 +9,7 @@ use std::process::Command;
 
 use crate::address::Name;
 use crate::blueprint::Layout;
+use crate::blueprint::layout::IMPORTED;
 use crate::blueprint::object::{BaseRef, BaseRole, Disk, DiskFormat};
 use crate::host::images::base::{Lock, Place, note_use};
 use crate::host::images::trash::Trashed;
@@ -50,8 +51,10 @@ impl Images {
     /// # Errors
     /// As [`Self::ensure_disk`], and those of `grow`.
     pub fn ensure_disk_under(&self, disk: &Disk, grow: &Grow<'_>) -> Result<(), HostError> {
-        let generation = Layout::disk_generation(&disk.path);
-        if generation.is_none_or(|it| self.layout.disk_of(disk.server.as_str(), it) != disk.path) {
+        if disk.imported {
+            return self.ensure_imported(disk, grow);
+        }
+        if self.layout.generation_of(disk.server.as_str(), &disk.path).is_none() {
             return Err(HostError::refused(format!(
                 "`{}` is not the disk of `server.{}`",
                 disk.path.display(),
@@ -116,7 +119,9 @@ impl Images {
         self.remove_disks(&server, &self.root_disks(&server)?, keep)?;
         for name in names_in(&directory)? {
             // What the firmware keeps of the disk; the log, and those that virtlogd rotated away.
-            let is_ours = [&b"nvram-"[..], b"console.log"].iter().any(|ours| name.as_bytes().starts_with(ours));
+            let is_ours = [&b"nvram-"[..], b"console.log", IMPORTED.as_bytes()]
+                .iter()
+                .any(|ours| name.as_bytes().starts_with(ours));
             if is_ours || is_disk(&name) {
                 files::remove(&directory.join(name)).map_err(failed)?;
             }

@@ -13,6 +13,7 @@
 //! | `content.rs` | what may be a disk image at all |
 //! | `cache.rs` | what is in the cache, who uses it, and what can go |
 //! | `disk.rs` | a server's root disk: a qcow2 overlay over a base |
+//! | `imported.rs` | root disks that are files of others |
 //! | `volume.rs` | disks beside root disks |
 //! | `trash.rs` | disks that were taken away, and can be put back |
 //! | `web.rs` | what a web server may do, and which of its failures may pass |
@@ -36,6 +37,7 @@ mod disk;
 mod fetch;
 mod foreign;
 mod hash;
+pub mod imported;
 mod packing;
 mod prepare;
 mod seed;
@@ -114,6 +116,9 @@ impl Images {
             if let Some(seen) = self.seed_facts(&server)? {
                 into.objects.insert(seed_key(&server), seen);
             }
+        }
+        for server in self.servers()? {
+            into.objects.extend(self.imported_facts(&server).map(|seen| (disk_key(&server), seen)));
         }
         for (server, path) in self.disks()? {
             let mut disk = facts([("path", path.display().to_string())]);

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::address::{InvalidName, Name, ResourceKind, VolumeId};
 use crate::blueprint::Layout;
 use crate::blueprint::object::DiskFormat;
+use crate::host::images::imported::Imported;
 use crate::host::images::{Images, header, names_in};
 use crate::host::{HostError, Keep, Why, files};
 use crate::value::{ByteSize, unix_now};
@@ -250,6 +251,12 @@ impl Images {
                     "take `{place}` out of the spec and apply, or put it elsewhere: `--as volume.NAME`"
                 )));
             }
+        }
+        if let Trashed::Root(server) = place
+            && let Some(imported) = Imported::of(&self.layout, server.as_str())
+        {
+            let why = format!("it has the one that was imported with it, `{}`", imported.path.display());
+            return Err(HostError::new(deed(), why).help("put it elsewhere: `--as volume.NAME`"));
         }
         match place {
             Trashed::Root(server) => files::make_instance_dir(&self.layout, server.as_str())?,

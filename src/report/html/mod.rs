@@ -19,7 +19,7 @@ use crate::plan::world::Recorded;
 pub(in crate::report) use crate::report::html::picture::CHARACTER;
 use crate::report::plan::{
     Attribute, Counts, Marks, Resources, Verdict, attributes_of, by_resource, count, disruption_counts, nothing,
-    reason_within, symbol, title, verdict,
+    reason_within, symbol, title, verdict, words,
 };
 use crate::report::topology::{Fate, PortView, ServerView, Sums, Topology};
 use crate::report::{clean, diagnostics};
@@ -36,10 +36,9 @@ const UNFOLDED: usize = 8;
 pub fn render(plan: &Plan, recorded: &Recorded, source: &Source, project: &Name, most: Option<Disruption>) -> String {
     let resources = by_resource(plan);
     let topology = Topology::new(plan, recorded);
-    let Counts { add, change, destroy } = count(&resources, |_| true);
     let headline = match plan.is_empty() {
         true => format!("No changes. {}", nothing(plan)),
-        false => format!("{add} to add, {change} to change, {destroy} to destroy"),
+        false => count(&resources, |_| true).to_string(),
     };
     let mut page = String::new();
     // Writing to a string cannot fail, here and below.
@@ -114,7 +113,10 @@ fn class_of(disruption: Disruption) -> &'static str {
 fn tiles(page: &mut String, plan: &Plan, resources: &Resources<'_>, topology: &Topology) {
     if !plan.is_empty() {
         page.push_str("<ul class=\"tiles\">\n");
-        let Counts { add, change, destroy } = count(resources, |_| true);
+        let Counts { import, add, change, destroy } = count(resources, |_| true);
+        if import > 0 {
+            let _ = writeln!(page, "<li class=\"add\"><b>{import}</b> to import</li>");
+        }
         for (class, number, word) in
             [("add", add, "to add"), ("change", change, "to change"), ("remove", destroy, "to destroy")]
         {
@@ -229,7 +231,7 @@ fn changes(page: &mut String, resources: &Resources<'_>, marks: Marks) {
         let symbol = symbol(verdict.action()).0;
         let word = match verdict {
             Verdict::Create => "create",
-            Verdict::Update => "change",
+            Verdict::Update | Verdict::Import => "change",
             Verdict::Replace => "replace",
             Verdict::Delete => "destroy",
             Verdict::Forget | Verdict::Disown => "forget",
@@ -265,7 +267,7 @@ fn resource(page: &mut String, address: &Address, changes: &[(usize, &Change)], 
         "<details class=\"resource {}\" id=\"{address}\" data-verdict=\"{symbol}\"{open}>\n<summary><span class=\"symbol\">\
          {symbol}</span> <b>{address}</b> {}{chip}</summary>\n<div>",
         class(verdict.action()),
-        verdict.words(),
+        escape(&words(changes)),
     );
     for (_, change) in changes {
         object(page, change, marks);
