@@ -16,16 +16,19 @@ use novella::address::{Address, ResourceKind};
 use novella::apply;
 use novella::blueprint::HostFacts;
 use novella::blueprint::facts::Disruption;
+use novella::blueprint::hardware::Hardware;
 use novella::blueprint::key::{ObjectKey, ObjectKind, base_key};
-use novella::blueprint::object::{Claim, Object, Power};
+use novella::blueprint::object::{Attachment, Claim, DiskFormat, Domain, Nic, Object, Power, VirtType};
 use novella::host::sim::{Fuse, SimHost, When};
 use novella::host::{Host, HostError, Keep};
 use novella::plan::diff::{Action, Reason};
 use novella::plan::world::{Observed, Record, Recorded};
 use novella::plan::{Deed, Plan, Scope};
+use novella::reconcile::{self, PlanError};
 use novella::report;
 use novella::store::memory::MemoryStore;
 use novella::store::{Store, StoreError};
+use novella::value::{ByteSize, Mac};
 
 /// A host and a store on one fuse.
 struct Fused<'a, T: ?Sized>(&'a T, Arc<Fuse>);
@@ -86,6 +89,8 @@ enum Change {
     Destroy,
     /// The last run is asked to make this server anew.
     Replace(&'static str),
+    /// Others define a domain, which runs or does not.
+    Define(bool),
 }
 
 const RENAME: [(&str, &str); 3] = [
@@ -757,9 +762,87 @@ fn cases_of_disks() -> Vec<(&'static str, Vec<Change>)> {
     ]
 }
 
+/// A domain of others.
+fn old() -> Domain {
+    let nic = |number: u8| Nic {
+        network: "old".parse().expect("a name"),
+        port: None,
+        bridge: "br-old".into(),
+        tap: format!("vnet{number}"),
+        mac: Mac([0x52, 0x54, 0, 0, 0, number]),
+        mtu: 1500,
+        unplugged: false,
+    };
+    Domain {
+        server: "old".parse().expect("a name"),
+        project: "others".parse().expect("a name"),
+        name: "old-web".into(),
+        uuid: "6ba7b810-9dad-51d1-80b4-00c04fd430c8".parse().expect("a UUID"),
+        imported: false,
+        virt_type: VirtType::Kvm,
+        vcpus: 2,
+        max_vcpus: None,
+        memory: ByteSize::mib(96),
+        max_memory: None,
+        hardware: Hardware::default(),
+        disk: "/images/old.img".into(),
+        disk_format: DiskFormat::Raw,
+        base: None,
+        root_disk: Attachment::default(),
+        disks: Vec::new(),
+        nics: vec![nic(1), nic(2)],
+        boot: None,
+        seed: None,
+        console_log: "/var/log/old".into(),
+        power: Power::On,
+        depends_on: Vec::new(),
+        shutdown_timeout: 60,
+    }
+}
+
+const IMPORT: (&str, &str) = (
+    "[server.db]",
+    "[server.taken]\nimage = \"debian\"\nflavor = \"half\"\nnetworks = [\"private\", \"closed\"]\n[flavor.half]\nram = \"128 MiB\"\n\
+     disk = \"512 MiB\"\n[[import]]\nto = \"server.taken\"\nid = \"old-web\"\n[server.db]",
+);
+
+const NO_IMPORT: (&str, &str) = ("[[import]]\nto = \"server.taken\"\nid = \"old-web\"\n", "");
+
+fn cases_of_imports() -> Vec<(&'static str, Vec<Change>)> {
+    use Change::{Define, Destroy, Edit, Lose, LoseState, Replace};
+    use ObjectKind::Domain;
+    const TAKEN: (&str, &str) =
+        ("[server.taken]\nimage = \"debian\"\nflavor = \"half\"\nnetworks = [\"private\", \"closed\"]\n", "");
+    const OTHER: (&str, &str) = ("[server.taken]\nimage = \"debian\"", "[server.taken]\nimage = \"tiny\"");
+    const BESIDE: (&str, &str) = ("[server.taken]", "[server.taken]\nlifecycle = { create_before_destroy = true }");
+    const LARGER: (&str, &str) = ("disk = \"512 MiB\"", "disk = \"2 GiB\"");
+    vec![
+        ("a domain is taken over that is off", vec![Define(false), Edit(&[IMPORT])]),
+        ("a domain is taken over that runs", vec![Define(true), Edit(&[IMPORT])]),
+        ("a domain is taken over, and its disk grows", vec![Define(false), Edit(&[IMPORT, LARGER])]),
+        ("what was taken over grows", vec![Define(true), Edit(&[IMPORT]), Edit(&[LARGER])]),
+        ("what was taken over loses its block", vec![Define(true), Edit(&[IMPORT]), Edit(&[NO_IMPORT])]),
+        ("what was taken over goes", vec![Define(true), Edit(&[IMPORT]), Edit(&[NO_IMPORT, TAKEN])]),
+        ("what was taken over is destroyed", vec![Define(true), Edit(&[IMPORT]), Edit(&[]), Destroy]),
+        ("what was taken over gets another image", vec![Define(true), Edit(&[IMPORT]), Edit(&[OTHER])]),
+        ("what was taken over gets another image beside", vec![Define(true), Edit(&[IMPORT]), Edit(&[OTHER, BESIDE])]),
+        ("what was taken over is made anew", vec![Define(true), Edit(&[IMPORT]), Edit(&[]), Replace("taken")]),
+        ("what was taken over, with the state lost", vec![Define(false), Edit(&[IMPORT]), Edit(&[]), LoseState]),
+        (
+            "what was taken over, with the state and the block lost",
+            vec![Define(false), Edit(&[IMPORT]), Edit(&[NO_IMPORT]), LoseState],
+        ),
+        ("what was taken over vanishes", vec![Define(true), Edit(&[IMPORT]), Edit(&[]), Lose(Domain, "taken")]),
+    ]
+}
+
 /// All cases, each with the spec that it begins with.
 fn all_cases() -> Vec<(&'static str, String, Vec<Change>)> {
-    let base = cases().into_iter().chain(cases_of_lifecycle()).map(|(case, changes)| (case, BASE.to_owned(), changes));
+    let base = cases()
+        .into_iter()
+        .chain(cases_of_lifecycle())
+        .chain(cases_of_imports())
+        .map(|(case, changes)| (case, BASE.to_owned(), changes));
     let ports = cases_of_ports().into_iter().map(|(case, changes)| (case, format!("{BASE}{PORTS}"), changes));
     // Without other servers, for the sake of time.
     let alone = BASE.split("[server.web]").next().expect("a beginning");
@@ -800,6 +883,7 @@ fn prepare(spec: &str, changes: &[Change], twice: bool) -> (SimHost, MemoryStore
             Change::LoseState => store = MemoryStore::default(),
             Change::Destroy => text.clear(),
             Change::Replace(_) => {}
+            Change::Define(on) => host.define(old(), ByteSize::mib(512), *on),
         }
     }
     (host, store, text)
@@ -827,6 +911,81 @@ fn assert_settled(case: &str, text: &str, host: &SimHost, store: &MemoryStore) {
     let is_kept = |key: &ObjectKey| key.kind == ObjectKind::Base && !made.contains(key);
     let there: Vec<ObjectKey> = host.objects().into_keys().filter(|key| !is_kept(key)).collect();
     assert_eq!(made, there, "{case}: what is recorded is not what is there");
+}
+
+/// Wherever it is cut off, what others defined keeps what it is, and its disk is where it was.
+#[test]
+fn what_is_taken_over_stays_what_it_is_wherever_the_run_is_cut_off() {
+    let text = BASE.replace(IMPORT.0, IMPORT.1);
+    let key = ObjectKey::new(ObjectKind::Domain, "taken");
+    for (on, defers) in [(false, false), (true, false), (true, true)] {
+        for when in [When::Before, When::After] {
+            for deed in 0.. {
+                let (host, store) = (SimHost::new(), MemoryStore::default());
+                host.define(old(), ByteSize::mib(512), on);
+                let fuse = Fuse::new(deed, when);
+                let first = plan(&text, store.snapshot(), &host);
+                let change = first.changes.iter().find(|change| change.key == key).expect("an import");
+                let cost = if on { Disruption::Reboot } else { Disruption::None };
+                assert_eq!((&change.reason, change.cost()), (&Reason::Imported("old-web".into()), cost));
+                let first = if defers { first.defer_reboots() } else { first };
+                let fused_host = Fused::<dyn Host>(&host, Arc::clone(&fuse));
+                walk(&first, &fused_host, &Fused::<dyn Store>(&store, Arc::clone(&fuse)), 1);
+                let second = plan(&text, store.snapshot(), &host);
+                let second = if defers { second.defer_reboots() } else { second };
+                assert!(walk(&second, &host, &store, 1).is_complete());
+                assert_settled(&format!("{on} {defers}, cut {when:?} deed {deed}"), &text, &host, &store);
+                let Object::Domain(is) = host.objects()[&key].clone() else { panic!("a domain") };
+                let macs = |domain: &Domain| domain.nics.iter().map(|nic| nic.mac).collect::<Vec<Mac>>();
+                let (was, kept) = (old(), |it: &Domain| (it.name.clone(), it.uuid, it.disk.clone(), macs(it)));
+                assert_eq!(kept(&is), kept(&was));
+                assert_eq!(host.files(), [(was.disk, ByteSize::mib(512))].into());
+                assert_eq!(host.boots("taken"), u32::from(!defers), "{on} {defers}, cut {when:?} deed {deed}");
+                let waiting = plan(&text, store.snapshot(), &host).waiting;
+                assert_eq!(waiting.len(), usize::from(defers), "{waiting:?}");
+                if !fuse.has_blown() {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_was_taken_over_leaves_its_disk_where_it_is() {
+    for (spec, replace) in
+        [("", None), (BASE, None), (&BASE.replace(IMPORT.0, IMPORT.1), Some("server.taken".to_owned()))]
+    {
+        let (host, store) = (SimHost::new(), MemoryStore::default());
+        host.define(old(), ByteSize::mib(512), true);
+        converge(&BASE.replace(IMPORT.0, IMPORT.1), &host, &store);
+        match replace {
+            Some(server) => {
+                let plan = plan_anew(spec, &[server], false, store.snapshot(), &host);
+                assert!(walk(&plan, &host, &store, 1).is_complete());
+                assert_settled("made anew", spec, &host, &store);
+                assert!(disk_of(&host, "taken").starts_with("/data"));
+            }
+            None => drop(converge(spec, &host, &store)),
+        }
+        assert_eq!(host.files(), [(old().disk, ByteSize::mib(512))].into());
+        assert!(!host.trash().iter().any(|object| object.address().name.as_str() == "taken"), "{:?}", host.trash());
+    }
+}
+
+#[test]
+fn an_imported_disk_that_is_gone_is_not_made_anew_by_itself() {
+    let (host, store) = (SimHost::new(), MemoryStore::default());
+    host.define(old(), ByteSize::mib(512), false);
+    let text = BASE.replace(IMPORT.0, IMPORT.1);
+    converge(&text, &host, &store);
+    assert!(host.lose_file(&old().disk));
+    let desired = common::desired(&text);
+    let Err(PlanError::Spec(problems)) = reconcile::plan(&desired, store.snapshot(), &host) else { panic!("a plan") };
+    assert_eq!(problems[0].code.as_deref(), Some("imported-disk-gone"), "{problems:?}");
+    let plan = plan_anew(&text, &["server.taken".into()], false, store.snapshot(), &host);
+    assert!(walk(&plan, &host, &store, 1).is_complete());
+    assert_settled("made anew", &text, &host, &store);
 }
 
 #[test]

@@ -29,6 +29,8 @@ pub struct Import {
     pub id: String,
     /// The interfaces of the server, in their order.
     pub nics: Vec<ImportedNic>,
+    /// Whether it was begun to be taken over: where there is no such domain then, it is to be made anew.
+    pub begun: bool,
     /// What starts the machine.
     pub firmware: Firmware,
     /// How long it may take to shut down, in seconds.
@@ -51,7 +53,7 @@ pub struct ImportedNic {
 }
 
 impl Import {
-    fn new(desired: &Desired, server: &Server, import: &carried::Import) -> Self {
+    fn new(desired: &Desired, server: &Server, import: &carried::Import, begun: bool) -> Self {
         let ports = server.ports.iter().filter_map(|id| desired.ports.get(id));
         let nic = |port: &crate::desired::Port| ImportedNic {
             port: port.id.clone(),
@@ -64,6 +66,7 @@ impl Import {
             server: server.name.clone(),
             id: import.id.clone(),
             nics: ports.map(nic).collect(),
+            begun,
             firmware: desired.images.get(&server.image).map(|image| image.firmware).unwrap_or_default(),
             shutdown_timeout: server.shutdown_timeout,
             has_max_vcpus: flavor.is_some_and(|flavor| flavor.max_vcpus.is_some()),
@@ -82,13 +85,12 @@ impl Import {
 
 /// The domains that are to be taken over yet: of these servers nothing is recorded, or only that it was begun.
 pub fn pending<'d>(desired: &'d Desired, recorded: &Recorded) -> Vec<(&'d carried::Import, Import)> {
-    let is_made = |server: &Name| {
-        recorded.records.get(&domain_key(server)).is_some_and(|record| record.status == Status::Present)
-    };
-    let imports = desired.carried.imports.iter().filter(|import| !is_made(&import.server));
-    imports
-        .filter_map(|import| Some((import, Import::new(desired, desired.servers.get(&import.server)?, import))))
-        .collect()
+    let imports = desired.carried.imports.iter().filter_map(|import| {
+        let status = recorded.records.get(&domain_key(&import.server)).map(|record| record.status);
+        let server = desired.servers.get(&import.server).filter(|_| status != Some(Status::Present))?;
+        Some((import, Import::new(desired, server, import, status.is_some())))
+    });
+    imports.collect()
 }
 
 /// The MAC addresses of domains that are to be taken over, as host entries that have no addresses yet.

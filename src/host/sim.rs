@@ -686,6 +686,7 @@ impl Host for SimHost {
             return match known {
                 Some(ours) if ours.server == import.server => Ok(()),
                 Some(ours) => refused(format!("domain `{id}` is novella's already: `server.{}`", ours.server)),
+                None if import.begun => Ok(()),
                 None => refused(format!("there is no domain `{id}`")),
             };
         };

@@ -53,6 +53,9 @@ impl Hypervisor {
         let look = |error: Error| failed(format!("cannot look at domain `{id}`"), error);
         let unfit = |Unfit { why, help }| refused(id, &why, help);
         let Some(domain) = domain(connect, id).map_err(look)? else {
+            if import.begun {
+                return Ok(None);
+            }
             let help =
                 "`virsh list --all` shows what there is; where it was taken over and is gone since, take the block out";
             return Err(HostError::refused(format!("there is no domain `{id}`")).code(NOT_IMPORTABLE).help(help));
