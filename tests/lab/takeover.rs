@@ -8,7 +8,7 @@ use crate::read;
 
 const AT: &str = "10.20.0.50";
 const MAC: &str = "52:54:00:0a:0b:0c";
-const DISK: &str = "/var/lib/old/old.img";
+const DISK: &str = "/run/old/old.img";
 
 /// A domain with the system of a guest, off, in place of the one that is there.
 fn foreign(lab: &Lab, disk_format: &str, more: &str) {
@@ -28,7 +28,7 @@ fn foreign(lab: &Lab, disk_format: &str, more: &str) {
     );
     lab.sh(&format!(
         "virsh -q destroy old-web 2>/dev/null; virsh -q undefine old-web --snapshots-metadata --managed-save 2>/dev/null
-         mkdir -p /var/lib/old && chmod 755 /var/lib/old
+         mkdir -p /run/old && chmod 755 /run/old
          qemu-img convert -f qcow2 -O {disk_format} {guest}/disk.qcow2 {DISK}
          ip link show br-old >/dev/null 2>&1 || {{ ip link add br-old type bridge && ip link set br-old up; }}
          echo \"{xml}\" >/run/old.xml && virsh -q define /run/old.xml"
@@ -81,7 +81,7 @@ fn a_domain_that_is_off_is_taken_over_as_it_is() {
     let before = identity(&lab);
     let uuid = lab.sh("virsh -q domuuid old-web");
     lab.spec(&[spec("small", ""), block(uuid.trim())].concat());
-    let look = "virsh -q dumpxml old-web; virsh -q dominfo old-web | grep Autostart; sha256sum /var/lib/old/old.img";
+    let look = "virsh -q dumpxml old-web; virsh -q dominfo old-web | grep Autostart; sha256sum /run/old/old.img";
     let untouched = lab.sh(look);
     let plan = lab.novella(&["plan"]).success().out;
     note(&plan);
@@ -237,9 +237,9 @@ fn a_takeover_that_is_killed_is_finished_by_the_next() {
 #[test]
 fn what_would_lose_something_is_refused_at_its_place() {
     let Some(lab) = Lab::without_guests("takeover-refused") else { return };
-    let more = "<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='/var/lib/old/more.img'/>\
+    let more = "<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='/run/old/more.img'/>\
                 <target dev='vdb' bus='virtio'/></disk>";
-    let look = "virsh -q dumpxml old-web; sha256sum /var/lib/old/*";
+    let look = "virsh -q dumpxml old-web; sha256sum /run/old/*";
     let refused = |case: &str, flavor: &str, said: &[&str]| {
         lab.spec(&[spec(flavor, "power = \"off\"\n"), block("old-web")].concat());
         let before = lab.sh(look);
@@ -254,7 +254,7 @@ fn what_would_lose_something_is_refused_at_its_place() {
         assert!(!lab.sh("ls -R /var/lib/novella 2>/dev/null; true").contains("web"), "{case}");
     };
     foreign(&lab, "qcow2", more);
-    lab.sh("truncate -s 1M /var/lib/old/more.img");
+    lab.sh("truncate -s 1M /run/old/more.img");
     refused(
         "disks",
         "small",
@@ -269,11 +269,11 @@ fn what_would_lose_something_is_refused_at_its_place() {
     refused("transient", "small", &["it is transient", "virsh define"]);
     foreign(&lab, "qcow2", "");
     lab.sh("virsh -q snapshot-create-as old-web over --disk-only");
-    refused("snapshot", "small", &["lies over another file, `/var/lib/old/old.img`", "virsh blockpull"]);
-    lab.sh("rm /var/lib/old/old.over");
+    refused("snapshot", "small", &["lies over another file, `/run/old/old.img`", "virsh blockpull"]);
+    lab.sh("rm /run/old/old.over");
     foreign(&lab, "qcow2", "");
-    lab.sh(&format!("rm {DISK}; touch /var/lib/old/none"));
-    refused("gone", "small", &["its disk `/var/lib/old/old.img` cannot be used"]);
+    lab.sh(&format!("rm {DISK}; touch /run/old/none"));
+    refused("gone", "small", &["its disk `/run/old/old.img` cannot be used"]);
 
     lab.spec(&[spec("small", "power = \"off\"\n"), block("nowhere")].concat());
     let run = lab.novella(&["plan"]);
