@@ -11,14 +11,13 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use common::{BASE, DISKS, PORTS, SEEDS, converge, plan, plan_anew, walk};
+use common::{BASE, DISKS, PORTS, SEEDS, converge, old, plan, plan_anew, walk};
 use novella::address::{Address, ResourceKind};
 use novella::apply;
 use novella::blueprint::HostFacts;
 use novella::blueprint::facts::Disruption;
-use novella::blueprint::hardware::Hardware;
 use novella::blueprint::key::{ObjectKey, ObjectKind, base_key};
-use novella::blueprint::object::{Attachment, Claim, DiskFormat, Domain, Nic, Object, Power, VirtType};
+use novella::blueprint::object::{Claim, Domain, Object, Power};
 use novella::host::sim::{Fuse, SimHost, When};
 use novella::host::{Host, HostError, Keep};
 use novella::plan::diff::{Action, Reason};
@@ -760,44 +759,6 @@ fn cases_of_disks() -> Vec<(&'static str, Vec<Change>)> {
         ("everything goes into the trash", vec![Destroy]),
         ("everything goes for good", vec![Edit(&[("trash_ttl = \"7d\"", "trash_ttl = \"0\"")]), Edit(&[]), Destroy]),
     ]
-}
-
-/// A domain of others.
-fn old() -> Domain {
-    let nic = |number: u8| Nic {
-        network: "old".parse().expect("a name"),
-        port: None,
-        bridge: "br-old".into(),
-        tap: format!("vnet{number}"),
-        mac: Mac([0x52, 0x54, 0, 0, 0, number]),
-        mtu: 1500,
-        unplugged: false,
-    };
-    Domain {
-        server: "old".parse().expect("a name"),
-        project: "others".parse().expect("a name"),
-        name: "old-web".into(),
-        uuid: "6ba7b810-9dad-51d1-80b4-00c04fd430c8".parse().expect("a UUID"),
-        imported: false,
-        virt_type: VirtType::Kvm,
-        vcpus: 2,
-        max_vcpus: None,
-        memory: ByteSize::mib(96),
-        max_memory: None,
-        hardware: Hardware::default(),
-        disk: "/images/old.img".into(),
-        disk_format: DiskFormat::Raw,
-        base: None,
-        root_disk: Attachment::default(),
-        disks: Vec::new(),
-        nics: vec![nic(1), nic(2)],
-        boot: None,
-        seed: None,
-        console_log: "/var/log/old".into(),
-        power: Power::On,
-        depends_on: Vec::new(),
-        shutdown_timeout: 60,
-    }
 }
 
 const IMPORT: (&str, &str) = (

@@ -137,9 +137,22 @@ fn samples_of(version: u32) -> Vec<Record> {
         return samples;
     }
     for record in &mut samples {
-        if let Object::Base(base) = &mut record.object {
-            base.sums = Some(Sums::Sha512(Source::Url("https://example.org/SHA512SUMS".into())));
+        let mut was = record.object.clone();
+        match (&mut record.object, &mut was) {
+            (Object::Base(base), _) => {
+                base.sums = Some(Sums::Sha512(Source::Url("https://example.org/SHA512SUMS".into())));
+                continue;
+            }
+            (_, Object::Disk(it)) => {
+                (it.path, it.base, it.user_data) = ("/var/lib/libvirt/images/old-web.img".into(), None, None);
+                (it.format, it.imported) = (DiskFormat::Raw, true);
+            }
+            (_, Object::Domain(it)) => {
+                (it.name, it.imported, it.disk_format) = ("old-web".into(), true, DiskFormat::Raw);
+            }
+            _ => continue,
         }
+        record.previous.push(was);
     }
     samples
 }

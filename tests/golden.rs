@@ -2,7 +2,7 @@
 //!
 //! `tests/golden/<case>/` has specs `1.toml`, `2.toml`…, each applied on the simulated host after the one before; the plan
 //! of each is in `N.plan.txt`, and beside it in the other forms. A line `# lose KIND ID` in a spec takes that object from the
-//! host before the plan is made, and `# replace ADDRESS` asks for that to be made anew.
+//! host before the plan is made, `# replace ADDRESS` asks for that to be made anew, and `# define` is a domain of others.
 //! `tests/diagnostics/<case>/` has one spec in any number of files; what is wrong with it is in `expected.txt`.
 
 mod common;
@@ -10,7 +10,7 @@ mod common;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use common::{BASE, assert_golden, folders, plain, plan, plan_anew, walk};
+use common::{BASE, assert_golden, folders, old, plain, plan, plan_anew, walk};
 use novella::address::{Address, ResourceKind};
 use novella::blueprint::key::{ObjectKey, ObjectKind};
 use novella::blueprint::object::Claim;
@@ -25,6 +25,7 @@ use novella::spec::Source;
 use novella::spec::variables::Given;
 use novella::spec::{Inputs, load::load_texts, load_with};
 use novella::store::memory::MemoryStore;
+use novella::value::ByteSize;
 
 #[test]
 fn plans_read_as_they_should() {
@@ -39,6 +40,9 @@ fn plans_read_as_they_should() {
                 let kind = ObjectKind::ALL.into_iter().find(|kind| line.starts_with(kind.as_str())).expect("a kind");
                 let key = ObjectKey::new(kind, line[kind.as_str().len()..].trim());
                 assert!(host.lose(&key), "there is no {key}");
+            }
+            if text.lines().any(|line| line == "# define") {
+                host.define(old(), ByteSize::mib(512), true);
             }
             let replace: Vec<String> =
                 text.lines().filter_map(|line| line.strip_prefix("# replace ")).map(str::to_owned).collect();

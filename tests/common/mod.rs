@@ -8,12 +8,15 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use novella::apply::{self, Options, Outcome, Retry, events::Silent};
+use novella::blueprint::hardware::Hardware;
+use novella::blueprint::object::{Attachment, DiskFormat, Domain, Nic, Power, VirtType};
 use novella::desired::{self, Desired};
 use novella::diagnostic::has_errors;
 use novella::host::Host;
 use novella::plan::Plan;
 use novella::plan::world::Recorded;
 use novella::store::Store;
+use novella::value::{ByteSize, Mac};
 use novella::wishes::Wishes;
 use novella::{reconcile, report, spec};
 
@@ -206,6 +209,44 @@ networks = ["private"]
 user_data = "hunter2"
 on_user_data_change = "rebuild"
 "#;
+
+/// A domain of others, which [`SimHost::define`](novella::host::sim::SimHost::define) takes.
+pub fn old() -> Domain {
+    let nic = |number: u8| Nic {
+        network: "old".parse().expect("a name"),
+        port: None,
+        bridge: "br-old".into(),
+        tap: format!("vnet{number}"),
+        mac: Mac([0x52, 0x54, 0, 0, 0, number]),
+        mtu: 1500,
+        unplugged: false,
+    };
+    Domain {
+        server: "old".parse().expect("a name"),
+        project: "others".parse().expect("a name"),
+        name: "old-web".into(),
+        uuid: "6ba7b810-9dad-51d1-80b4-00c04fd430c8".parse().expect("a UUID"),
+        imported: false,
+        virt_type: VirtType::Kvm,
+        vcpus: 2,
+        max_vcpus: None,
+        memory: ByteSize::mib(96),
+        max_memory: None,
+        hardware: Hardware::default(),
+        disk: "/images/old.img".into(),
+        disk_format: DiskFormat::Raw,
+        base: None,
+        root_disk: Attachment::default(),
+        disks: Vec::new(),
+        nics: vec![nic(1), nic(2)],
+        boot: None,
+        seed: None,
+        console_log: "/var/log/old".into(),
+        power: Power::On,
+        depends_on: Vec::new(),
+        shutdown_timeout: 60,
+    }
+}
 
 /// The spec as novella understands it. Panics with the diagnostics if it is not valid.
 pub fn desired(text: &str) -> Desired {

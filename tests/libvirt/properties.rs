@@ -74,6 +74,8 @@ fn domain(bench: &Bench) -> impl Strategy<Value = Domain> + use<> {
                 vcpus,
                 memory: ByteSize::mib(mib),
                 disk,
+                imported: on,
+                disk_format: if kvm { DiskFormat::Raw } else { DiskFormat::Qcow2 },
                 base,
                 root_disk: disks.last().map(|disk| disk.attachment).unwrap_or_default(),
                 disks,
