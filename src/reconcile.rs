@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use crate::address::{Address, Name, ResourceKind, VolumeId};
 use crate::blueprint::cache::CacheUse;
 use crate::blueprint::guest::Guest;
-use crate::blueprint::import::{self, NOT_IMPORTABLE};
+use crate::blueprint::import::{self, DISK_GONE, NOT_IMPORTABLE};
 use crate::blueprint::key::{base_key, bridge_key, domain_key};
 use crate::blueprint::object::{Disk, Object};
 use crate::blueprint::{self, Beside, Blueprint, HostFacts, Layout};
@@ -263,11 +263,7 @@ fn imported_disk_is_there(server: &Server, disk: &Disk, change: &Change, observe
     let file = disk.path.display();
     if change.action == Action::Create {
         let gone = Diagnostic::error(format!("the disk of `server.{}`, `{file}`, is gone", disk.server));
-        return Some(gone.code("imported-disk-gone").on(&server.declared, "").help(format!(
-            "put the file back; or give the server a new disk, from its image and without what was on that one: \
-             `--replace server.{}`",
-            disk.server
-        )));
+        return Some(gone.code(DISK_GONE).on(&server.declared, "").help(import::way_out(&disk.server)));
     }
     let runs = observed.guests.get(&domain_key(&disk.server)).is_some_and(Guest::is_foreign);
     let size = change.fields.iter().find(|field| field.name == "size").filter(|_| runs)?;

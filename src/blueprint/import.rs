@@ -7,16 +7,27 @@ use std::collections::BTreeMap;
 
 use crate::address::{Name, PortId};
 use crate::blueprint::dhcp::HostEntry;
-use crate::blueprint::hardware::Firmware;
-use crate::blueprint::key::{domain_key, host_entry_key};
+use crate::blueprint::hardware::{CpuModel, Firmware};
+use crate::blueprint::key::{ObjectKey, domain_key, host_entry_key};
 use crate::blueprint::object::Object;
 use crate::desired::carried;
-use crate::desired::{Desired, Server};
+use crate::desired::{Desired, Port, Server};
 use crate::plan::world::{Observed, Record, Recorded, Status};
 use crate::value::Mac;
 
 /// The name of the diagnostic that a domain cannot be taken over.
 pub const NOT_IMPORTABLE: &str = "not-importable";
+
+/// The name of the diagnostic that an imported disk is gone.
+pub const DISK_GONE: &str = "imported-disk-gone";
+
+/// What can be done where the imported disk of a server is gone.
+pub fn way_out(server: &Name) -> String {
+    format!(
+        "put the file back; or give the server a new disk, from its image and without what was on that one: \
+         `--replace server.{server}`"
+    )
+}
 
 /// A domain of others that is not taken over yet, as a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +44,8 @@ pub struct Import {
     pub begun: bool,
     /// What starts the machine.
     pub firmware: Firmware,
+    /// The processor that the server says.
+    pub cpu: Option<CpuModel>,
     /// How long it may take to shut down, in seconds.
     pub shutdown_timeout: u32,
     /// Whether the server says how many processors it can be brought to.
@@ -55,11 +68,7 @@ pub struct ImportedNic {
 impl Import {
     fn new(desired: &Desired, server: &Server, import: &carried::Import, begun: bool) -> Self {
         let ports = server.ports.iter().filter_map(|id| desired.ports.get(id));
-        let nic = |port: &crate::desired::Port| ImportedNic {
-            port: port.id.clone(),
-            network: port.network.clone(),
-            mac: port.mac,
-        };
+        let nic = |port: &Port| ImportedNic { port: port.id.clone(), network: port.network.clone(), mac: port.mac };
         let flavor = desired.flavors.get(&server.flavor);
         Self {
             project: desired.project.clone(),
@@ -68,6 +77,7 @@ impl Import {
             nics: ports.map(nic).collect(),
             begun,
             firmware: desired.images.get(&server.image).map(|image| image.firmware).unwrap_or_default(),
+            cpu: flavor.and_then(|flavor| flavor.cpu.clone()),
             shutdown_timeout: server.shutdown_timeout,
             has_max_vcpus: flavor.is_some_and(|flavor| flavor.max_vcpus.is_some()),
             has_max_memory: flavor.is_some_and(|flavor| flavor.max_ram.is_some()),
@@ -94,7 +104,7 @@ pub fn pending<'d>(desired: &'d Desired, recorded: &Recorded) -> Vec<(&'d carrie
 }
 
 /// The MAC addresses of domains that are to be taken over, as host entries that have no addresses yet.
-pub(super) fn choices(desired: &Desired, observed: &Observed) -> BTreeMap<crate::blueprint::key::ObjectKey, Record> {
+pub(super) fn choices(desired: &Desired, observed: &Observed) -> BTreeMap<ObjectKey, Record> {
     let macs = observed.imports.values().flat_map(|import| &import.macs);
     let entries = macs.filter_map(|(port, mac)| {
         let entry = HostEntry {

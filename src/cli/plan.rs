@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap::ArgAction;
 
-use crate::blueprint::HostFacts;
 use crate::blueprint::facts::Disruption;
+use crate::blueprint::{HostFacts, import};
 use crate::cli::apply::disruption;
 use crate::cli::format::FormatArguments;
 use crate::cli::saved;
@@ -124,7 +124,10 @@ fn sides(global: &Global, arguments: &Arguments, desired: &Desired) -> Result<Si
         }
     };
     let host = RecordedHost::new(&recorded, facts, &desired.host);
-    let assumptions: Vec<String> = host.assumptions().into_iter().map(str::to_owned).collect();
+    let mut assumptions: Vec<String> = host.assumptions().into_iter().map(str::to_owned).collect();
+    let unseen = import::pending(desired, &recorded).into_iter().map(|(_, import)| import);
+    assumptions
+        .extend(unseen.map(|it| format!("`server.{}` is shown as made anew, and not as `{}`", it.server, it.id)));
     report::note(format_args!("note: planned without a look at the host: {}", assumptions.join(", ")));
     Ok(Sides { recorded, host: Box::new(host), assumptions })
 }

@@ -91,6 +91,7 @@ fn a_domain_that_is_off_is_taken_over_as_it_is() {
         "- devices/watchdog",
         "~ machine            = pc-",
         "~ autostart          = on -> off",
+        "~ cpu                = ",
         &format!("nic.private        = {MAC} none -> {MAC} tap"),
     ] {
         assert!(plan.contains(part), "{part:?} is not in\n{plan}");

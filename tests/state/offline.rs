@@ -3,7 +3,9 @@
 use crate::common::place::Place;
 #[cfg(not(feature = "libvirt"))]
 use crate::common::place::files;
-use crate::common::{BASE, PORTS, SEEDS};
+use crate::common::{BASE, PORTS, SEEDS, old};
+use novella::host::sim::SimHost;
+use novella::value::ByteSize;
 
 /// Edits that touch every kind of object.
 fn edits() -> Vec<(&'static str, String)> {
@@ -59,6 +61,39 @@ fn a_plan_from_nothing_is_the_first_plan() {
     place.novella(&["apply", "--auto-approve"]).ends(0);
     assert_eq!(place.novella(&["plan", "--empty-state", "--detailed-exitcode"]).ends(2).out, first.out);
     place.novella(&["plan", "--empty-state", "--state-file", "x"]).ends(2).err("cannot be used with");
+}
+
+#[test]
+fn a_domain_that_is_to_be_taken_over_is_looked_at_where_there_is_a_host() {
+    let import = "[server.taken]\nimage = \"debian\"\nflavor = \"small\"\nnetworks = [\"private\"]\n\
+                  [[import]]\nto = \"server.taken\"\nid = \"old-web\"\n";
+    let place = Place::new(&[BASE, import].concat());
+    let missing = place.novella(&["plan"]).ends(1);
+    missing.err("error[not-importable]: there is no domain `old-web`").err("id = \"old-web\"");
+    place.novella(&["validate"]).ends(0);
+    std::fs::create_dir_all(place.path("state/sim")).expect("a directory");
+    let host = SimHost::open(&place.path("state/sim/host.json")).expect("a host");
+    host.define(old(), ByteSize::gib(1), true);
+    host.save().expect("written");
+
+    let offline = place.novella(&["plan", "--empty-state"]).ends(0);
+    offline.err("`server.taken` is shown as made anew, and not as `old-web`");
+    place.novella(&["plan"]).ends(0).out("# server.taken will be imported from \"old-web\"");
+    let json = place.json(&["plan", "--json"]);
+    let taken = json["resource_changes"].as_array().expect("changes").iter().find(|it| it["name"] == "taken");
+    let change = &taken.expect("an import")["change"];
+    assert_eq!((&change["importing"]["id"], &change["actions"][0]), (&"old-web".into(), &"update".into()));
+    assert_eq!(json["summary"]["import"], 1);
+    let lines = place.novella(&["apply", "--auto-approve", "--json"]).ends(0);
+    lines.out("server.taken: Plan to import").out("Resources: 1 imported, ");
+    place.novella(&["plan", "--detailed-exitcode"]).ends(0);
+    // Taken over once, it is as any other.
+    place.novella(&["plan", "--state-file", "none"]).ends(1);
+    place.novella(&["plan", "--refresh=false", "--detailed-exitcode"]).ends(0);
+    place.novella(&["state", "rm", "server.taken"]).ends(0);
+    place.novella(&["plan"]).ends(0).out("found on the host with our mark");
+    place.novella(&["state", "rebuild"]).ends(0);
+    place.novella(&["plan", "--detailed-exitcode"]).ends(0);
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! A domain that others defined, read as the server that it is to be. What a server cannot be without loss is refused.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use roxmltree::{Document, Node};
 
 use super::{FOREIGN, Mark, MarkedNic, NONE, at, disks, firmware, interfaces, marked, text, value};
 use crate::address::PortId;
-use crate::blueprint::hardware::Firmware;
+use crate::blueprint::hardware::{CpuModel, Firmware};
 use crate::blueprint::import::{Import, ImportedNic};
 use crate::blueprint::object::{DiskFormat, VirtType};
 use crate::host::domain_xml::Marked;
@@ -110,6 +111,13 @@ pub fn read_as(xml: &str, import: &Import) -> Result<ReadAs, Unfit> {
     Ok(ReadAs { marked, macs, differing: differing(domain, &interfaces, import) })
 }
 
+/// The file that a domain starts from; nothing of what is not XML.
+pub fn first_disk(xml: &str) -> Option<PathBuf> {
+    let document = Document::parse(xml).ok()?;
+    let root = disks(document.root_element(), "disk").next()?;
+    value(root, &["source"], "file").map(PathBuf::from)
+}
+
 /// What no change of the definition puts right.
 fn check(domain: Node, import: &Import) -> Result<(), Unfit> {
     let arch = value(domain, &["os", "type"], "arch").unwrap_or(NONE);
@@ -173,6 +181,12 @@ fn differing(domain: Node, interfaces: &[Node], import: &Import) -> Vec<Differin
         differs("machine".into(), machine, Some("q35"));
     }
     differs("clock".into(), value(domain, &["clock"], "offset").unwrap_or("utc"), Some("utc"));
+    let cpu = match value(domain, &["cpu"], "mode") {
+        Some("custom") | None => text(domain, &["cpu", "model"]).unwrap_or(NONE),
+        Some(mode) => mode,
+    };
+    let usual = if domain.attribute("type") == Some("kvm") { CpuModel::HostModel } else { CpuModel::Maximum };
+    differs("cpu".into(), cpu, Some(&import.cpu.as_ref().unwrap_or(&usual).to_string()));
     for (number, interface) in interfaces.iter().enumerate() {
         let model = value(*interface, &["model"], "type").unwrap_or(NONE);
         differs(format!("interface.{}.model", number + 1), model, Some("virtio"));

@@ -18,7 +18,7 @@ use crate::blueprint::key::domain_key;
 use crate::blueprint::object::{self, Claim, DiskFormat};
 use crate::host::HostError;
 use crate::host::domain_xml;
-use crate::host::domain_xml::import::{ReadAs, Unfit, read_as};
+use crate::host::domain_xml::import::{ReadAs, Unfit, first_disk, read_as};
 use crate::host::images::imported::Imported as ImportedDisk;
 use crate::plan::world::{Differing, Imported, Observed};
 
@@ -122,6 +122,16 @@ impl Hypervisor {
             return Err(super::not_ours(&format!("domain {}", wanted.uuid)));
         }
         can_be_taken_over(domain, name)?;
+        let xml = domain.xml_desc(sys::VIR_DOMAIN_XML_INACTIVE).map_err(look)?;
+        let is_another = |disk: &PathBuf| *disk != wanted.disk && !wanted.disk.starts_with(&self.layout.root);
+        if let Some(disk) = first_disk(&xml).filter(is_another) {
+            let why = format!("its disk is `{}` by now", disk.display());
+            return Err(refused(name, &why, "somebody has changed it meanwhile: plan again"));
+        }
+        // It would be started before its bridges are there.
+        if domain.autostart().map_err(look)? {
+            domain.set_autostart(false).map_err(|error| failed(deed(), error))?;
+        }
         let [key, namespace, mark] = domain_xml::write_claim(wanted).map_err(|error| HostError::new(deed(), error))?;
         let mut flags = sys::VIR_DOMAIN_AFFECT_CONFIG;
         if power::state(domain).map_err(look)? != State::Off {
@@ -132,10 +142,6 @@ impl Hypervisor {
         domain
             .set_metadata(element, Some(&mark), Some(&key), Some(&namespace), flags)
             .map_err(|error| failed(deed(), error))?;
-        // It would be started before its bridges are there.
-        if domain.autostart().map_err(look)? {
-            domain.set_autostart(false).map_err(|error| failed(deed(), error))?;
-        }
         let marked = read(domain, sys::VIR_DOMAIN_XML_INACTIVE).map_err(look)?.marked;
         match marked.is_some_and(|marked| self.is_ours(&marked, wanted.server.as_str())) {
             true => Ok(()),

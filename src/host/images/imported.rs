@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::address::Name;
 use crate::blueprint::Layout;
 use crate::blueprint::facts::Facts;
-use crate::blueprint::import::NOT_IMPORTABLE;
+use crate::blueprint::import::{DISK_GONE, NOT_IMPORTABLE, way_out};
 use crate::blueprint::object::{Disk, DiskFormat};
 use crate::host::images::content::Unfit;
 use crate::host::images::disk::{DiskFile, Grow};
@@ -113,7 +113,7 @@ impl Images {
         };
         if !file.is_there()? {
             let gone = format!("the disk of `server.{}`, `{}`, is gone", disk.server, disk.path.display());
-            return Err(HostError::refused(gone).help(way_out_of_loss(&disk.server)));
+            return Err(HostError::refused(gone).code(DISK_GONE).help(way_out(&disk.server)));
         }
         file.adjust(grow)?;
         let note = Imported { path: disk.path.clone(), format: disk.format };
@@ -148,12 +148,4 @@ impl Images {
             _ => Ok(()),
         }
     }
-}
-
-/// What can be done where an imported disk is gone.
-pub fn way_out_of_loss(server: &Name) -> String {
-    format!(
-        "put the file back; or give the server a new disk, from its image and without what was on that one: \
-         `--replace server.{server}`"
-    )
 }
