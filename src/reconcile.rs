@@ -165,7 +165,7 @@ fn look_at_imports(
                     problems.push(error.help("take one of the blocks out"));
                 }
             }
-            Err(error) if error.code == Some(NOT_IMPORTABLE) => {
+            Err(error) if error.code.as_deref() == Some(NOT_IMPORTABLE) => {
                 let problem = Diagnostic::error(error.to_string()).code(NOT_IMPORTABLE).placed(block.place.clone());
                 problems.push(Diagnostic { help: error.help, ..problem });
             }

@@ -41,10 +41,9 @@ pub(super) fn keep(
     context: &Context<'_>,
     blueprint: &mut Blueprint,
 ) {
-    let Some(made) = made(&server.name, context.recorded).filter(|_| !server.lifecycle.ignore_changes.is_empty())
-    else {
-        return;
-    };
+    // One that was only found tells nothing of all that.
+    let is_known = |made: &&Domain| made.vcpus > 0 && !server.lifecycle.ignore_changes.is_empty();
+    let Some(made) = made(&server.name, context.recorded).filter(is_known) else { return };
     let mut keep = |what: Ignored, keep: &dyn Fn(&mut Domain)| {
         if server.ignores(what) {
             let before = domain.clone();
@@ -94,7 +93,7 @@ pub(super) fn ports<'d>(
     let mut kept = desired.clone();
     let mut problems = Vec::new();
     for (server, made) in concerned {
-        if server.ignores(Ignored::Networks) {
+        if server.ignores(Ignored::Networks) && !made.nics.is_empty() {
             match interfaces(server, made, recorded, &mut kept) {
                 Ok(true) => note(notes, &server.name, Ignored::Networks),
                 Ok(false) => {}
@@ -103,7 +102,9 @@ pub(super) fn ports<'d>(
         }
         if server.ignores(Ignored::FixedIp) {
             for port in kept.ports.values_mut().filter(|port| port.id.address() == address(server)) {
-                let Some(entry) = entry(&port.id, recorded) else { continue };
+                let Some(entry) = entry(&port.id, recorded).filter(|entry| !entry.addresses.is_empty()) else {
+                    continue;
+                };
                 let is_other = |it: &Request| matches!(it.wanted, Wanted::Address(is) if !has(entry, is));
                 if port.requests.iter().any(is_other) {
                     note(notes, &server.name, Ignored::FixedIp);

@@ -1,9 +1,10 @@
 //! Images become files in the cache.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crate::address::Name;
-use crate::blueprint::key::{base_key, disk_key};
+use crate::blueprint::key::{ObjectKey, base_key};
 use crate::blueprint::object::{Base, BaseRef, BaseRole, ImageFormat, Object, Source};
 use crate::blueprint::{Blueprint, Context};
 use crate::desired::{Image, ImageFile};
@@ -11,8 +12,7 @@ use crate::value::Sha256;
 
 pub(super) fn lower(context: &Context<'_>, blueprint: &mut Blueprint) {
     for image in context.desired.images.values() {
-        let disk = image.disk.as_ref().filter(|_| !has_imported_disks_only(&image.name, context));
-        let disk = disk.map(|(file, format)| disk_base(&image.name, file, *format, context));
+        let disk = image.disk.as_ref().map(|(file, format)| disk_base(&image.name, file, *format, context));
         let boot = [(&image.kernel, BaseRole::Kernel), (&image.initrd, BaseRole::Initrd)].into_iter();
         let boot = boot.filter_map(|(file, role)| Some(base(&image.name, file.as_ref()?, role, None, context)));
         for base in disk.into_iter().chain(boot) {
@@ -21,15 +21,25 @@ pub(super) fn lower(context: &Context<'_>, blueprint: &mut Blueprint) {
     }
 }
 
-/// Whether all that an image is named for are disks that were imported: so nothing is made from it.
-fn has_imported_disks_only(image: &Name, context: &Context<'_>) -> bool {
-    let is_imported = |server: &Name| match context.recorded.records.get(&disk_key(server)).map(|it| &it.object) {
-        Some(Object::Disk(disk)) => disk.imported && disk.image == *image && !context.replace.contains(server),
-        _ => false,
-    };
-    let mut servers = context.desired.servers.values().filter(|server| server.image == *image).peekable();
-    let is_of_a_volume = || context.desired.volumes.values().any(|volume| volume.image.as_ref() == Some(image));
-    servers.peek().is_some() && servers.all(|server| is_imported(&server.name)) && !is_of_a_volume()
+/// Leaves the disks of images out that nothing is made from: all of their servers have a disk that was imported.
+pub(super) fn leave_out(context: &Context<'_>, blueprint: &mut Blueprint) {
+    let imported = blueprint.objects.values().filter_map(|object| match object {
+        Object::Disk(disk) if disk.imported => Some(&disk.server),
+        _ => None,
+    });
+    let imported: BTreeSet<Name> = imported.cloned().collect();
+    if imported.is_empty() {
+        return;
+    }
+    let needed: BTreeSet<ObjectKey> = blueprint.objects.values().flat_map(Object::needs).collect();
+    for image in context.desired.images.values() {
+        let Some((file, format)) = &image.disk else { continue };
+        let key = base_key(&disk_base(&image.name, file, *format, context).id);
+        let mut servers = context.desired.servers.values().filter(|server| server.image == image.name).peekable();
+        if servers.peek().is_some() && servers.all(|server| imported.contains(&server.name)) && !needed.contains(&key) {
+            blueprint.objects.remove(&key);
+        }
+    }
 }
 
 /// The cached file of the disk of an image, in the format in which it is kept.

@@ -4,9 +4,9 @@
 //! before are read back from the records and kept.
 //!
 //! [`object`], [`dhcp`], [`disk`], [`key`], [`facts`] and [`guest`] have the vocabulary; [`identity`] and [`ipam`] make the choices,
-//! [`found`] tells of those that no record holds any more, and [`import`] of those that others made; [`network`], [`image`], [`server`], `root_disk`, [`volume`] and
-//! [`seed`] lower one kind of thing each, and `ignore` keeps what is not to change; [`capacity`] proves that it all fits,
-//! [`cache`] that the images do, [`hardware`] that the host can be such machines, and [`usage`] tells what is left of a network.
+//! [`found`] tells of those that no record holds any more, and [`import`] of those that others made; [`network`], [`image`],
+//! [`server`], `root_disk`, [`volume`] and [`seed`] lower one kind of thing each, and `ignore` keeps what is not to change;
+//! [`capacity`] proves that it all fits, [`cache`] that the images do, [`hardware`] that the host can be such machines, and [`usage`] tells what is left of a network.
 
 pub mod cache;
 pub mod capacity;
@@ -160,5 +160,6 @@ pub fn lower_beside(
     for server in desired.servers.values() {
         server::lower(server, &context, &networks, &mut blueprint);
     }
+    image::leave_out(&context, &mut blueprint);
     Ok(blueprint)
 }

@@ -108,7 +108,7 @@ pub fn read_as(xml: &str, import: &Import) -> Result<ReadAs, Unfit> {
     };
     let marked = marked(domain, &interfaces, &mark).ok_or_else(|| unfit("it has no UUID", "see `virsh dumpxml`"))?;
     let macs = macs.into_iter().filter_map(|(nic, mac)| Some((nic.port.clone(), mac?))).collect();
-    Ok(ReadAs { marked, macs, differing: differing(domain, &interfaces, import) })
+    Ok(ReadAs { differing: differing(domain, &interfaces, &macs, import), marked, macs })
 }
 
 /// The file that a domain starts from; nothing of what is not XML.
@@ -145,7 +145,9 @@ fn check(domain: Node, import: &Import) -> Result<(), Unfit> {
         );
         return Err(unfit(why, help));
     }
-    let disks: Vec<Node> = disks(domain, "disk").collect();
+    let devices = at(domain, &["devices"]).into_iter().flat_map(|devices| devices.children());
+    let drives = devices.filter(|node| node.has_tag_name("disk") && node.attribute("device") != Some("cdrom"));
+    let disks: Vec<Node> = drives.collect();
     let [root] = disks.as_slice() else {
         let help = match disks.is_empty() {
             true => "a server starts from a disk",
@@ -158,7 +160,10 @@ fn check(domain: Node, import: &Import) -> Result<(), Unfit> {
     };
     let target = value(*root, &["target"], "dev").unwrap_or(NONE);
     let help = "copy it into a file while the guest is off: `qemu-img convert -O qcow2`";
-    if root.attribute("type") != Some("file") || value(*root, &["source"], "file").is_none() {
+    if root.attribute("device").is_some_and(|device| device != "disk")
+        || root.attribute("type") != Some("file")
+        || value(*root, &["source"], "file").is_none()
+    {
         return Err(unfit(format!("its disk `{target}` is not a file"), help));
     }
     let format = value(*root, &["driver"], "type").unwrap_or(NONE);
@@ -169,7 +174,7 @@ fn check(domain: Node, import: &Import) -> Result<(), Unfit> {
 }
 
 /// In what a domain differs from every server, where no fact tells it.
-fn differing(domain: Node, interfaces: &[Node], import: &Import) -> Vec<Differing> {
+fn differing(domain: Node, interfaces: &[Node], macs: &BTreeMap<PortId, Mac>, import: &Import) -> Vec<Differing> {
     let mut all = Vec::new();
     let mut differs = |field: String, there: &str, here: Option<&str>| {
         if Some(there) != here {
@@ -191,9 +196,10 @@ fn differing(domain: Node, interfaces: &[Node], import: &Import) -> Vec<Differin
         let model = value(*interface, &["model"], "type").unwrap_or(NONE);
         differs(format!("interface.{}.model", number + 1), model, Some("virtio"));
     }
-    if interfaces.len() > import.nics.len() {
-        for interface in &interfaces[import.nics.len()..] {
-            differs("interface".into(), value(*interface, &["mac"], "address").unwrap_or(NONE), None);
+    for interface in interfaces {
+        let mac = value(*interface, &["mac"], "address").unwrap_or(NONE);
+        if mac.parse().is_ok_and(|mac: Mac| !macs.values().any(|its| *its == mac)) {
+            differs("interface".into(), mac, None);
         }
     }
     let children = |parent: Option<Node>| -> Vec<(String, String)> {
