@@ -37,6 +37,7 @@ pub mod cli;
 pub mod desired;
 pub mod diagnostic;
 pub mod host;
+pub mod import;
 pub mod plan;
 pub mod reconcile;
 pub mod report;

@@ -7,6 +7,13 @@ use std::process::Command;
 
 use common::place::{Place, Said, files};
 use common::{BASE, SEEDS};
+use novella::blueprint::key::domain_key;
+use novella::blueprint::object::{Domain, Object};
+use novella::desired::Desired;
+use novella::host::sim::SimHost;
+use novella::plan::world::Recorded;
+use novella::reconcile;
+use novella::value::ByteSize;
 
 #[test]
 fn a_life_from_plan_to_destroy() {
@@ -405,6 +412,24 @@ fn the_size_of_a_subnet_is_no_matter() {
     assert!(text.contains("\"free\": 18446744073709551612"), "{text}");
 }
 
+/// Puts the domains of others on the simulated host that a spec takes over: such as it wants, and with one processor more.
+fn define_others(place: &Place, desired: &Desired) {
+    let without = Desired { carried: Default::default(), ..desired.clone() };
+    let (blueprint, _) = reconcile::blueprint(&without, &Recorded::default(), &SimHost::new()).expect("a blueprint");
+    std::fs::create_dir_all(place.path("state/sim")).expect("a directory");
+    let host = SimHost::open(&place.path("state/sim/host.json")).expect("a host");
+    for import in &desired.carried.imports {
+        let server = blueprint.objects.get(&domain_key(&import.server)).and_then(Object::as_domain).expect("a domain");
+        let (name, disk) = (import.id.clone(), format!("/images/{}.qcow2", import.id).into());
+        let uuid = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, name.as_bytes());
+        let vcpus = server.vcpus + 1;
+        host.define(Domain { name, uuid, disk, base: None, vcpus, ..server.clone() }, ByteSize::mib(64), false);
+    }
+    if !desired.carried.imports.is_empty() {
+        host.save().expect("saved");
+    }
+}
+
 #[test]
 fn every_example_lives_from_plan_to_destroy() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
@@ -415,12 +440,14 @@ fn every_example_lives_from_plan_to_destroy() {
         let specs = example.to_str().expect("UTF-8");
         let novella = |arguments: &[&str]| place.novella(&[arguments, &["--specs", specs]].concat());
         novella(&["validate"]).ends(0).out("Success!");
-        novella(&["plan", "--detailed-exitcode"]).ends(2).out("0 to change, 0 to destroy.");
+        let desired = common::desired_in(&example);
+        define_others(&place, &desired);
+        let imports = desired.carried.imports.len();
+        novella(&["plan", "--detailed-exitcode"]).ends(2).out(&format!("{imports} to change, 0 to destroy."));
         novella(&["apply", "--auto-approve"]).ends(0).out("Apply complete!");
         novella(&["plan", "--detailed-exitcode"]).ends(0).out("No changes.");
         let said = novella(&["show"]).ends(0);
         assert!(said.out.matches("running").count() > 1, "{said:#?}");
-        let desired = common::desired_in(&example);
         for network in desired.networks.keys() {
             novella(&["ip", "list", network.as_str()]).ends(0).out(" made");
             novella(&["ip", "free", network.as_str()]).ends(0).out("NEXT");

@@ -142,7 +142,7 @@ enum Verb {
     Leases(leases::Arguments),
     /// Show which addresses of a network are in use, and which are free
     Ip(ip::Arguments),
-    /// Tell a libvirt domain of others as a spec, naming each field that would differ; the domain is only read
+    /// Tell libvirt domains of others as a spec that takes them over, naming all that would differ; they are only read
     Import(import::Arguments),
     /// Show and tidy the image cache, and lock images to what they are
     Image(image::Arguments),

@@ -10,7 +10,9 @@
 //! </novella:server>
 //! ```
 
+pub mod compare;
 pub mod foreign;
+pub mod foreign_network;
 pub mod import;
 
 use std::borrow::Cow;

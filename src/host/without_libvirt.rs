@@ -168,6 +168,11 @@ pub mod hypervisor {
         }
 
         /// Never called.
+        pub fn all_foreign(&self) -> Result<Vec<crate::host::domain_xml::foreign::Foreign>, HostError> {
+            match *self {}
+        }
+
+        /// Never called.
         pub fn vnc(&self, _: &Name) -> Result<(String, u16), HostError> {
             match *self {}
         }
@@ -176,6 +181,11 @@ pub mod hypervisor {
         pub fn running_since(_: &str) -> Option<SystemTime> {
             None
         }
+    }
+
+    /// Nothing is known of the host.
+    pub fn on_host() -> Vec<(String, ipnet::IpNet)> {
+        Vec::new()
     }
 
     impl Console {

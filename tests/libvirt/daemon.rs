@@ -10,12 +10,17 @@ use std::time::{Duration, Instant};
 use novella::address::VolumeId;
 use novella::blueprint::disk::{Attachment, Bus, Cache, Discard, DomainDisk};
 use novella::blueprint::hardware::{CpuModel, Firmware, Hardware};
-use novella::blueprint::object::{BaseRef, DiskFormat, Domain, Object, Power};
+use novella::blueprint::object::{BaseRef, DiskFormat, Domain, Object, Power, VirtType};
+use novella::desired::Desired;
+use novella::host::domain_xml::compare::differences;
+use novella::host::domain_xml::write;
 use novella::plan::world::Recorded;
 use novella::reconcile;
 use novella::value::ByteSize;
+use proptest::prelude::*;
 use tempfile::TempDir;
 
+use crate::properties::domain;
 use crate::{Bench, changed, common, settled, skip};
 
 const PROGRAMS: [(&str, &str); 6] = [
@@ -353,7 +358,8 @@ fn the_xml_of_the_examples_follows_libvirts_schema() {
     let mut servers = 0;
     for entry in fs::read_dir("examples").expect("the examples") {
         let example = entry.expect("an entry").path();
-        let desired = common::desired_in(&example);
+        // The domains that are taken over are on no other host.
+        let desired = Desired { carried: Default::default(), ..common::desired_in(&example) };
         let host = novella::host::sim::SimHost::new();
         let (blueprint, _) = reconcile::blueprint(&desired, &Recorded::default(), &host).expect("a blueprint");
         let domains: Vec<&Domain> = blueprint.objects.values().filter_map(Object::as_domain).collect();
@@ -365,6 +371,47 @@ fn the_xml_of_the_examples_follows_libvirts_schema() {
         }
     }
     assert!(servers > 10);
+}
+
+/// What an import compares: what libvirt adds to a domain that we wrote is no difference, and what a person does to it is one.
+#[test]
+fn what_libvirt_adds_by_itself_is_no_difference() {
+    let Some(daemon) = Daemon::start() else { return };
+    let bench = daemon.bench("compared");
+    let connect = bench.by_hand();
+    let defined = |domain: &Domain, xml: &str| {
+        let defined = connect.define_domain_xml(xml).expect("defined");
+        let xml = defined.xml_desc(virt::sys::VIR_DOMAIN_XML_INACTIVE).expect("XML");
+        defined.undefine_flags(virt::sys::VIR_DOMAIN_UNDEFINE_NVRAM).expect("undefined");
+        let mut found = differences(&xml, &write(domain).expect("XML")).expect("XML");
+        // Taken out of ours alone.
+        found.retain(|it| it.path != "metadata/urn:novella:1:server");
+        found.iter().map(ToString::to_string).collect::<Vec<String>>()
+    };
+    proptest!(ProptestConfig::with_cases(60), |(domain in domain(&bench), cpu in 0..4usize)| {
+        let cpu = match cpu {
+            0 => None,
+            1 => Some(CpuModel::Maximum),
+            _ => Some(CpuModel::Named("EPYC".into())),
+        };
+        let domain = Domain { virt_type: VirtType::Qemu, hardware: Hardware { cpu, ..Hardware::default() }, ..domain };
+        let xml = write(&domain).expect("XML");
+        prop_assert_eq!(defined(&domain, &xml), Vec::<String>::new());
+    });
+    const BANDWIDTH: &str =
+        "devices/interface[1]/bandwidth: `<bandwidth><inbound average='9'/></bandwidth>` there, none here";
+    let web = bench.domain("web");
+    let xml = write(&web).expect("XML");
+    for (from, to, path) in [
+        ("<acpi/>", "<acpi/><pae/>", "features/pae: `<pae/>` there, none here"),
+        ("<link state=\"up\"/>", "<link state=\"up\"/><bandwidth><inbound average=\"9\"/></bandwidth>", BANDWIDTH),
+        ("<on_crash>destroy", "<on_crash>restart", "on_crash: `restart` there, `destroy` here"),
+    ] {
+        let changed = xml.replacen(from, to, 1);
+        assert_ne!(changed, xml, "{from}");
+        let found = defined(&web, &changed);
+        assert_eq!(found, [path]);
+    }
 }
 
 /// Whether there is libvirt's own judge of XML. Says so where there is none.

@@ -51,7 +51,7 @@ fn disks() -> impl Strategy<Value = Vec<DomainDisk>> {
     })
 }
 
-fn domain(bench: &Bench) -> impl Strategy<Value = Domain> + use<> {
+pub fn domain(bench: &Bench) -> impl Strategy<Value = Domain> + use<> {
     let template = bench.domain("web");
     let boot = (path(), prop::option::of(path()), "[ -~äß€𝄞]{0,80}").prop_map(|(kernel, initrd, cmdline)| DirectBoot {
         kernel: ("k".into(), kernel),

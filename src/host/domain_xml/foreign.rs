@@ -1,70 +1,67 @@
-//! A domain that others defined, told in the words of the spec. What has no equivalent becomes a difference, not a guess.
+//! A domain that others defined, told in the words of the spec. In what it would differ even so, [`compare`](super::compare)
+//! finds; what no definition tells is told here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
+use std::net::IpAddr;
 
 use roxmltree::{Document, Node};
 
+use super::compare::Difference;
+use super::foreign_network::Networks;
+use super::import::Unfit;
 use super::{amount, at, disks, firmware, text, value};
 use crate::address::Name;
+use crate::blueprint::disk::{Bus, Cache, Discard, MAX_SERIAL};
 use crate::blueprint::hardware::Firmware;
+use crate::blueprint::object::DiskFormat;
 use crate::value::{ByteSize, Mac};
-
-/// What is read of every element below `<domain>`; anything else is told as a difference.
-const READ: [&str; 16] = [
-    "name",
-    "uuid",
-    "metadata",
-    "memory",
-    "currentMemory",
-    "vcpu",
-    "os",
-    "features",
-    "cpu",
-    "clock",
-    "on_poweroff",
-    "on_reboot",
-    "on_crash",
-    "devices",
-    "pm",
-    "resource",
-];
-
-/// What is read of the devices, or made by libvirt or novella for every guest.
-const DEVICES: [&str; 13] = [
-    "emulator",
-    "disk",
-    "controller",
-    "interface",
-    "serial",
-    "console",
-    "input",
-    "graphics",
-    "video",
-    "memballoon",
-    "rng",
-    "tpm",
-    "audio",
-];
 
 /// A domain as libvirt has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Foreign {
-    /// Its persistent definition.
+    /// Its name.
+    pub name: String,
+    /// Its persistent definition, with what is secret in it.
     pub xml: String,
     /// How much each of its disks holds, by the disk's target.
     pub capacities: BTreeMap<String, ByteSize>,
     /// Whether libvirt starts it with the host.
     pub autostart: bool,
+    /// Whether it runs.
+    pub running: bool,
+    /// The definitions of the libvirt networks that it is on, by name.
+    pub networks: BTreeMap<String, String>,
+    /// The addresses that its interfaces have now, as far as that is known, by MAC address.
+    pub addresses: BTreeMap<Mac, Vec<IpAddr>>,
 }
 
-/// The spec of a domain.
+/// The spec of a domain, without its networks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Described {
-    /// The file.
+    /// What it is and what becomes of it, as comments.
+    pub head: String,
+    /// The tables.
     pub toml: String,
-    /// The fields in which the server would differ from the domain; each is a comment in the file as well.
+    /// All in which the server would differ from the domain; each is a comment in the file as well.
     pub differing: Vec<String>,
+}
+
+impl Described {
+    /// A server that is told already, of which only this is to be said.
+    pub fn of(found: Vec<Difference>) -> Self {
+        let differing = found.iter().map(|difference| one_line(&difference.to_string())).collect();
+        Self { head: String::new(), toml: String::new(), differing }
+    }
+}
+
+/// What becomes of a domain when its spec is applied.
+#[derive(Clone, Copy, Debug)]
+pub enum Way<'a> {
+    /// It is taken over: it keeps its name, its UUID, its MAC addresses and its disk.
+    TakenOver,
+    /// A new guest is made beside it, for this reason.
+    Beside(&'a Unfit),
 }
 
 /// Why a domain cannot be told in the words of the spec.
@@ -81,8 +78,18 @@ pub enum Unsayable {
         /// What is wrong with it.
         why: String,
         /// The way out.
-        help: &'static str,
+        help: String,
     },
+}
+
+impl Unsayable {
+    /// The way out, where one is known.
+    pub fn help(&self) -> Option<&str> {
+        match self {
+            Self::Xml(_) => None,
+            Self::Field { help, .. } => Some(help),
+        }
+    }
 }
 
 /// The targets of the disks of a domain, such as `vda`; of what is not XML, none.
@@ -92,52 +99,117 @@ pub fn targets(xml: &str) -> Vec<String> {
     disks.filter_map(|disk| value(disk, &["target"], "dev").map(str::to_owned)).collect()
 }
 
-/// Tells a domain as a server: its image, its flavor, its volumes, its networks, its ports.
+/// What the interfaces of a domain are plugged into, in their order: the kind, such as `network` or `bridge`, and its name.
+pub fn places(domain: Node) -> Vec<(String, String)> {
+    let place = |interface: Node| {
+        let kind = interface.attribute("type").unwrap_or("none");
+        let on = ["network", "bridge", "dev"].into_iter().find_map(|name| value(interface, &["source"], name));
+        (kind.to_owned(), on.unwrap_or(kind).to_owned())
+    };
+    interfaces(domain).map(place).collect()
+}
+
+fn interfaces<'a, 'i>(domain: Node<'a, 'i>) -> impl Iterator<Item = Node<'a, 'i>> {
+    let devices = at(domain, &["devices"]).into_iter().flat_map(|devices| devices.children());
+    devices.filter(|node| node.has_tag_name("interface"))
+}
+
+/// A text as a name: what is no letter or digit becomes `-`. Nothing where nothing is left.
+pub fn name_of(text: &str) -> Option<Name> {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+    let plain: String = text.chars().map(plain).collect();
+    let plain = plain.trim_start_matches(|c: char| !c.is_ascii_lowercase());
+    plain[..plain.len().min(Name::MAX_LEN)].trim_end_matches('-').parse().ok()
+}
+
+/// A name like this that is not taken, and is from now on.
+pub fn unique(like: Name, taken: &mut BTreeSet<Name>) -> Name {
+    let numbered = |number: u32| {
+        let end = format!("-{number}");
+        let stem = &like.as_str()[..like.as_str().len().min(Name::MAX_LEN - end.len())];
+        format!("{}{end}", stem.trim_end_matches('-')).parse().ok()
+    };
+    let mut names = std::iter::once(like.clone()).chain((2..).filter_map(numbered));
+    let name = names.find(|name| !taken.contains(name)).unwrap_or(like.clone());
+    taken.insert(name.clone());
+    name
+}
+
+/// Tells a domain as a server: its image, its flavor, its volumes, its ports, with `found` beside what it is about.
 ///
 /// # Errors
 /// When the domain has what no server can have, such as a root disk that is not a file.
-pub fn describe(server: &Name, foreign: &Foreign) -> Result<Described, Unsayable> {
+pub fn describe(
+    server: &Name,
+    foreign: &Foreign,
+    networks: &Networks,
+    way: Way<'_>,
+    found: &[Difference],
+) -> Result<Described, Unsayable> {
     let document = Document::parse(&foreign.xml)?;
     let domain = document.root_element();
-    let mut file = File::default();
+    let mut file = File { found: found.to_vec(), ..File::default() };
     let disks: Vec<Disk> = disks(domain, "disk").map(|disk| Disk::read(disk, foreign)).collect();
     let Some((root, further)) = disks.split_first() else {
         return Err(refused("disk", "it has none", "a server starts from the disk of an image: define it with one"));
     };
-    identity(server, domain, foreign, &mut file);
-    image(server.as_str(), domain, root, &mut file)?;
+    image(server, domain, root, way, &mut file)?;
     flavor(server, domain, root, &mut file)?;
     let volumes = volumes(server, further, &mut file)?;
-    let ports = interfaces(server, domain, &mut file);
+    let ports = ports(server, domain, networks, &mut file);
     file.table("server", server.as_str());
+    if foreign.autostart {
+        file.differs("autostart", "on there; here `power` is what counts, and `novella apply` starts it");
+    }
+    if ports.is_empty() {
+        return Err(refused("interface", "it has none", "a server is on a network: give it an interface"));
+    }
+    file.found_below(&[""]);
     file.set("image", quoted("image", server.as_str())?);
     file.set("flavor", quoted("flavor", server.as_str())?);
     file.set("ports", format!("[{}]", ports.join(", ")));
+    let root_disk = root.attachment();
+    if !root_disk.is_empty() {
+        file.set("root_disk", format!("{{ {} }}", root_disk.join(", ")));
+    }
     if !volumes.is_empty() {
         file.set("volumes", format!("[{}]", volumes.join(", ")));
     }
-    file.set("root_disk", format!("{{ bus = \"{}\" }}", root.bus));
-    file.line(
-        "# Off, so that not two guests with one disk's content and one MAC run: turn it on when the domain is off.",
-    );
-    file.set("power", "\"off\"".into());
-    file.devices(domain);
-    let name = one_line(text(domain, &["name"]).unwrap_or_default());
-    let head = format!(
-        "# The libvirt domain `{name}` as `server.{server}`. Applied, this makes a new guest beside it, whose disks begin as \
-         copies.\n# The domain itself stays what it is. Copy disks only while it is off: those of a running guest are torn.\n\
-         # Fields that differ: {}.\n\nnovella = 1\n",
-        file.differing.len()
-    );
-    Ok(Described { toml: head + &file.toml, differing: file.differing })
+    let name = one_line(&foreign.name);
+    let head = match way {
+        Way::TakenOver => {
+            if !foreign.running {
+                file.set("power", "\"off\"".into());
+            }
+            file.line(format_args!("\n[[import]]\nto = \"server.{server}\"\nid = {}", quoted("name", &foreign.name)?));
+            format!(
+                "# The libvirt domain `{name}` as `server.{server}`. Applied, it is taken over: it keeps its name, its UUID, its \
+                 MACs and its\n# disk, where that is.\n"
+            )
+        }
+        Way::Beside(Unfit { why, help }) => {
+            file.line(
+                "# Off, so that not two guests with one disk's content and one MAC run: turn it on when the domain is off.",
+            );
+            file.set("power", "\"off\"".into());
+            format!(
+                "# The libvirt domain `{name}` as `server.{server}`. It cannot be taken over: {}.\n# {}.\n# Applied, this makes a \
+                 new guest beside it, whose disks begin as copies. The domain itself stays what it is. Copy\n# disks only while \
+                 it is off: those of a running guest are torn.\n",
+                one_line(why),
+                one_line(help)
+            )
+        }
+    };
+    Ok(Described { head, toml: file.toml, differing: file.differing })
 }
 
-fn refused(field: &str, why: impl Into<String>, help: &'static str) -> Unsayable {
-    Unsayable::Field { field: field.into(), why: why.into(), help }
+pub(super) fn refused(field: &str, why: impl Into<String>, help: impl Into<String>) -> Unsayable {
+    Unsayable::Field { field: field.into(), why: why.into(), help: help.into() }
 }
 
 /// Text as TOML has it. JSON's escapes are TOML's, but for one character.
-fn quoted(field: &str, text: &str) -> Result<String, Unsayable> {
+pub(super) fn quoted(field: &str, text: &str) -> Result<String, Unsayable> {
     if text.contains("${") {
         return Err(refused(field, "it has `${`, which begins a variable in a spec", "rename it in the domain"));
     }
@@ -145,7 +217,7 @@ fn quoted(field: &str, text: &str) -> Result<String, Unsayable> {
 }
 
 /// Text that may stand in a comment.
-fn one_line(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
@@ -153,6 +225,8 @@ fn one_line(text: &str) -> String {
 #[derive(Default)]
 struct File {
     toml: String,
+    /// What was found by comparison and is not told yet.
+    found: Vec<Difference>,
     differing: Vec<String>,
 }
 
@@ -171,109 +245,82 @@ impl File {
     }
 
     fn differs(&mut self, field: &str, how: impl fmt::Display) {
-        let said = one_line(&format!("{field}: {how}"));
+        self.tell(&format!("{field}: {how}"));
+    }
+
+    fn tell(&mut self, what: &str) {
+        let said = one_line(what);
         self.line(format_args!("# differs: {said}"));
         self.differing.push(said);
     }
 
-    /// What stands in the domain and is read by nobody here.
-    fn devices(&mut self, domain: Node) {
-        let unread = |parent: Option<Node>, read: &[&str]| -> Vec<String> {
-            let children = parent.into_iter().flat_map(|parent| parent.children().filter(Node::is_element));
-            let names = children.map(|child| child.tag_name().name().to_owned());
-            names.filter(|name| !read.contains(&name.as_str())).collect()
+    /// Tells what was found of these parts of the domain, and of all in them.
+    fn found_below(&mut self, parts: &[&str]) {
+        let is_in = |path: &str, part: &&str| {
+            let rest = path.strip_prefix(part);
+            part.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '@', '[']))
         };
-        for name in unread(Some(domain), &READ) {
-            self.differs(&name, "a server has none");
+        let (mine, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.found).into_iter().partition(|it| parts.iter().any(|part| is_in(&it.path, part)));
+        self.found = rest;
+        for difference in mine {
+            self.tell(&difference.to_string());
         }
-        for name in unread(at(domain, &["devices"]), &DEVICES) {
-            self.differs(&format!("devices/{name}"), "a server has none");
-        }
-        for name in unread(at(domain, &["features"]), &["acpi", "apic"]) {
-            self.differs(&format!("features/{name}"), "a server has acpi and apic");
-        }
-        for name in unread(at(domain, &["metadata"]), &[]) {
-            self.differs(&format!("metadata/{name}"), "of another program, and not carried over");
-        }
-        for drive in disks(domain, "cdrom") {
-            let medium = value(drive, &["source"], "file").unwrap_or("empty");
-            self.differs("cdrom", format_args!("`{medium}` there; a server has its own drive"));
-        }
-        for graphics in domain.descendants().filter(|node| node.has_tag_name("graphics")) {
-            let kind = graphics.attribute("type").unwrap_or_default();
-            if kind != "vnc" {
-                self.differs("graphics", format_args!("`{kind}` there, `vnc` here"));
-            }
-        }
-    }
-}
-
-fn identity(server: &Name, domain: Node, foreign: &Foreign, file: &mut File) {
-    let told = |path: &[&str]| text(domain, path).unwrap_or("none").to_owned();
-    file.differs("name", format_args!("`{}` there, `PROJECT.{server}` here", told(&["name"])));
-    file.differs("uuid", format_args!("`{}` there, one derived from the project and the name here", told(&["uuid"])));
-    let machine = value(domain, &["os", "type"], "machine").unwrap_or("none");
-    if !machine.contains("q35") {
-        file.differs("machine", format_args!("`{machine}` there, `q35` here: devices have other places"));
-    }
-    match domain.attribute("type") {
-        Some("kvm") => {}
-        kind => {
-            let kind = kind.unwrap_or("none");
-            file.differs("type", format_args!("`{kind}` there, what `host.local.virt_type` says here"));
-        }
-    }
-    let clock = value(domain, &["clock"], "offset").unwrap_or("utc");
-    if clock != "utc" {
-        file.differs("clock", format_args!("`{clock}` there, `utc` here"));
-    }
-    if foreign.autostart {
-        file.differs("autostart", "on there; here `power` is what counts, and `novella apply` starts it");
     }
 }
 
 /// A disk of the domain.
 struct Disk {
     target: String,
-    bus: &'static str,
-    bus_there: String,
+    bus: Bus,
     format: String,
     file: Option<String>,
     capacity: Option<ByteSize>,
-    tuned: Vec<String>,
+    cache: Option<Cache>,
+    discard: Discard,
+    serial: Option<String>,
 }
 
 impl Disk {
     fn read(disk: Node, foreign: &Foreign) -> Self {
         let told = |path: &str, name: &str| value(disk, &[path], name).unwrap_or_default().to_owned();
         let target = told("target", "dev");
-        let bus_there = told("target", "bus");
-        let bus = match bus_there.as_str() {
-            "virtio" => "virtio",
-            "scsi" => "scsi",
-            _ => "sata",
-        };
-        let tuned = ["cache", "discard", "io"].into_iter().filter_map(|name| {
-            let value = value(disk, &["driver"], name)?;
-            Some(format!("{name} `{value}`"))
-        });
+        let bus = told("target", "bus");
+        let (cache, discard) = (told("driver", "cache"), told("driver", "discard"));
         Self {
             capacity: foreign.capacities.get(&target).copied(),
-            tuned: tuned.collect(),
             format: told("driver", "type"),
             file: value(disk, &["source"], "file").map(str::to_owned),
             target,
-            bus,
-            bus_there,
+            bus: [Bus::Virtio, Bus::Scsi].into_iter().find(|it| it.as_str() == bus).unwrap_or(Bus::Sata),
+            cache: [Cache::None, Cache::Writethrough, Cache::Unsafe, Cache::Directsync]
+                .into_iter()
+                .find(|it| it.as_str() == cache),
+            // What nobody says is QEMU's way, which is not novella's.
+            discard: if discard == Discard::Unmap.as_str() { Discard::Unmap } else { Discard::Ignore },
+            serial: text(disk, &["serial"]).map(str::to_owned),
         }
     }
 
+    /// How it is attached, as far as that is not the usual way.
+    fn attachment(&self) -> Vec<String> {
+        let bus = Some(self.bus).filter(|bus| *bus != Bus::default()).map(|bus| format!("bus = \"{}\"", bus.as_str()));
+        let cache = self.cache.map(|cache| format!("cache = \"{}\"", cache.as_str()));
+        let discard = Some(self.discard).filter(|discard| *discard != Discard::default());
+        let discard = discard.map(|discard| format!("discard = \"{}\"", discard.as_str()));
+        [bus, cache, discard].into_iter().flatten().collect()
+    }
+
     /// Its size, rounded up to whole MiB.
-    fn size(&self) -> Result<ByteSize, Unsayable> {
+    fn size(&self, file: &mut File) -> Result<ByteSize, Unsayable> {
         let capacity = self.capacity.ok_or_else(|| {
             refused(&format!("disk {}", self.target), "libvirt does not tell its size", "see that its file is there")
         })?;
-        Ok(whole_mib(capacity))
+        let size = whole_mib(capacity);
+        if size != capacity {
+            file.differs(&format!("disk {}", self.target), format_args!("`{capacity}` there, `{size}` here"));
+        }
+        Ok(size)
     }
 
     fn source(&self, file: &mut File) -> Result<(), Unsayable> {
@@ -282,13 +329,6 @@ impl Disk {
         let path = self.file.as_deref().ok_or_else(|| refused(&field, "it is not a file", help))?;
         if !["qcow2", "raw", "vmdk", "vdi", "vhdx", "vpc"].contains(&self.format.as_str()) {
             return Err(refused(&field, format!("its format is {:?}", self.format), help));
-        }
-        file.differs(&field, format_args!("`{path}` there, a copy in `host.local.data_dir` here"));
-        if self.bus != self.bus_there {
-            file.differs(&field, format_args!("on `{}` there, on `{}` here", self.bus_there, self.bus));
-        }
-        if !self.tuned.is_empty() {
-            file.differs(&field, format_args!("{} there, see the spec's `cache` and `discard`", self.tuned.join(", ")));
         }
         file.set("source", quoted(&field, path)?);
         file.set("format", quoted(&field, &self.format)?);
@@ -300,7 +340,7 @@ fn whole_mib(size: ByteSize) -> ByteSize {
     ByteSize::mib(size.bytes().div_ceil(1 << 20))
 }
 
-fn image(name: &str, domain: Node, root: &Disk, file: &mut File) -> Result<(), Unsayable> {
+fn image(name: &Name, domain: Node, root: &Disk, way: Way<'_>, file: &mut File) -> Result<(), Unsayable> {
     let arch = value(domain, &["os", "type"], "arch").unwrap_or("none");
     if arch != "x86_64" || text(domain, &["os", "type"]) != Some("hvm") {
         return Err(refused(
@@ -309,22 +349,31 @@ fn image(name: &str, domain: Node, root: &Disk, file: &mut File) -> Result<(), U
             "novella makes `x86_64` machines with full virtualization",
         ));
     }
-    file.table("image", name);
+    file.table("image", name.as_str());
+    file.found_below(&["devices/disk[1]", "os", "devices/tpm"]);
     root.source(file)?;
     for (key, path) in [("kernel", "kernel"), ("initrd", "initrd"), ("cmdline", "cmdline")] {
         if let Some(value) = text(domain, &["os", path]) {
             file.set(key, quoted(key, value)?);
         }
     }
+    // Without a word a kernel has a command line here.
+    if at(domain, &["os", "kernel"]).is_some() && text(domain, &["os", "cmdline"]).is_none() {
+        file.set("cmdline", "\"\"".into());
+    }
     let firmware = firmware(domain);
     if firmware != Firmware::Bios {
         file.set("firmware", "\"uefi\"".into());
         file.set("secure_boot", (firmware == Firmware::SecureBoot).to_string());
-        file.differs("nvram", "the firmware's variables are not carried over: boot entries begin anew");
+        if let Way::Beside(_) = way {
+            file.differs("nvram", "the firmware's variables are not carried over: boot entries begin anew");
+        }
     }
     if at(domain, &["devices", "tpm"]).is_some() {
         file.set("tpm", "\"2.0\"".into());
-        file.differs("tpm", "a new one: what is sealed in it is not carried over");
+        if let Way::Beside(_) = way {
+            file.differs("tpm", "a new one: what is sealed in it is not carried over");
+        }
     }
     Ok(())
 }
@@ -337,9 +386,7 @@ fn flavor(server: &Name, domain: Node, root: &Disk, file: &mut File) -> Result<(
     let all = processors(text(domain, &["vcpu"])).unwrap_or(1);
     let vcpus = processors(value(domain, &["vcpu"], "current")).unwrap_or(all);
     file.table("flavor", server.as_str());
-    if memory != whole_mib(memory) || most != whole_mib(most) {
-        file.differs("memory", format_args!("`{memory}` of `{most}` there, whole MiB here"));
-    }
+    file.found_below(&["memory", "currentMemory", "vcpu", "vcpus", "cpu"]);
     file.set("vcpus", vcpus.to_string());
     if all > vcpus {
         file.set("max_vcpus", all.to_string());
@@ -348,85 +395,75 @@ fn flavor(server: &Name, domain: Node, root: &Disk, file: &mut File) -> Result<(
     if whole_mib(most) > whole_mib(memory) {
         file.set("max_ram", format!("\"{}\"", whole_mib(most)));
     }
-    let size = root.size()?;
-    if root.capacity != Some(size) {
-        file.differs("disk", "its size is no whole number of MiB, and is rounded up");
-    }
+    let size = root.size(file)?;
     file.set("disk", format!("\"{size}\""));
-    processor(domain, file)
-}
-
-fn processor(domain: Node, file: &mut File) -> Result<(), Unsayable> {
     match (value(domain, &["cpu"], "mode"), text(domain, &["cpu", "model"])) {
         (Some(mode @ ("host-model" | "host-passthrough" | "maximum")), _) => {
-            file.set("cpu_mode", format!("\"{mode}\""))
+            file.set("cpu_mode", format!("\"{mode}\""));
         }
         (_, Some(model)) => file.set("cpu_model", quoted("cpu/model", model)?),
-        _ => file.differs("cpu", "none is named there; here it is the host's own, or all that QEMU can emulate"),
-    }
-    for name in ["topology", "feature", "numa", "cache"] {
-        if at(domain, &["cpu", name]).is_some() {
-            file.differs(&format!("cpu/{name}"), "a server has none");
-        }
+        _ => {}
     }
     Ok(())
 }
 
 /// The disks beside the first. Each begins as an image of its own.
 fn volumes(server: &Name, disks: &[Disk], file: &mut File) -> Result<Vec<String>, Unsayable> {
-    let mut names = Vec::new();
-    for disk in disks {
-        let name = format!("{server}-{}", disk.target);
-        file.table("image", &name);
+    let mut names = BTreeSet::new();
+    let mut volumes = Vec::new();
+    for (number, disk) in disks.iter().enumerate() {
+        // A guest finds a volume by its name, which is its serial number.
+        let field = format!("disk {}", disk.target);
+        let serial = disk.serial.as_deref().filter(|serial| serial.len() <= MAX_SERIAL);
+        let name =
+            serial.and_then(|serial| serial.parse().ok()).or_else(|| name_of(&format!("{server}-{}", disk.target)));
+        let name = name.ok_or_else(|| refused(&field, "it has no target", "give it one, as `vdb`"))?;
+        let name = unique(name, &mut names);
+        file.table("image", name.as_str());
         disk.source(file)?;
-        file.table("volume", &name);
-        file.set("size", format!("\"{}\"", disk.size()?));
-        file.set("image", quoted("image", &name)?);
-        file.differs(&format!("disk {}", disk.target), "its serial number here is the name of the volume");
-        names.push(format!("{{ volume = \"{name}\", bus = \"{}\" }}", disk.bus));
+        file.table("volume", name.as_str());
+        file.found_below(&[&format!("devices/disk[{}]", number + 2)]);
+        let size = disk.size(file)?;
+        file.set("size", format!("\"{size}\""));
+        if disk.format == DiskFormat::Raw.as_str() {
+            file.set("format", quoted(&field, &disk.format)?);
+        }
+        file.set("image", quoted("image", name.as_str())?);
+        let attachment: String = disk.attachment().into_iter().map(|it| format!(", {it}")).collect();
+        volumes.push(format!("{{ volume = \"{name}\"{attachment} }}"));
     }
-    Ok(names)
+    Ok(volumes)
 }
 
-/// The interfaces, with a network for each that they are on.
-fn interfaces(server: &Name, domain: Node, file: &mut File) -> Vec<String> {
-    let mut networks: Vec<String> = Vec::new();
+/// The interfaces. A second one on a network is a port of its own.
+fn ports(server: &Name, domain: Node, networks: &Networks, file: &mut File) -> Vec<String> {
+    let mut on: BTreeSet<Name> = BTreeSet::new();
     let mut ports = Vec::new();
-    let devices = at(domain, &["devices"]).into_iter().flat_map(|devices| devices.children());
-    for (number, its) in devices.filter(|node| node.has_tag_name("interface")).enumerate() {
-        let kind = its.attribute("type").unwrap_or("none");
-        let on =
-            ["network", "bridge", "dev"].into_iter().find_map(|name| value(its, &["source"], name)).unwrap_or(kind);
-        let place = networks.iter().position(|network| network == on).unwrap_or_else(|| {
-            networks.push(on.to_owned());
-            let name = format!("{server}-net{}", networks.len());
-            file.table("network", &name);
-            file.differs("network", format_args!("{kind} `{on}` there, a bridge of novella's here"));
-            file.table("subnet", &name);
-            file.differs(
-                "subnet",
-                "what addresses the domain has is not known: write a range that the host does not use",
-            );
-            file.set("network", format!("\"{name}\""));
-            file.set("cidr", format!("\"10.{}.0.0/24\"", 200 + networks.len() % 50));
-            networks.len() - 1
-        });
-        let field = format!("interface {}", number + 1);
-        let model = value(its, &["model"], "type").unwrap_or("none");
-        if model != "virtio" {
-            file.differs(&field, format_args!("`{model}` there, `virtio` here"));
-        }
+    for (number, (its, place)) in interfaces(domain).zip(places(domain)).enumerate() {
+        let Some(network) = networks.get(&place) else { continue };
         let mac = value(its, &["mac"], "address").and_then(|mac| mac.parse::<Mac>().ok());
-        let mac = mac.map(|mac| format!(", mac_address = \"{mac}\"")).unwrap_or_else(|| {
-            file.differs(&field, "its MAC is not one that a spec can have");
-            String::new()
-        });
-        let unplugged = value(its, &["link"], "state") == Some("down");
-        let state = if unplugged { ", admin_state_up = false" } else { "" };
-        ports.push(format!("{{ network = \"{server}-net{}\"{mac}{state} }}", place + 1));
-    }
-    if ports.is_empty() {
-        file.differs("interface", "none there; a server must have one");
+        let mut told = vec![format!("network = \"{}\"", network.name)];
+        told.extend(
+            mac.filter(|mac| mac.0[0] != 0xfe && mac.0 != [0; 6]).map(|mac| format!("mac_address = \"{mac}\"")),
+        );
+        let fixed: Vec<String> =
+            mac.map(|mac| network.fixed(mac)).unwrap_or_default().iter().map(|ip| format!("\"{ip}\"")).collect();
+        if !fixed.is_empty() {
+            told.push(format!("fixed_ips = [{}]", fixed.join(", ")));
+        }
+        if value(its, &["link"], "state") == Some("down") {
+            told.push("admin_state_up = false".into());
+        }
+        if on.insert(network.name.clone()) {
+            ports.push(format!("{{ {} }}", told.join(", ")));
+            continue;
+        }
+        let name = format!("{server}-{}", number + 1);
+        file.table("port", &name);
+        for field in told {
+            file.line(field);
+        }
+        ports.push(format!("\"{name}\""));
     }
     ports
 }

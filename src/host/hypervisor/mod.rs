@@ -33,6 +33,7 @@ use virt::sys;
 
 pub use self::connection::LibvirtError;
 use self::connection::{Connection, failed, is};
+pub use self::foreign::on_host;
 pub use self::guest::Console;
 use self::power::State;
 use crate::address::Name;
