@@ -1,8 +1,8 @@
 //! Two domains side by side: every element, attribute and text in which they differ.
 //!
 //! Nothing is looked for by its name, so nothing can be overlooked. What does not count stands here: what libvirt chooses
-//! by itself and a guest does not see ([`LEFT_OUT`], [`is_implied`]), and what a word that is not there means
-//! ([`DEFAULTS`], [`spell_out`]).
+//! by itself and a guest does not see (`LEFT_OUT`, `is_implied`), and what a word that is not there means
+//! (`DEFAULTS`, `spell_out`).
 
 use std::collections::BTreeMap;
 use std::fmt;
