@@ -8,12 +8,12 @@ use crate::blueprint::object::{Object, VirtType};
 use crate::blueprint::{self, HostFacts, found};
 use crate::desired::{self, Desired, HostConfig};
 use crate::diagnostic::{Diagnostic, Severity, has_errors};
-use crate::host::domain_xml::compare::{Difference, differences};
+use crate::host::domain_xml::compare::differences;
 use crate::host::domain_xml::foreign::{self, Described, Foreign, Unsayable, Way};
 use crate::host::domain_xml::foreign_network::Networks;
 use crate::host::domain_xml::import::{ReadAs, Unfit, read_as};
 use crate::host::domain_xml::write;
-use crate::plan::world::{Imported, Observed, Recorded};
+use crate::plan::world::{Differing, Imported, Observed, Recorded};
 use crate::spec::load::load_texts;
 
 /// What the server is to be a part of.
@@ -72,7 +72,7 @@ pub fn against(
     server: &Name,
     foreign: &Foreign,
     virt_type: VirtType,
-) -> Result<Vec<Difference>, Unsayable> {
+) -> Result<Vec<Differing>, Unsayable> {
     let recorded = Recorded::default();
     let mut observed = Observed::default();
     for (_, import) in import::pending(desired, &recorded).into_iter().filter(|(_, it)| it.server == *server) {
@@ -88,8 +88,7 @@ pub fn against(
 
 /// Notes the domain and its disk as a host that looked at them would.
 fn see(import: &Import, foreign: &Foreign, observed: &mut Observed) -> Result<(), Unsayable> {
-    let ReadAs { marked, macs, differing } =
-        read_as(&foreign.xml, import).map_err(|Unfit { why, help }| field(why, &help))?;
+    let ReadAs { marked, macs } = read_as(&foreign.xml, import).map_err(|Unfit { why, help }| field(why, &help))?;
     let mut facts = marked.facts;
     facts.insert("power".into(), if foreign.running { "on" } else { "off" }.into());
     let told = |name: &str| facts.get(name).cloned().unwrap_or_default();
@@ -104,7 +103,7 @@ fn see(import: &Import, foreign: &Foreign, observed: &mut Observed) -> Result<()
     observed.objects.insert(disk_key(&import.server), disk.map(|(name, value)| (name.into(), value)).into());
     let key = domain_key(&import.server);
     observed.objects.insert(key.clone(), facts);
-    observed.imports.insert(key, Imported { id: import.id.clone(), macs, differing });
+    observed.imports.insert(key, Imported { id: import.id.clone(), macs, ..Imported::default() });
     Ok(())
 }
 

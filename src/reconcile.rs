@@ -139,6 +139,12 @@ fn lower(
     let beside = Beside { taken, replace: replace.clone() };
     let mut blueprint = blueprint::lower_beside(desired, &chosen, &facts, &beside).map_err(PlanError::Spec)?;
     blueprint.disowned.clone_from(&desired.carried.removed);
+    for (key, imported) in &mut observed.imports {
+        if let Some(domain) = blueprint.objects.get(key).and_then(Object::as_domain) {
+            let differing = host.differing(imported, domain)?;
+            imported.differing.extend(differing);
+        }
+    }
     networks_are_free(desired, &observed)?;
     Ok(Lowered { blueprint, observed, facts })
 }

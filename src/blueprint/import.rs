@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::address::{Name, PortId};
 use crate::blueprint::dhcp::HostEntry;
-use crate::blueprint::hardware::{CpuModel, Firmware};
+use crate::blueprint::hardware::Firmware;
 use crate::blueprint::key::{ObjectKey, domain_key, host_entry_key};
 use crate::blueprint::object::Object;
 use crate::desired::carried;
@@ -44,8 +44,6 @@ pub struct Import {
     pub begun: bool,
     /// What starts the machine.
     pub firmware: Firmware,
-    /// The processor that the server says.
-    pub cpu: Option<CpuModel>,
     /// How long it may take to shut down, in seconds.
     pub shutdown_timeout: u32,
     /// Whether the server says how many processors it can be brought to.
@@ -77,7 +75,6 @@ impl Import {
             nics: ports.map(nic).collect(),
             begun,
             firmware: desired.images.get(&server.image).map(|image| image.firmware).unwrap_or_default(),
-            cpu: flavor.and_then(|flavor| flavor.cpu.clone()),
             shutdown_timeout: server.shutdown_timeout,
             has_max_vcpus: flavor.is_some_and(|flavor| flavor.max_vcpus.is_some()),
             has_max_memory: flavor.is_some_and(|flavor| flavor.max_ram.is_some()),

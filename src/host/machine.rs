@@ -11,13 +11,14 @@ use crate::blueprint::object::{DiskFormat, Domain, Object, Seed, Source, VirtTyp
 use crate::blueprint::{HostFacts, Layout, hardware};
 use crate::desired::{Desired, Image};
 use crate::host::dhcp::{Dnsmasq, Lease};
+use crate::host::domain_xml::import::beside_facts;
 use crate::host::firewall::Nft;
 use crate::host::hypervisor::Hypervisor;
 use crate::host::images::Images;
 use crate::host::kvm::{self, Kvm};
 use crate::host::links::Links;
 use crate::host::{Host, HostError, Keep, OnProgress, Why};
-use crate::plan::world::Observed;
+use crate::plan::world::{Differing, Imported, Observed};
 use crate::spec::values::VirtTypeSpec;
 
 /// This machine.
@@ -216,6 +217,10 @@ impl Host for Machine {
         let facts = self.images.foreign_disk(&import.id, &disk)?;
         into.objects.insert(disk_key(&import.server), facts);
         Ok(())
+    }
+
+    fn differing(&self, imported: &Imported, wanted: &Domain) -> Result<Vec<Differing>, HostError> {
+        beside_facts(&imported.definition, wanted)
     }
 
     fn ensure(&self, object: &Object) -> Result<(), HostError> {

@@ -41,8 +41,8 @@ use crate::blueprint::HostFacts;
 use crate::blueprint::facts::Disruption;
 use crate::blueprint::import::Import;
 use crate::blueprint::key::ObjectKey;
-use crate::blueprint::object::Object;
-use crate::plan::world::Observed;
+use crate::blueprint::object::{Domain, Object};
+use crate::plan::world::{Differing, Imported, Observed};
 
 #[cfg(not(feature = "libvirt"))]
 pub use without_libvirt::{hypervisor, machine};
@@ -61,6 +61,12 @@ pub trait Host: Send + Sync {
     fn observe_foreign(&self, import: &Import, into: &mut Observed) -> Result<(), HostError> {
         let (_, _) = (import, into);
         Ok(())
+    }
+
+    /// In what a domain of others that was seen differs from the one that it is to be, where no fact tells it.
+    fn differing(&self, imported: &Imported, wanted: &Domain) -> Result<Vec<Differing>, HostError> {
+        let (_, _) = (imported, wanted);
+        Ok(Vec::new())
     }
 
     /// Makes the object what it is to be, whatever stands there of it now. Succeeds when it is already so.

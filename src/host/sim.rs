@@ -714,7 +714,7 @@ impl Host for SimHost {
         if other.on {
             into.guests.insert(key.clone(), Guest { facts: facts(true), ..Guest::started_as(&domain) });
         }
-        into.imports.insert(key.clone(), Imported { id: id.clone(), macs, differing: Vec::new() });
+        into.imports.insert(key.clone(), Imported { id: id.clone(), macs, ..Imported::default() });
         into.objects.insert(key, facts(other.on));
         into.objects.insert(disk_key(&import.server), Object::Disk(disk).visible_facts());
         Ok(())

@@ -468,7 +468,7 @@ fn import_of(key: &ObjectKey, seen: &Observed) -> Option<Imported> {
 fn beside_facts(Differing { field, there, here }: &Differing) -> FieldChange {
     FieldChange {
         name: Cow::Owned(field.clone()),
-        before: Some(there.clone()),
+        before: there.clone(),
         after: here.clone(),
         drifted: false,
         replaces: false,

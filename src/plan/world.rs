@@ -1,6 +1,7 @@
 //! What was made and what is there: the two things a blueprint is compared with.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -117,19 +118,28 @@ pub struct Imported {
     pub id: String,
     /// The MAC addresses of its interfaces, by the ports that these are to be.
     pub macs: BTreeMap<PortId, Mac>,
-    /// In what it differs from every server, as far as no fact tells that.
+    /// Its definition, as the host has it.
+    pub definition: String,
+    /// In what it differs from the server that it is to be, as far as no fact tells that.
     pub differing: Vec<Differing>,
 }
 
-/// What a domain of others is, and a server is not.
+/// In what a domain of others differs from a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Differing {
-    /// The field of the domain, as `devices/watchdog`.
+    /// The field of the domain: `devices/interface[1]/vlan`, `cpu@mode`.
     pub field: String,
-    /// What it is there.
-    pub there: String,
-    /// What it is of a server; none where a server has no such thing.
+    /// What it is there, if it is.
+    pub there: Option<String>,
+    /// What it is of the server.
     pub here: Option<String>,
+}
+
+impl fmt::Display for Differing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let side = |told: &Option<String>| told.as_ref().map_or_else(|| "none".into(), |told| format!("`{told}`"));
+        write!(f, "{}: {} there, {} here", self.field, side(&self.there), side(&self.here))
+    }
 }
 
 /// What a host holds, as its adapters see it.

@@ -385,7 +385,7 @@ fn what_libvirt_adds_by_itself_is_no_difference() {
         defined.undefine_flags(virt::sys::VIR_DOMAIN_UNDEFINE_NVRAM).expect("undefined");
         let mut found = differences(&xml, &write(domain).expect("XML")).expect("XML");
         // Taken out of ours alone.
-        found.retain(|it| it.path != "metadata/urn:novella:1:server");
+        found.retain(|it| it.field != "metadata/urn:novella:1:server");
         found.iter().map(ToString::to_string).collect::<Vec<String>>()
     };
     proptest!(ProptestConfig::with_cases(60), |(domain in domain(&bench), cpu in 0..4usize)| {

@@ -5,11 +5,11 @@
 //! (`DEFAULTS`, `spell_out`).
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use roxmltree::{Document, Node};
 
 use super::NAMESPACE;
+use crate::plan::world::Differing;
 
 /// What libvirt chooses by itself: elements for their text, attributes behind `@`, `*` for any one element.
 const LEFT_OUT: [&str; 31] = [
@@ -84,29 +84,11 @@ const DEFAULTS: [(&str, &str, &str); 24] = [
 /// Attributes that hold a secret.
 const HIDDEN: [&str; 1] = ["passwd"];
 
-/// A thing in which two domains differ.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Difference {
-    /// Where: `devices/interface[1]/vlan`, `cpu@mode`.
-    pub path: String,
-    /// What the one has, if it has it.
-    pub there: Option<String>,
-    /// What the other has.
-    pub here: Option<String>,
-}
-
-impl fmt::Display for Difference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let side = |told: &Option<String>| told.as_ref().map_or_else(|| "none".into(), |told| format!("`{told}`"));
-        write!(f, "{}: {} there, {} here", self.path, side(&self.there), side(&self.here))
-    }
-}
-
 /// In what a domain of others, `there`, differs from one that [`write`](super::write) has written, `here`.
 ///
 /// # Errors
 /// When one of them is not XML.
-pub fn differences(there: &str, here: &str) -> Result<Vec<Difference>, roxmltree::Error> {
+pub fn differences(there: &str, here: &str) -> Result<Vec<Differing>, roxmltree::Error> {
     let (there, here) = (Document::parse(there)?, Document::parse(here)?);
     let (mut there, mut here) = (Element::read(there.root_element()), Element::read(here.root_element()));
     without_own(&mut here, &there);
@@ -494,10 +476,10 @@ fn discriminator(path: &str, element: &Element) -> String {
     }
 }
 
-fn compare(path: &str, there: &Element, here: &Element, found: &mut Vec<Difference>) {
+fn compare(path: &str, there: &Element, here: &Element, found: &mut Vec<Differing>) {
     let mut differ = |path: String, there: Option<String>, here: Option<String>| {
         if there != here {
-            found.push(Difference { path, there, here });
+            found.push(Differing { field: path, there, here });
         }
     };
     // Two kinds of a thing have nothing that could be compared one by one.
@@ -565,14 +547,14 @@ fn pairs<'e>(path: &str, there: &'e Element, here: &'e Element) -> Vec<Pair<'e>>
 }
 
 /// What only one of them has: a device as a whole, all else part by part.
-fn alone(path: &str, there: Option<&Element>, here: Option<&Element>, found: &mut Vec<Difference>) {
+fn alone(path: &str, there: Option<&Element>, here: Option<&Element>, found: &mut Vec<Differing>) {
     let Some(element) = there.or(here) else { return };
     let is_whole = path.starts_with("devices/") || path.starts_with("metadata/");
     let itself = if is_whole { element.clone() } else { Element { children: Vec::new(), ..element.clone() } };
     if is_whole || !itself.is_bare() || element.children.is_empty() {
         let told = Some(itself.in_short());
         let (there, here) = if there.is_some() { (told, None) } else { (None, told) };
-        found.push(Difference { path: path.to_owned(), there, here });
+        found.push(Differing { field: path.to_owned(), there, here });
     }
     if is_whole {
         return;

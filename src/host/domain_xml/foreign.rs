@@ -7,7 +7,6 @@ use std::net::IpAddr;
 
 use roxmltree::{Document, Node};
 
-use super::compare::Difference;
 use super::foreign_network::Networks;
 use super::import::Unfit;
 use super::{amount, at, disks, firmware, text, value};
@@ -15,6 +14,7 @@ use crate::address::Name;
 use crate::blueprint::disk::{Bus, Cache, Discard, MAX_SERIAL};
 use crate::blueprint::hardware::Firmware;
 use crate::blueprint::object::DiskFormat;
+use crate::plan::world::Differing;
 use crate::value::{ByteSize, Mac};
 
 /// A domain as libvirt has it.
@@ -49,7 +49,7 @@ pub struct Described {
 
 impl Described {
     /// A server that is told already, of which only this is to be said.
-    pub fn of(found: Vec<Difference>) -> Self {
+    pub fn of(found: Vec<Differing>) -> Self {
         let differing = found.iter().map(|difference| one_line(&difference.to_string())).collect();
         Self { head: String::new(), toml: String::new(), differing }
     }
@@ -144,7 +144,7 @@ pub fn describe(
     foreign: &Foreign,
     networks: &Networks,
     way: Way<'_>,
-    found: &[Difference],
+    found: &[Differing],
 ) -> Result<Described, Unsayable> {
     let document = Document::parse(&foreign.xml)?;
     let domain = document.root_element();
@@ -226,7 +226,7 @@ pub(super) fn one_line(text: &str) -> String {
 struct File {
     toml: String,
     /// What was found by comparison and is not told yet.
-    found: Vec<Difference>,
+    found: Vec<Differing>,
     differing: Vec<String>,
 }
 
@@ -261,7 +261,7 @@ impl File {
             part.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '@', '[']))
         };
         let (mine, rest): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.found).into_iter().partition(|it| parts.iter().any(|part| is_in(&it.path, part)));
+            std::mem::take(&mut self.found).into_iter().partition(|it| parts.iter().any(|part| is_in(&it.field, part)));
         self.found = rest;
         for difference in mine {
             self.tell(&difference.to_string());

@@ -5,51 +5,39 @@ use std::path::PathBuf;
 
 use roxmltree::{Document, Node};
 
-use super::{FOREIGN, Mark, MarkedNic, NONE, at, disks, firmware, interfaces, marked, text, value};
+use super::compare::differences;
+use super::{FOREIGN, Mark, MarkedNic, NONE, at, disks, firmware, interfaces, marked, text, value, write};
 use crate::address::PortId;
-use crate::blueprint::hardware::{CpuModel, Firmware};
+use crate::blueprint::hardware::Firmware;
 use crate::blueprint::import::{Import, ImportedNic};
-use crate::blueprint::object::{DiskFormat, VirtType};
+use crate::blueprint::object::{DiskFormat, Domain, VirtType};
+use crate::host::HostError;
 use crate::host::domain_xml::Marked;
 use crate::plan::world::Differing;
 use crate::value::Mac;
 
-/// What of a domain facts tell of, or every domain has: what else it has is named as a difference.
-const KNOWN: [&str; 17] = [
+/// The parts of a definition that facts tell of.
+const FACTS: [&str; 20] = [
     "name",
     "uuid",
-    "metadata",
+    "@type",
     "memory",
     "currentMemory",
     "vcpu",
-    "os",
-    "features",
-    "cpu",
-    "clock",
-    "on_poweroff",
-    "on_reboot",
-    "on_crash",
-    "devices",
-    "pm",
-    "resource",
-    "seclabel",
-];
-
-/// The same of its devices.
-const DEVICES: [&str; 13] = [
-    "emulator",
-    "disk",
-    "controller",
-    "interface",
-    "serial",
-    "console",
-    "input",
-    "graphics",
-    "video",
-    "memballoon",
-    "rng",
-    "tpm",
-    "audio",
+    "vcpu@current",
+    "os/kernel",
+    "os/initrd",
+    "os/cmdline",
+    "devices/disk/source@file",
+    "devices/disk/driver@type",
+    "devices/disk/driver@cache",
+    "devices/disk/driver@discard",
+    "devices/disk/target@bus",
+    "devices/interface/mac@address",
+    "devices/interface/source",
+    "devices/interface/mtu@size",
+    "devices/interface/link@state",
+    "devices/serial/log@file",
 ];
 
 /// A domain of others as a server.
@@ -59,8 +47,6 @@ pub struct ReadAs {
     pub marked: Marked,
     /// The MAC addresses of its interfaces, by the ports that these are to be.
     pub macs: BTreeMap<PortId, Mac>,
-    /// In what it differs from every server, as far as no fact tells that.
-    pub differing: Vec<Differing>,
 }
 
 /// Why a domain cannot become a server.
@@ -108,7 +94,7 @@ pub fn read_as(xml: &str, import: &Import) -> Result<ReadAs, Unfit> {
     };
     let marked = marked(domain, &interfaces, &mark).ok_or_else(|| unfit("it has no UUID", "see `virsh dumpxml`"))?;
     let macs = macs.into_iter().filter_map(|(nic, mac)| Some((nic.port.clone(), mac?))).collect();
-    Ok(ReadAs { differing: differing(domain, &interfaces, &macs, import), marked, macs })
+    Ok(ReadAs { marked, macs })
 }
 
 /// The file that a domain starts from; nothing of what is not XML.
@@ -173,63 +159,43 @@ fn check(domain: Node, import: &Import) -> Result<(), Unfit> {
     Ok(())
 }
 
-/// In what a domain differs from every server, where no fact tells it.
-fn differing(domain: Node, interfaces: &[Node], macs: &BTreeMap<PortId, Mac>, import: &Import) -> Vec<Differing> {
-    let mut all = Vec::new();
-    let mut differs = |field: String, there: &str, here: Option<&str>| {
-        if Some(there) != here {
-            all.push(Differing { field, there: there.to_owned(), here: here.map(str::to_owned) });
-        }
-    };
-    let machine = value(domain, &["os", "type"], "machine").unwrap_or(NONE);
-    if !machine.contains("q35") {
-        differs("machine".into(), machine, Some("q35"));
-    }
-    differs("clock".into(), value(domain, &["clock"], "offset").unwrap_or("utc"), Some("utc"));
-    let cpu = match value(domain, &["cpu"], "mode") {
-        Some("custom") | None => text(domain, &["cpu", "model"]).unwrap_or(NONE),
-        Some(mode) => mode,
-    };
-    let usual = if domain.attribute("type") == Some("kvm") { CpuModel::HostModel } else { CpuModel::Maximum };
-    differs("cpu".into(), cpu, Some(&import.cpu.as_ref().unwrap_or(&usual).to_string()));
-    for (number, interface) in interfaces.iter().enumerate() {
-        let model = value(*interface, &["model"], "type").unwrap_or(NONE);
-        differs(format!("interface.{}.model", number + 1), model, Some("virtio"));
-    }
-    for interface in interfaces {
-        let mac = value(*interface, &["mac"], "address").unwrap_or(NONE);
-        if mac.parse().is_ok_and(|mac: Mac| !macs.values().any(|its| *its == mac)) {
-            differs("interface".into(), mac, None);
-        }
-    }
-    let children = |parent: Option<Node>| -> Vec<(String, String)> {
-        let children =
-            parent.into_iter().flat_map(|parent| parent.children().filter(Node::is_element).collect::<Vec<_>>());
-        children.map(|child| (child.tag_name().name().to_owned(), in_short(child))).collect()
-    };
-    let mut unknown = |parent: Option<Node>, under: &str, known: &[&str]| {
-        for (name, short) in children(parent).into_iter().filter(|(name, _)| !known.contains(&name.as_str())) {
-            differs(format!("{under}{name}"), &short, None);
-        }
-    };
-    unknown(Some(domain), "", &KNOWN);
-    unknown(at(domain, &["devices"]), "devices/", &DEVICES);
-    unknown(at(domain, &["features"]), "features/", &["acpi", "apic"]);
-    let devices: Vec<Node> = at(domain, &["devices"]).into_iter().flat_map(|devices| devices.children()).collect();
-    for graphics in devices.iter().filter(|node| node.has_tag_name("graphics")) {
-        differs("graphics".into(), graphics.attribute("type").unwrap_or(NONE), Some("vnc"));
-    }
-    all
+/// In what a domain of others differs from the one that a server is to have, where no fact tells it.
+///
+/// # Errors
+/// When the one cannot be read or the other not be written.
+pub fn beside_facts(definition: &str, wanted: &Domain) -> Result<Vec<Differing>, HostError> {
+    let name = &wanted.name;
+    let wanted = write(wanted).map_err(|error| HostError::new(format!("cannot define domain `{name}`"), error))?;
+    let mut differing = differences(definition, &wanted)
+        .map_err(|error| HostError::new(format!("cannot read the definition of domain `{name}`"), error))?;
+    differing.retain(|it| !FACTS.contains(&without_numbers(&it.field).as_str()));
+    Ok(differing)
 }
 
-/// What an element has, in a few words.
-fn in_short(element: Node) -> String {
-    let attributes: Vec<String> = element.attributes().map(|it| format!("{} {}", it.name(), it.value())).collect();
-    let text = element.text().map(str::trim).filter(|text| !text.is_empty());
-    match (text, attributes.is_empty()) {
-        (Some(text), true) => text.to_owned(),
-        (Some(text), false) => format!("{text} ({})", attributes.join(", ")),
-        (None, false) => attributes.join(", "),
-        (None, true) => "present".into(),
+/// Where a difference is, whichever of several devices has it: `devices/interface[2]/mac` becomes `devices/interface/mac`.
+fn without_numbers(field: &str) -> String {
+    let mut parts = field.split('[');
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |path, part| match part.split_once(']') {
+        Some((number, rest)) if number.bytes().all(|it| it.is_ascii_digit()) => path + rest,
+        _ => format!("{path}[{part}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_is_known_whichever_device_has_it() {
+        for (field, part) in [
+            ("devices/interface[2]/mac@address", "devices/interface/mac@address"),
+            ("devices/disk[1]/source@file", "devices/disk/source@file"),
+            ("devices/disk[cdrom]/source@file", "devices/disk[cdrom]/source@file"),
+            ("devices/disk[cdrom 2]", "devices/disk[cdrom 2]"),
+            ("cpu@mode", "cpu@mode"),
+        ] {
+            assert_eq!(without_numbers(field), part);
+        }
     }
 }

@@ -72,11 +72,14 @@ impl Hypervisor {
             return Err(error.code(NOT_IMPORTABLE).help(help));
         }
         can_be_taken_over(&domain, id)?;
-        let ReadAs { marked, macs, mut differing } = read_as(&xml, import).map_err(unfit)?;
-        if domain.autostart().map_err(look)? {
-            let (there, here) = ("on".into(), Some("off".into()));
-            differing.push(Differing { field: "autostart".into(), there, here });
-        }
+        let ReadAs { marked, macs } = read_as(&xml, import).map_err(unfit)?;
+        // No definition has that.
+        let is_started = domain.autostart().map_err(look)?;
+        let differing = is_started.then(|| Differing {
+            field: "autostart".into(),
+            there: Some("on".into()),
+            here: Some("off".into()),
+        });
         let state = power::state(&domain).map_err(look)?;
         let mut facts = marked.facts;
         facts.insert("power".into(), state.to_string());
@@ -106,7 +109,8 @@ impl Hypervisor {
         let format = DiskFormat::ALL.into_iter().find(|it| it.as_str() == format);
         let disk = facts.get("disk").map(PathBuf::from).zip(format);
         let disk = disk.map(|(path, format)| ImportedDisk { path, format });
-        let imported = Imported { id: id.clone(), macs, differing };
+        let differing = differing.into_iter().collect();
+        let imported = Imported { id: id.clone(), macs, definition: xml, differing };
         Ok(Some(Foreign { facts, guest, claims, imported, disk }))
     }
 
