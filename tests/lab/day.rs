@@ -364,9 +364,12 @@ impl Day {
         let before = self.spec.clone();
         let (_, told) = self.take_away();
         let file = self.lab.state().join("watch/approval.json");
-        // So that the daemon does not see it now.
+        // So that the daemon does not see it now. It is not there to be asked either, and the approval goes by its file.
         assert!(self.daemon().signal(Signal::SIGSTOP));
+        let [socket, aside] = ["novella.sock", "aside.sock"].map(|name| self.lab.state().join(name));
+        fs::rename(&socket, &aside).expect("a socket");
         self.approve(&told);
+        fs::rename(&aside, &socket).expect("a socket");
         let approval = fs::read(&file).expect("an approval");
         fs::remove_file(&file).expect("removed");
         self.daemon().resume();
