@@ -1,7 +1,7 @@
 //! A day in minutes: a daemon lives through everything that happens to a host in a day, in a random order, and all is to be
 //! at the end as if the last spec had been applied to an empty host.
 //!
-//! `NOVELLA_DAY=SEED:EVENTS` is another day than the usual one.
+//! It takes minutes, and runs with `NOVELLA_DAY=SEED:EVENTS` alone: `1:36` has each event once.
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,15 +13,12 @@ use serde_json::Value;
 
 use crate::dice::Dice;
 use crate::drift::{CASES, Case, DB, Devices, WEB};
-use crate::lab::{Lab, NOVELLA, Running, assert_same, base, note, server};
+use crate::lab::{Lab, NOVELLA, Running, assert_same, base, note, server, skip};
 use crate::libvirtd::START;
 use crate::save::{WAYS, in_place};
 use crate::watch::{PATIENCE, handles, status, until};
 
 const MS: Duration = Duration::from_millis(1);
-
-/// The day that is always lived through: each event once.
-const SEED: u64 = 1;
 
 /// How much memory a daemon may gain between its first rest and its last, in KiB: what its first passes have touched.
 const GAIN: u64 = 32 * 1024;
@@ -124,14 +121,12 @@ struct Day {
 
 #[test]
 fn a_day_in_minutes() {
-    let Some(lab) = Lab::with_guests("day") else { return };
-    let (seed, events) = match std::env::var("NOVELLA_DAY") {
-        Ok(text) => {
-            let (seed, events) = text.split_once(':').expect("NOVELLA_DAY=SEED:EVENTS");
-            (seed.parse().expect("a seed"), events.parse().expect("a number of events"))
-        }
-        Err(_) => (SEED, DEEDS.len() + CASES.len()),
+    let Ok(told) = std::env::var("NOVELLA_DAY") else {
+        return skip("a day takes five minutes: `NOVELLA_DAY=1:36` lives through one");
     };
+    let (seed, events) = told.split_once(':').expect("NOVELLA_DAY=SEED:EVENTS");
+    let (seed, events) = (seed.parse().expect("a seed"), events.parse().expect("a number of events"));
+    let Some(lab) = Lab::with_guests("day") else { return };
     note(format_args!("NOVELLA_DAY={seed}:{events}"));
     let mut day = Day::begin(lab, seed);
     let mut deck: Vec<Event> = Vec::new();
@@ -279,10 +274,11 @@ impl Day {
     /// Looks that the daemon holds no more than in its first rest.
     fn check(&mut self) {
         self.until("it is well", |told| told["health"] == "healthy");
-        let (files, memory) = self.rest();
         let (files_before, memory_before) = self.life.as_ref().expect("it runs").rest;
+        // Some are open for a moment: whoever asks has one, and so has a libvirtd that was started anew.
+        self.until("it has no more files open than at first", |_| self.rest().0 <= files_before);
+        let (files, memory) = self.rest();
         note(format_args!("        daemon: {files_before} → {files} files, {memory_before} → {memory} KiB"));
-        assert_eq!(files, files_before, "files are left open");
         assert!(memory <= memory_before + GAIN, "{memory_before} → {memory} KiB");
     }
 
