@@ -41,13 +41,15 @@ const SAVES: usize = 200;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
-    match arguments.next() {
-        Some(first) if first == measure::PARENT => return measure::parent(arguments),
-        // What `cargo bench` says. `cargo test --benches` has no time for this.
-        Some(first) if first == "--bench" => {}
-        _ => return ExitCode::SUCCESS,
+    if arguments.next().is_some_and(|first| first == measure::PARENT) {
+        return measure::parent(arguments);
     }
-    let is_whole = !std::env::args().any(|argument| argument == "daemon");
+    let has = |word: &str| std::env::args_os().any(|argument| argument == word);
+    // What `cargo bench` says, behind all else. `cargo test --benches` has no time for this.
+    if !has("--bench") {
+        return ExitCode::SUCCESS;
+    }
+    let is_whole = !has("daemon");
     let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
     let is_lab = std::env::var_os("NOVELLA_LAB").is_some();
     if is_whole {
