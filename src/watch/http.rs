@@ -7,10 +7,11 @@
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::watch::clients;
 use crate::watch::metrics::{Board, CONTENT_TYPE};
 
 /// The longest request that is read, in bytes.
@@ -67,7 +68,10 @@ impl Server {
         let address = listener.local_addr().map_err(failed)?;
         let ends = Arc::new(AtomicBool::new(false));
         let is_over = Arc::clone(&ends);
-        let serve = move || serve(&listener, &board, &is_over);
+        let serve = move || {
+            let answers = move |stream| Client { stream, deadline: Instant::now() + PATIENCE }.answer(&board);
+            clients::serve("scrape", MOST, &is_over, || listener.accept().map(|(client, _)| client), answers);
+        };
         let thread = thread::Builder::new().name("metrics".into()).spawn(serve).map_err(failed)?;
         Ok(Self { address, ends, thread: Some(thread) })
     }
@@ -86,35 +90,6 @@ impl Drop for Server {
             && let Some(thread) = self.thread.take()
         {
             let _ = thread.join();
-        }
-    }
-}
-
-fn serve(listener: &TcpListener, board: &Arc<Board>, ends: &AtomicBool) {
-    let clients = Arc::new(AtomicUsize::new(0));
-    loop {
-        let client = listener.accept();
-        if ends.load(Ordering::SeqCst) {
-            return;
-        }
-        let Ok((client, _)) = client else {
-            // No file handles are left, perhaps.
-            thread::sleep(Duration::from_millis(100));
-            continue;
-        };
-        // Those who come when there are too many find their connection closed.
-        if clients.load(Ordering::SeqCst) >= MOST {
-            continue;
-        }
-        clients.fetch_add(1, Ordering::SeqCst);
-        let (board, counted) = (Arc::clone(board), Arc::clone(&clients));
-        let spawned = thread::Builder::new().name("scrape".into()).spawn(move || {
-            // A client that has left, or takes too long, gets no answer.
-            let _ = Client { stream: client, deadline: Instant::now() + PATIENCE }.answer(&board);
-            counted.fetch_sub(1, Ordering::SeqCst);
-        });
-        if spawned.is_err() {
-            clients.fetch_sub(1, Ordering::SeqCst);
         }
     }
 }

@@ -14,7 +14,7 @@
 //! [`World`](daemon::World) with its clock and its events, and somebody who does a [`Pass`](daemon::Pass), so that hours can
 //! be lived through in a moment. [`outside`] is the real world: inotify, signals, time; [`events`] is what happens on the host.
 //! [`systemd`] tells the service manager, [`socket`] those who ask what is done just now, or for something to be done, which is
-//! [`asked`]; [`metrics`] is what monitoring is told, by [`http`].
+//! [`asked`]; [`metrics`] is what monitoring is told, by [`http`]. Both answer by `clients`.
 //!
 //! All that the daemon writes is in one directory in that of the state, but for its [`socket`]:
 //!
@@ -28,6 +28,7 @@
 
 pub mod asked;
 pub mod backoff;
+mod clients;
 pub mod daemon;
 pub mod events;
 #[cfg(test)]

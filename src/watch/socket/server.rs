@@ -21,6 +21,7 @@ use serde::Deserialize;
 use crate::spec::{self, Inputs};
 use crate::store::who;
 use crate::watch::asked::{Asked, Client, Handed, Signs, Word};
+use crate::watch::clients::{self, Counted};
 use crate::watch::socket::protocol::{Answer, Ask, InForce, Refusal, Request, Told, VERSION};
 use crate::watch::socket::work::Work;
 use crate::watch::socket::{GLANCE, PATIENCE, path, short, write};
@@ -91,8 +92,12 @@ impl Server {
             listener
         })?;
         let (ends, followed) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+        let is_over = Arc::clone(&ends);
         let shared = Arc::new(Shared { inside, ends: Arc::clone(&ends), followed: Arc::clone(&followed) });
-        let thread = thread::Builder::new().name("socket".into()).spawn(move || serve(&listener, &shared))?;
+        let thread = thread::Builder::new().name("socket".into()).spawn(move || {
+            let answers = move |client: UnixStream| answer(&client, &shared);
+            clients::serve("client", MOST, &is_over, || listener.accept().map(|(client, _)| client), answers);
+        })?;
         Ok(Self { path, ends, followed, thread: Some(thread) })
     }
 }
@@ -112,49 +117,6 @@ impl Drop for Server {
         while self.followed.load(Ordering::SeqCst) > 0 && Instant::now() < deadline {
             thread::sleep(GLANCE / 10);
         }
-    }
-}
-
-fn serve(listener: &UnixListener, shared: &Arc<Shared>) {
-    let clients = Arc::new(AtomicUsize::new(0));
-    loop {
-        let client = listener.accept();
-        if shared.ends.load(Ordering::SeqCst) {
-            return;
-        }
-        let Ok((client, _)) = client else {
-            // No file handles are left, perhaps.
-            thread::sleep(Duration::from_millis(100));
-            continue;
-        };
-        // Those who come when there are too many find their connection closed.
-        if clients.load(Ordering::SeqCst) >= MOST {
-            continue;
-        }
-        let counted = Counted::new(&clients);
-        let shared = Arc::clone(shared);
-        // Where there can be no thread, its connection is closed as well.
-        let _ = thread::Builder::new().name("client".into()).spawn(move || {
-            let _counted = counted;
-            // A client that has left, or takes too long, gets no answer.
-            let _ = answer(&client, &shared);
-        });
-    }
-}
-
-/// One that counts until it is dropped.
-struct Counted(Arc<AtomicUsize>);
-
-impl Counted {
-    fn new(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::SeqCst);
-        Self(Arc::clone(count))
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
